@@ -1,0 +1,1 @@
+"""tf.data: parsing, batching, image deduplication, feature-map store."""

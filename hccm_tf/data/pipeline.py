@@ -1,0 +1,151 @@
+"""Batches for training: parse, index, deduplicate the batch's images, gather maps."""
+
+import json
+import pathlib
+
+import tensorflow as tf
+
+from hccm_tf.errors import InputError
+from hccm_tf.features import HISTORY_IMAGE, to_padded
+
+SHUFFLE_BUFFER = 20_000
+
+
+def data_files(data_dir, split):
+    """Paths of a split's TFRecord shards, in order."""
+    files = sorted(pathlib.Path(data_dir).glob(f"*-{split}.tfrecord-*-of-*"))
+    if not files:
+        raise InputError(
+            f"--data_dir={data_dir}: no TFRecords of split {split}; make them with "
+            "python -m tfrecords_tools.build_examples"
+        )
+    return [str(file) for file in files]
+
+
+def num_examples(data_dir, split):
+    """Number of a split's impressions, from `dataset_info.json`."""
+    path = pathlib.Path(data_dir) / "dataset_info.json"
+    try:
+        splits = json.loads(path.read_text())["splits"]
+        lengths = {entry["name"]: entry["shardLengths"] for entry in splits}[split]
+    except (FileNotFoundError, KeyError) as error:
+        raise InputError(f"{path}: no split {split} ({error})") from error
+    return sum(map(int, lengths))
+
+
+def _parse_spec(schema):
+    spec = {
+        "label": tf.io.FixedLenFeature([], tf.int64),
+        "user_key": tf.io.FixedLenFeature([], tf.int64),
+        "image": tf.io.FixedLenFeature([], tf.int64),
+        HISTORY_IMAGE: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
+    }
+    for feature in schema.scalars:
+        spec[feature.name] = tf.io.FixedLenFeature([], tf.as_dtype(feature.dtype))
+    for feature in schema.sequences:
+        spec[feature.name] = tf.io.RaggedFeature(
+            tf.as_dtype(feature.dtype), row_splits_dtype=tf.int64
+        )
+    return spec
+
+
+def padded_size(count):
+    """`count` rounded up so that at most 8 sizes occur per power of two."""
+    octaves = tf.constant([2**k for k in range(4, 40)], tf.int64)
+    step = tf.maximum(octaves[tf.searchsorted(octaves, count[None])[0]] // 16, 1)
+    return (count + step - 1) // step * step
+
+
+def deduplicate(item_rows, item_category, history_rows, history_category):
+    """Numbers a batch's images so that each (image, category) occurs once.
+
+    Args:
+        item_rows: int64 `[B]`, store rows of the candidates' images, 0 = no image.
+        item_category: int32 `[B]`, category indices.
+        history_rows: int64 `[B, T]`.
+        history_category: int32 `[B, T]`.
+
+    Returns:
+        `(rows, category, item_image, history_image)`: int64 `[U]` store rows and
+        int32 `[U]` categories, first row 0 (no image) and padded with it; int32
+        `[B]` and `[B, T]` row numbers into them.
+    """
+    history_shape = tf.shape(history_rows)
+    rows = tf.concat([[0], item_rows, tf.reshape(history_rows, [-1])], axis=0)
+    category = tf.concat(
+        [[0], item_category, tf.reshape(history_category, [-1])], axis=0
+    )
+    # One number for the pair; an image that is missing has no category either.
+    base = tf.cast(tf.reduce_max(category), tf.int64) + 1
+    pairs = tf.where(rows > 0, rows * base + tf.cast(category, tf.int64), 0)
+    unique, index = tf.unique(pairs)
+    padding = padded_size(tf.size(unique, tf.int64)) - tf.size(unique, tf.int64)
+    unique = tf.pad(unique, [[0, padding]])
+    size = tf.size(item_rows)
+    return (
+        unique // base,
+        tf.cast(unique % base, tf.int32),
+        index[1 : size + 1],
+        tf.reshape(index[size + 1 :], history_shape),
+    )
+
+
+def image_inputs(schema, raw, inputs, feature_maps):
+    """The four image tensors of a batch; see `deduplicate`."""
+    history = schema.truncate(raw[HISTORY_IMAGE])
+    category = inputs.get("category", tf.ones_like(raw["image"], tf.int32))
+    history_rows = to_padded(
+        history.with_flat_values(feature_maps.find(history.flat_values))
+    )
+    history_category = inputs.get(
+        "history_category", tf.ones_like(history_rows, tf.int32)
+    )
+    rows, category, item_image, history_image = deduplicate(
+        feature_maps.find(raw["image"]), category, history_rows, history_category
+    )
+    return {
+        "image_map": feature_maps.gather(rows),
+        "image_category": category,
+        "item_image": item_image,
+        "history_image": history_image,
+    }
+
+
+def make_dataset(
+    data_dir, split, schema, batch_size, feature_maps=None, shuffle_seed=None
+):
+    """Batches of one split.
+
+    Args:
+        data_dir: data folder of `tfrecords_tools.build_examples`.
+        split: `"train"`, `"validation"` or `"test"`.
+        schema: `hccm_tf.features.Schema`.
+        batch_size: int.
+        feature_maps: `FeatureMapStore`, or `None` for a model without images.
+        shuffle_seed: int to shuffle (anew each epoch), `None` to keep the order.
+
+    Returns:
+        `tf.data.Dataset` of `(inputs, label, user)`: the dict that a model takes
+        (features `[B]`, histories `[B, T]` and the images of `image_inputs`), float32
+        `[B, 1]` and the user's int64 key `[B]`. All in graph operations.
+    """
+    files = data_files(data_dir, split)
+    spec = _parse_spec(schema)
+
+    def to_batch(records):
+        raw = tf.io.parse_example(records, spec)
+        inputs = schema.index_all(raw)
+        if feature_maps is not None:
+            inputs.update(image_inputs(schema, raw, inputs, feature_maps))
+        label = tf.cast(raw["label"], tf.float32)[:, None]
+        return inputs, label, raw["user_key"]
+
+    dataset = tf.data.TFRecordDataset(files)
+    if shuffle_seed is not None:
+        dataset = dataset.shuffle(SHUFFLE_BUFFER, seed=shuffle_seed)
+    dataset = dataset.batch(batch_size).apply(
+        tf.data.experimental.assert_cardinality(
+            -(-num_examples(data_dir, split) // batch_size)
+        )
+    )
+    return dataset.map(to_batch, num_parallel_calls=2).prefetch(2)

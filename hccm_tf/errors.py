@@ -1,0 +1,18 @@
+"""Errors that a user can mend, reported as one line."""
+
+import contextlib
+import sys
+
+
+class InputError(ValueError):
+    """A file, column, row or flag that the user has to mend; the message names it."""
+
+
+@contextlib.contextmanager
+def report_input_errors():
+    """Turns an `InputError` into one line on stderr and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

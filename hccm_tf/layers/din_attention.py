@@ -1,0 +1,172 @@
+"""Attention unit of the Deep Interest Network."""
+
+import keras
+from keras import ops
+
+from hccm_tf.layers.dice import Dice
+
+
+@keras.saving.register_keras_serializable(package="hccm_tf")
+class DINAttention(keras.layers.Layer):
+    """Sums a history, each position weighed by a small MLP on it and the candidate.
+
+    ```
+    a(q, k) = MLP([q, k, q - k, q * k])      MLP: hidden_units, then 1 linear unit
+    output = sum_t w_t k_t
+    ```
+
+    with `w_t = a(q, k_t)` or its softmax over the history. The concatenation is never
+    built. With the MLP's first kernel in blocks `[Wq; Wk; Wd; Wp]` of `D` rows,
+
+    ```
+    [q, k, q - k, q * k] W = q (Wq + Wd) + k ((Wk - Wd) + diag(q) Wp)
+    ```
+
+    the first term is computed once per candidate, and the second is one batched matrix
+    product of the history with a kernel per candidate: the same numbers, in less time
+    and memory.
+
+    Args:
+        hidden_units: tuple of ints, at least one. Defaults to `(80, 40)`.
+        activation: `"dice"` (default) or the name of a Keras activation, after each
+            hidden layer. Dice's statistics count each non-masked position once.
+        normalize: `None` (default, the paper's choice: weights keep the intensity of
+            interest) or `"softmax"`, over the non-masked positions.
+        **kwargs: Args to pass to the base class.
+
+    Call arguments:
+        query: float tensor of shape `[B, D]`, or `[B, N, D]` for `N` candidates that
+            share one history.
+        keys: float tensor of shape `[B, T, D]`, also the values.
+        keys_mask: optional boolean tensor of shape `[B, T]`, `True` where a position
+            counts. Masked positions have weight 0 and may hold any finite values.
+        training: Python boolean, passed on to Dice.
+
+    Output:
+        Tensor of shape `[B, D]` or `[B, N, D]`, in the layer's compute dtype. A history
+        without any non-masked position gives zeros.
+
+    Raises:
+        ValueError: If `hidden_units` is empty, `normalize` is unknown, or `query` and
+            `keys` have not the same static last dimension.
+
+    Example:
+    ```python
+    candidate = np.random.randn(2, 16)
+    history = np.random.randn(2, 100, 16)
+    layer = hccm_tf.layers.DINAttention()
+    interest = layer(query=candidate, keys=history)  # (2, 16)
+    ```
+
+    References:
+    - [G. Zhou et al., Deep Interest Network, KDD 2018](https://arxiv.org/abs/1706.06978),
+      Eq. 3
+    """
+
+    def __init__(
+        self, hidden_units=(80, 40), activation="dice", normalize=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if not hidden_units:
+            raise ValueError(
+                "`hidden_units` needs at least one layer. "
+                f"Received: hidden_units={hidden_units}"
+            )
+        if normalize not in (None, "softmax"):
+            raise ValueError(
+                "`normalize` must be None or 'softmax'. "
+                f"Received: normalize={normalize}"
+            )
+        self.hidden_units = tuple(hidden_units)
+        self.activation = activation
+        self.normalize = normalize
+
+    def build(self, query_shape, keys_shape):
+        dim = keys_shape[-1]
+        if dim is None or query_shape[-1] != dim:
+            raise ValueError(
+                "`query` and `keys` need the same static last dimension. "
+                f"Received: query.shape={query_shape}, keys.shape={keys_shape}"
+            )
+        units = self.hidden_units[0]
+        # One weight, so that its initial scale is that of a dense layer on [B, T, 4D].
+        self.kernel = self.add_weight(
+            shape=(4 * dim, units), initializer="glorot_uniform", name="kernel"
+        )
+        self.bias = self.add_weight(shape=(units,), initializer="zeros", name="bias")
+        self.denses, self.activations = [], []
+        for i, next_units in enumerate((*self.hidden_units[1:], 1), start=1):
+            if self.activation == "dice":
+                activation = Dice(dtype=self.dtype_policy, name=f"dice{i}")
+            else:
+                activation = keras.layers.Activation(
+                    self.activation, dtype=self.dtype_policy, name=f"activation{i}"
+                )
+            activation.build((None, None, None, units))
+            # Softmax would remove what the last unit's bias adds to all scores.
+            use_bias = i < len(self.hidden_units) or self.normalize is None
+            dense = keras.layers.Dense(
+                next_units,
+                use_bias=use_bias,
+                dtype=self.dtype_policy,
+                name=f"dense{i}",
+            )
+            dense.build((None, None, None, units))
+            self.activations.append(activation)
+            self.denses.append(dense)
+            units = next_units
+
+    def call(self, query, keys, keys_mask=None, training=None):
+        one_candidate = len(query.shape) == 2
+        if one_candidate:
+            query = query[:, None, :]
+        mask = None
+        if keys_mask is not None:
+            mask = ops.cast(keys_mask, "bool")[:, None, :]
+        scores = self._scores(query, keys, mask, training)
+        if self.normalize == "softmax":
+            scores = _masked_softmax(scores, mask)
+        elif mask is not None:
+            scores = ops.where(mask, scores, ops.zeros_like(scores))
+        outputs = ops.matmul(scores, keys)
+        return outputs[:, 0] if one_candidate else outputs
+
+    def _scores(self, query, keys, mask, training):
+        """Scores of shape `[B, N, T]`."""
+        wq, wk, wd, wp = ops.split(ops.convert_to_tensor(self.kernel), 4, axis=0)
+        kernels = (wk - wd) + query[..., None] * wp
+        x = ops.matmul(keys[:, None], kernels)
+        x = x + (ops.matmul(query, wq + wd) + self.bias)[:, :, None, :]
+        if mask is not None:
+            mask = ops.broadcast_to(mask, ops.shape(x)[:-1])
+        for activation, dense in zip(self.activations, self.denses, strict=True):
+            if self.activation == "dice":
+                x = activation(x, mask=mask, training=training)
+            else:
+                x = activation(x)
+            x = dense(x)
+        return ops.squeeze(x, axis=-1)
+
+    def compute_output_shape(self, query_shape, keys_shape):
+        return query_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            hidden_units=self.hidden_units,
+            activation=self.activation,
+            normalize=self.normalize,
+        )
+        return config
+
+
+def _masked_softmax(scores, mask):
+    dtype = scores.dtype
+    scores = ops.cast(scores, keras.backend.result_type(dtype, "float32"))
+    if mask is not None:
+        scores = ops.where(mask, scores, -1e9)
+    weights = ops.softmax(scores, axis=-1)
+    if mask is not None:
+        # Also where all of a row is masked and softmax gave equal weights.
+        weights = ops.where(mask, weights, 0.0)
+    return ops.cast(weights, dtype)

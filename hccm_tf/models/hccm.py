@@ -1,0 +1,17 @@
+"""`hccm`: the hybrid CNN with category prior (HCCM, Eq. 8-15)."""
+
+from hccm_tf.layers import HybridCNN
+from hccm_tf.models.visual import build_with_images, image_encoder
+
+
+def build(schema, options):
+    """Builds the model; the schema needs the feature `category`."""
+    cnn = HybridCNN(
+        options.image_embedding_dim,
+        num_categories=schema.num_rows("category"),
+        name="hybrid_cnn",
+    )
+    encoder = image_encoder(
+        options, lambda maps, category, mask: cnn(maps, category, mask)
+    )
+    return build_with_images("hccm", schema, options, encoder)

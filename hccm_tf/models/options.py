@@ -1,0 +1,55 @@
+"""The options that all models share."""
+
+import dataclasses
+
+import numpy as np
+
+IMAGE_ATTENTIONS = ("din", "dot_product")
+SIMILARITIES = ("none", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Options of `build_model`.
+
+    Args:
+        embedding_dim: width of a feature's embedding unless the schema says another.
+        hidden_units: widths of the final MLP's hidden layers (HCCM, 3.1.3).
+        attention_hidden_units: widths of DIN's unit.
+        dropout: rate after each hidden layer of the final MLP.
+        id_dropout: rate at which training replaces an id by out-of-vocabulary, which
+            is what trains that row.
+        products: whether q ⊙ attention output and q ⊙ mean(history) join the
+            attention outputs, for the item history and for the images. `False` is
+            the plain form of the papers.
+        image_embedding_dim: width of an image's representation.
+        image_attention: `"din"`, or `"dot_product"` (HCCM, Eq. 14).
+        similarity: `"none"`, or `"cosine"` for the cosine features of the candidate's
+            image with the history's.
+        feature_map_shape: `(h, w, c)` of a feature map; for models with images.
+        channel_mean: `[c]`, to standardise the maps' channels; `None` leaves them.
+        channel_std: `[c]`, likewise.
+    """
+
+    embedding_dim: int = 8
+    hidden_units: tuple = (400, 160, 80)
+    attention_hidden_units: tuple = (80, 40)
+    dropout: float = 0.0
+    id_dropout: float = 0.1
+    products: bool = False
+    image_embedding_dim: int = 128
+    image_attention: str = "din"
+    similarity: str = "none"
+    feature_map_shape: tuple | None = None
+    channel_mean: np.ndarray | None = None
+    channel_std: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name, values in (
+            ("image_attention", IMAGE_ATTENTIONS),
+            ("similarity", SIMILARITIES),
+        ):
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"{name} is one of {values}. Received: {getattr(self, name)}"
+                )

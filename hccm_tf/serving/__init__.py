@@ -1,0 +1,1 @@
+"""Serving: the representation table and the SavedModel that answers from ids."""

@@ -1,0 +1,1 @@
+"""Training: callbacks, the loop, evaluation."""

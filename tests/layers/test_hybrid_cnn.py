@@ -1,0 +1,193 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from hccm_tf.layers import HybridCNN
+from tests.layers.numpy_reference import conv2d, dense, moments, relu, sigmoid
+from tests.layers.run_layer_test import randomize_weights, run_layer_test, to_numpy
+
+RNG = np.random.default_rng(0)
+FEATURE_MAP = RNG.standard_normal((4, 3, 5, 4, 6)).astype("float32")
+CATEGORY = RNG.integers(0, 5, (4, 3)).astype("int32")
+MASK = RNG.random((4, 3)) < 0.7
+OPTIONS = {"embedding_dim": 7, "filters": (8, 9), "reduction_ratio": 2}
+NUM_TRAINABLE = {False: 8, True: 13}
+
+
+def random_layer(category, **kwargs):
+    num_categories = None if category is None else 5
+    layer = HybridCNN(**{**OPTIONS, "num_categories": num_categories, **kwargs})
+    layer(FEATURE_MAP, category=category)
+    randomize_weights(layer)
+    return layer
+
+
+def reference(layer, feature_map, category, mask=None, training=False):
+    """Outputs, and mean and variance of each normalization."""
+    weights = [w.astype("float64") for w in layer.get_weights()]
+    leading, size = feature_map.shape[:-3], feature_map.shape[-3:]
+    x = feature_map.reshape(-1, *size).astype("float64")
+    if category is not None:
+        table, *mlp = _weights_of(layer, "prior/", "attention/")
+        table[0] = 0.0
+        v = table[category.reshape(-1)]
+        logits = 0.0
+        for pool in (np.mean, np.max):
+            z = np.concatenate([pool(x, axis=(1, 2)), v], axis=-1)
+            logits = logits + dense(relu(dense(z, mlp[:2])), mlp[2:])
+        x = sigmoid(logits)[:, None, None, :] * x
+        x = np.concatenate([x, v.reshape(-1, *size[:2], 1)], axis=-1)
+    statistics = []
+    for i, stride in ((1, 1), (2, layer.strides)):
+        (kernel,) = _weights_of(layer, f"conv{i}/")
+        gamma, beta, mean, variance = _weights_of(layer, f"norm{i}/")
+        x = conv2d(x, kernel, stride)
+        if training:
+            full = np.broadcast_to(mask.reshape(-1, 1, 1), x.shape[:-1])
+            mean, variance = moments(x, full)
+        statistics += [mean, variance]
+        x = relu(gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta)
+    assert len(weights) == len(layer.weights)
+    x = dense(x.mean(axis=(1, 2)), _weights_of(layer, "project/"))
+    return x.reshape(*leading, -1), statistics
+
+
+def _weights_of(layer, *parts):
+    """Weights with one of the parts in their path, trainable ones first."""
+    weights = layer.trainable_weights + layer.non_trainable_weights
+    chosen = [w for p in parts for w in weights if f"/{p}" in w.path]
+    return [to_numpy(w).astype("float64") for w in chosen]
+
+
+def _moving_statistics(layer):
+    return _weights_of(layer, "norm1/")[2:] + _weights_of(layer, "norm2/")[2:]
+
+
+@pytest.mark.parametrize("with_category", [False, True], ids=["hcm", "hccm"])
+@pytest.mark.parametrize("with_mask", [False, True], ids=["plain", "mask"])
+def test_layer(with_category, with_mask):
+    inputs = {"feature_map": FEATURE_MAP}
+    if with_category:
+        inputs["category"] = CATEGORY
+    if with_mask:
+        inputs["feature_map_mask"] = MASK
+    num_categories = 5 if with_category else None
+    run_layer_test(
+        HybridCNN,
+        {
+            **OPTIONS,
+            "num_categories": num_categories,
+            "kernel_size": 2,
+            "strides": 1,
+            "momentum": 0.8,
+        },
+        inputs,
+        expected_num_trainable_weights=NUM_TRAINABLE[with_category],
+        expected_num_non_trainable_weights=4,
+        num_dynamic_dims=2,
+        mixed_precision_tolerance=0.05,
+    )
+
+
+@pytest.mark.parametrize("category", [None, CATEGORY], ids=["hcm", "hccm"])
+@pytest.mark.parametrize("kernel_size, strides", [(3, 2), (2, 1)])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_inference_equals_numpy(category, kernel_size, strides, rank):
+    layer = random_layer(category, kernel_size=kernel_size, strides=strides)
+    feature_map = FEATURE_MAP if rank == 2 else FEATURE_MAP[:, 0]
+    if category is not None and rank == 1:
+        category = category[:, 0]
+    outputs = to_numpy(layer(feature_map=feature_map, category=category))
+    expected, _ = reference(layer, feature_map, category)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("category", [None, CATEGORY], ids=["hcm", "hccm"])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "mask"])
+def test_training_equals_numpy(category, mask):
+    layer = random_layer(category, momentum=0.8)
+    full = np.ones_like(MASK) if mask is None else mask
+    expected, statistics = reference(layer, FEATURE_MAP, category, full, training=True)
+    before = _moving_statistics(layer)
+    outputs = layer(
+        FEATURE_MAP, category=category, feature_map_mask=mask, training=True
+    )
+    np.testing.assert_allclose(to_numpy(outputs), expected, rtol=1e-4, atol=1e-5)
+    after = _moving_statistics(layer)
+    for old, new, batch in zip(before, after, statistics, strict=True):
+        np.testing.assert_allclose(new, 0.8 * old + 0.2 * batch, rtol=1e-4, atol=1e-5)
+
+
+def test_masked_images_leave_no_trace():
+    garbage = FEATURE_MAP.copy()
+    garbage[~MASK] = 100.0 * RNG.standard_normal((np.sum(~MASK), 5, 4, 6))
+    results = []
+    for feature_map in (FEATURE_MAP, garbage):
+        layer = random_layer(CATEGORY)
+        outputs = layer(
+            feature_map, category=CATEGORY, feature_map_mask=MASK, training=True
+        )
+        results.append([to_numpy(outputs)[MASK], *layer.get_weights()])
+    for plain, dirty in zip(*results, strict=True):
+        np.testing.assert_allclose(plain, dirty, rtol=1e-6, atol=1e-6)
+
+
+def test_category_changes_the_output():
+    layer = random_layer(CATEGORY)
+    outputs = [
+        to_numpy(layer(FEATURE_MAP, category=np.full((4, 3), c))) for c in (0, 1, 2)
+    ]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+    assert np.abs(outputs[1] - outputs[2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [5, 7])
+@pytest.mark.parametrize("with_category", [False, True], ids=["hcm", "hccm"])
+def test_documented_number_of_parameters(size, with_category):
+    num_categories = 50 if with_category else None
+    layer = HybridCNN(num_categories=num_categories)
+    category_shape = (None,) if with_category else None
+    layer.build((None, size, size, 96), category_shape=category_shape)
+    count = sum(math.prod(w.shape) for w in layer.trainable_weights)
+    if with_category:
+        count -= 50 * size * size
+    row = f"| {size} x {size} x 96 | {'yes' if with_category else 'no'} | {count:,} |"
+    assert row in HybridCNN.__doc__
+    expected = {
+        (5, False): 96768,
+        (7, False): 96768,
+        (5, True): 98236,
+        (7, True): 98380,
+    }
+    assert count == expected[size, with_category]
+
+
+def test_reduction_ratio():
+    layer = random_layer(CATEGORY, reduction_ratio=3)
+    shapes = [w.shape for w in _weights_of(layer, "attention/")]
+    assert shapes == [(6 + 20, 2), (2,), (2, 6), (6,)]
+
+
+def test_defaults():
+    config = HybridCNN().get_config()
+    assert config["embedding_dim"] == 128
+    assert config["filters"] == (64, 128)
+    assert (config["kernel_size"], config["strides"]) == (3, 2)
+    assert (config["reduction_ratio"], config["momentum"]) == (16, 0.9)
+
+
+def test_category_and_num_categories_go_together():
+    with pytest.raises(ValueError, match="if and only if.*Received: category of"):
+        HybridCNN()(FEATURE_MAP, category=CATEGORY)
+    with pytest.raises(ValueError, match="Received: category of shape None"):
+        HybridCNN(num_categories=5)(FEATURE_MAP)
+    symbolic = keras.KerasTensor((None, 5, 4, 6))
+    with pytest.raises(ValueError, match="Received: category of shape None"):
+        HybridCNN(num_categories=5)(symbolic)
+
+
+def test_shape_must_be_static():
+    with pytest.raises(ValueError, match="must be static. Received: "):
+        HybridCNN().build((None, None, 5, 96))

@@ -1,0 +1,1 @@
+"""Command-line tools that make the data: feature maps, histories, TFRecords."""
