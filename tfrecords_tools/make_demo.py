@@ -7,8 +7,10 @@ depends on the item's category. Only the photo shows them: no id or attribute co
 gives them away, and no photo gives its category away. Items have a long-tailed
 popularity and enter the shop over 30 days, so the test days show unseen items.
 
-    logit P(click) = b + 1.4 taste[user, kind(category), value(item)]
-                       + 0.4 (user + item + category taste) - 0.3 price
+    logit P(click) = -1.2 ± 1.25 + 0.4 (user + item + category taste) - 0.3 price
+
+with + where the user likes the item's value of the attribute that its category is
+bought for; a user likes half of the values of each attribute.
 
 `oracle.csv` holds the true click probability of every impression, `oracle.json` the
 metrics of that truth on the test split: the ceiling for any model.
@@ -68,10 +70,10 @@ def make_items(num_items, rng):
 def make_impressions(items, num_users, num_impressions, rng):
     """Impressions in order of time, with the true click probability in `ctr`."""
     names = list(CATEGORIES)
-    activity = np.exp(rng.normal(0, 0.7, num_users))
+    activity = np.exp(rng.normal(0, 0.5, num_users))
     category_taste = rng.normal(size=(num_users, len(names)))
     visual_taste = {
-        name: rng.normal(size=(num_users, len(values)))
+        name: np.argsort(rng.random((num_users, len(values))), axis=1) < len(values) // 2
         for name, values in ATTRIBUTES.items()
     }
     user_bias = rng.normal(size=num_users)
@@ -96,8 +98,9 @@ def make_impressions(items, num_users, num_impressions, rng):
     taste = np.zeros(num_impressions)
     for name in ATTRIBUTES:
         counts = shown.category.map(CATEGORIES).to_numpy() == name
-        taste += counts * visual_taste[name][user, shown[f"_{name}"].to_numpy()]
-    logit = -1.3 + 1.4 * taste - 0.3 * (np.log(shown.price.to_numpy()) - 3) / 0.5
+        liked = visual_taste[name][user, shown[f"_{name}"].to_numpy()]
+        taste += counts * np.where(liked, 1.25, -1.25)
+    logit = -1.2 + taste - 0.3 * (np.log(shown.price.to_numpy()) - 3) / 0.5
     logit += 0.4 * (
         user_bias[user] + shown._quality.to_numpy() + category_taste[user, category]
     )
@@ -157,8 +160,8 @@ FLAGS = flags.FLAGS
 
 if __name__ == "__main__":
     flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-    flags.DEFINE_integer("items", 4_000, "Number of items.", lower_bound=len(CATEGORIES))
-    flags.DEFINE_integer("users", 1_000, "Number of users.", lower_bound=1)
+    flags.DEFINE_integer("items", 2_000, "Number of items.", lower_bound=len(CATEGORIES))
+    flags.DEFINE_integer("users", 500, "Number of users.", lower_bound=1)
     flags.DEFINE_integer("impressions", 120_000, "Number of impressions.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of everything that is drawn.")
     app.run(main)

@@ -9,6 +9,7 @@ def build(schema, options):
     cnn = HybridCNN(
         options.image_embedding_dim,
         num_categories=schema.num_rows("category"),
+        filters=options.cnn_filters,
         name="hybrid_cnn",
     )
     encoder = image_encoder(

@@ -6,7 +6,9 @@ from hccm_tf.models.visual import build_with_images, image_encoder
 
 def build(schema, options):
     """Builds the model."""
-    cnn = HybridCNN(options.image_embedding_dim, name="hybrid_cnn")
+    cnn = HybridCNN(
+        options.image_embedding_dim, filters=options.cnn_filters, name="hybrid_cnn"
+    )
     encoder = image_encoder(
         options, lambda maps, category, mask: cnn(maps, feature_map_mask=mask)
     )

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from hccm_tf.layers import DINAttention, IdDropout
+from hccm_tf.layers import IdDropout
 
 
 class NonVisual:
@@ -76,7 +76,7 @@ def din_interest(non_visual, options):
     if keys is None:
         return []
     mask = non_visual.history_mask
-    attention = DINAttention(options.attention_hidden_units, name="history_attention")
+    attention = options.din_attention("history_attention")
     interest = attention(query, keys, keys_mask=mask)
     if not options.products:
         return [interest]

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from hccm_tf.layers import DINAttention
+
 IMAGE_ATTENTIONS = ("din", "dot_product")
 SIMILARITIES = ("none", "cosine")
 
@@ -16,6 +18,7 @@ class ModelOptions:
         embedding_dim: width of a feature's embedding unless the schema says another.
         hidden_units: widths of the final MLP's hidden layers (HCCM, 3.1.3).
         attention_hidden_units: widths of DIN's unit.
+        attention_activation: activation in DIN's units: `"dice"`, or a Keras name.
         dropout: rate after each hidden layer of the final MLP.
         id_dropout: rate at which training replaces an id by out-of-vocabulary, which
             is what trains that row.
@@ -23,6 +26,7 @@ class ModelOptions:
             attention outputs, for the item history and for the images. `False` is
             the plain form of the papers.
         image_embedding_dim: width of an image's representation.
+        cnn_filters: filters of the trainable CNN's two convolutions.
         image_attention: `"din"`, or `"dot_product"` (HCCM, Eq. 14).
         similarity: `"none"`, or `"cosine"` for the cosine features of the candidate's
             image with the history's.
@@ -34,15 +38,23 @@ class ModelOptions:
     embedding_dim: int = 8
     hidden_units: tuple = (400, 160, 80)
     attention_hidden_units: tuple = (80, 40)
+    attention_activation: str = "dice"
     dropout: float = 0.0
     id_dropout: float = 0.1
     products: bool = False
     image_embedding_dim: int = 128
+    cnn_filters: tuple = (64, 128)
     image_attention: str = "din"
     similarity: str = "none"
     feature_map_shape: tuple | None = None
     channel_mean: np.ndarray | None = None
     channel_std: np.ndarray | None = None
+
+    def din_attention(self, name):
+        """The attention unit that these options describe."""
+        return DINAttention(
+            self.attention_hidden_units, self.attention_activation, name=name
+        )
 
     def __post_init__(self):
         for name, values in (

@@ -14,7 +14,7 @@ table of all images and the encoder is not there. Row 0 means no image.
 import keras
 from keras import ops
 
-from hccm_tf.layers import CosineSimilarity, DINAttention
+from hccm_tf.layers import CosineSimilarity
 from hccm_tf.models.non_visual import (
     NonVisual,
     click_probability,
@@ -50,7 +50,7 @@ def dot_product_attention(query, keys, mask):
 def _image_interest(options, query, keys, mask, has_image):
     """x_v of Eq. 14 and its options, 0 where the candidate has no image."""
     if options.image_attention == "din":
-        attention = DINAttention(options.attention_hidden_units, name="image_attention")
+        attention = options.din_attention("image_attention")
         interest = attention(query, keys, keys_mask=mask)
     else:
         interest = dot_product_attention(query, keys, mask)
