@@ -10,9 +10,9 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def report_input_errors():
-    """Turns an `InputError` into one line on stderr and exit code 2."""
+    """Turns an error that a user can mend into one line on stderr and exit code 2."""
     try:
         yield
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

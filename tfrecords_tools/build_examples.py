@@ -13,8 +13,6 @@ a `split` column the newest 10% of the impressions are `test` and the 10% before
 `validation`. Rows of split `history` feed the histories and are not written.
 """
 
-import pathlib
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -123,7 +121,9 @@ def _fit_schema(schema, columns, train):
     for feature in schema.features:
         if feature.kind == "sequence":
             shared = schema[feature.shares]
-            feature = Feature(feature.name, "sequence", shared.dtype, shares=shared.name)
+            feature = Feature(
+                feature.name, "sequence", shared.dtype, shares=shared.name
+            )
         elif feature.kind == "float":
             values = columns[feature.name][train].astype("float64")
             values = values[np.isfinite(values)]
@@ -163,9 +163,7 @@ def _to_feature(dtype):
         return lambda values: tf.train.Feature(
             float_list=tf.train.FloatList(value=values)
         )
-    return lambda values: tf.train.Feature(
-        int64_list=tf.train.Int64List(value=values)
-    )
+    return lambda values: tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
 
 def _write_split(folder, split, rows, scalars, histories):
@@ -321,9 +319,7 @@ def build_examples(
             table = {"key": keys}
             if name in values_of:
                 table["value"] = values_of[name]
-            pq.write_table(
-                pa.table(table), folder / "vocabularies" / f"{name}.parquet"
-            )
+            pq.write_table(pa.table(table), folder / "vocabularies" / f"{name}.parquet")
         _write_tfds_metadata(
             folder, scalars, histories, schema.max_history, split_infos
         )

@@ -57,7 +57,9 @@ def draw_photo(colour, pattern, shape, rng):
     x, y = cos * dx + sin * dy, cos * dy - sin * dx
     hue = (HUES[colour] + rng.normal(0, 0.015)) % 1
     # Channels come first while drawing: NumPy's inner loops are then long.
-    light = np.float32(colorsys.hsv_to_rgb(hue, rng.uniform(0.7, 0.9), 0.95))[:, None, None]
+    light = np.float32(colorsys.hsv_to_rgb(hue, rng.uniform(0.7, 0.9), 0.95))[
+        :, None, None
+    ]
     dark = light * np.float32(rng.uniform(0.15, 0.3))
     top, bottom = np.float32(
         rng.uniform(0.6, 0.95, size=(2, 1)) + rng.normal(0, 0.03, size=(2, 3))

@@ -108,7 +108,9 @@ def _write_shard(path, decoded, size, count, encode):
     temporary = path.with_suffix(".part")
     with open(temporary, "wb") as handle:
         for start in range(0, count, BATCH_SIZE):
-            batch = np.zeros((min(BATCH_SIZE, count - start), size, size, 3), np.float32)
+            batch = np.zeros(
+                (min(BATCH_SIZE, count - start), size, size, 3), np.float32
+            )
             for place in range(len(batch)):
                 pixels, reason = next(decoded)
                 if reason is None:
@@ -173,7 +175,9 @@ def extract_feature_maps(
     ):
 
         def decode(names):
-            return pool.map(lambda name: decode_image(image_dir / name, image_size), names)
+            return pool.map(
+                lambda name: decode_image(image_dir / name, image_size), names
+            )
 
         _check_resume(folder, settings)
         sample = [pixels for pixels, _ in decode(images[:NORMALIZATION_SAMPLE])]
@@ -201,7 +205,9 @@ def extract_feature_maps(
             )
         shape = model.output_shape[1:]
         mean, std = _channel_statistics(paths, shape, keep)
-        good = ~np.isin(np.asarray(images, object)[order], [name for name, _ in skipped])
+        good = ~np.isin(
+            np.asarray(images, object)[order], [name for name, _ in skipped]
+        )
         pq.write_table(
             pa.table(
                 {
@@ -226,7 +232,9 @@ def extract_feature_maps(
             "channel_std": std.tolist(),
         }
         (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-    print(f"{int(good.sum())} feature maps {shape}, {len(skipped)} skipped -> {output_dir}")
+    print(
+        f"{int(good.sum())} feature maps {shape}, {len(skipped)} skipped -> {output_dir}"
+    )
 
 
 def main(argv):

@@ -23,9 +23,9 @@ import pandas as pd
 from absl import app, flags
 from PIL import Image
 
+from hccm_tf.atomic import new_folder
 from hccm_tf.errors import report_input_errors
 from hccm_tf.metrics import evaluate_predictions
-from hccm_tf.atomic import new_folder
 from tfrecords_tools.demo_photos import COLOURS, PATTERNS, SHAPES, draw_photo
 
 # Category -> the visual attribute that its buyers look at.
@@ -73,7 +73,8 @@ def make_impressions(items, num_users, num_impressions, rng):
     activity = np.exp(rng.normal(0, 0.5, num_users))
     category_taste = rng.normal(size=(num_users, len(names)))
     visual_taste = {
-        name: np.argsort(rng.random((num_users, len(values))), axis=1) < len(values) // 2
+        name: np.argsort(rng.random((num_users, len(values))), axis=1)
+        < len(values) // 2
         for name, values in ATTRIBUTES.items()
     }
     user_bias = rng.normal(size=num_users)
@@ -112,7 +113,9 @@ def make_impressions(items, num_users, num_impressions, rng):
             "item_id": shown.item_id,
             "timestamp": START + seconds.astype(np.int64),
             "label": (rng.random(num_impressions) < ctr).astype(np.int64),
-            "split": np.select([place < 0.7, place < 0.8], ["train", "validation"], "test"),
+            "split": np.select(
+                [place < 0.7, place < 0.8], ["train", "validation"], "test"
+            ),
             "hour": (seconds // 3600 % 24).astype(np.int64),
             "ctr": ctr,
         }
@@ -160,8 +163,12 @@ FLAGS = flags.FLAGS
 
 if __name__ == "__main__":
     flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-    flags.DEFINE_integer("items", 2_000, "Number of items.", lower_bound=len(CATEGORIES))
+    flags.DEFINE_integer(
+        "items", 2_000, "Number of items.", lower_bound=len(CATEGORIES)
+    )
     flags.DEFINE_integer("users", 500, "Number of users.", lower_bound=1)
-    flags.DEFINE_integer("impressions", 120_000, "Number of impressions.", lower_bound=1)
+    flags.DEFINE_integer(
+        "impressions", 120_000, "Number of impressions.", lower_bound=1
+    )
     flags.DEFINE_integer("seed", 0, "Seed of everything that is drawn.")
     app.run(main)

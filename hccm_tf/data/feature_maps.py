@@ -50,9 +50,7 @@ class FeatureMapStore:
                 "python -m tfrecords_tools.extract_feature_maps"
             ) from error
         table = pq.read_table(path / "images.parquet", columns=["key", "row"])
-        store = cls(
-            path, metadata, table["key"].to_numpy(), table["row"].to_numpy()
-        )
+        store = cls(path, metadata, table["key"].to_numpy(), table["row"].to_numpy())
         for shard, rows in enumerate(metadata["shard_rows"]):
             file = store.shard_path(shard)
             expected = 2 * rows * int(np.prod(store.shape))

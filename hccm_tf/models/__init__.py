@@ -38,7 +38,6 @@ def build_model(name, schema, **options):
         ValueError: if the name or an option's value is unknown.
 
     Example:
-
     ```python
     model = build_model("hccm", schema, feature_map_shape=(5, 5, 96))
     ```

@@ -10,8 +10,6 @@ def build(schema, options):
     dense = keras.layers.Dense(options.image_embedding_dim, name="projection")
     encoder = image_encoder(
         options,
-        lambda maps, category, mask: dense(
-            keras.layers.GlobalAveragePooling2D()(maps)
-        ),
+        lambda maps, category, mask: dense(keras.layers.GlobalAveragePooling2D()(maps)),
     )
     return build_with_images("din_fixed_cnn", schema, options, encoder)

@@ -42,7 +42,10 @@ def image_encoder(options, encode, num_categories=None):
 def dot_product_attention(query, keys, mask):
     """softmax(q·k / √D) k over the non-masked keys, 0 if there is none (Eq. 14)."""
     interest = ops.dot_product_attention(
-        query[:, None, None], keys[:, :, None], keys[:, :, None], mask=mask[:, None, None]
+        query[:, None, None],
+        keys[:, :, None],
+        keys[:, :, None],
+        mask=mask[:, None, None],
     )[:, 0, 0]
     return interest * ops.cast(ops.any(mask, axis=1, keepdims=True), interest.dtype)
 
@@ -85,7 +88,7 @@ def build_with_images(name, schema, options, encoder):
         name="ranker",
     )
     outputs = ranker(
-        {**non_visual.inputs, **rows, "image_representation": encoder.output}
+        {**non_visual.inputs, **rows, "image_representation": encoder(encoder.input)}
     )
     return keras.Model(
         {**non_visual.inputs, **rows, **encoder.input}, outputs, name=name

@@ -106,9 +106,6 @@ def export(model, schema, data_dir, feature_maps, export_dir):
         return {"ctr": ranker(inputs, training=False)[:, 0]}
 
     archive = keras.export.ExportArchive()
-    archive.track(ranker)
-    if with_images:
-        archive.track(table)
     archive.add_endpoint("serving_default", serve, input_signature=[signature])
     export_dir = pathlib.Path(export_dir)
     versions = [int(p.name) for p in export_dir.glob("*") if p.name.isdigit()]

@@ -33,8 +33,8 @@ class RepresentationTable(keras.layers.Layer):
     def find(self, image_keys, categories):
         """Row numbers; 0, no image, for a pair that the table does not hold."""
         pairs = ids.pair_keys(image_keys, categories)
-        rows = ids.find(self.keys.value, pairs) + 1
-        return tf.cast(tf.where(image_keys == ids.NO_IMAGE, 0, rows), tf.int32)
+        rows = tf.cast(ids.find(self.keys.value, pairs) + 1, tf.int32)
+        return tf.where(image_keys == ids.NO_IMAGE, 0, rows)
 
 
 def encode_catalogue(encoder, feature_maps, image_keys, categories):
@@ -53,10 +53,9 @@ def encode_catalogue(encoder, feature_maps, image_keys, categories):
         InputError: if two different pairs have one key.
     """
     rows = feature_maps.find(image_keys).numpy()
-    pairs = np.unique(
-        np.stack([rows, categories], axis=1)[rows > 0], axis=0, return_index=True
-    )
-    chosen = np.flatnonzero(rows > 0)[pairs[1]]
+    with_map = np.flatnonzero(rows > 0)
+    pairs = np.stack([rows[with_map], categories[with_map]], axis=1)
+    chosen = with_map[np.unique(pairs, axis=0, return_index=True)[1]]
     keys = ids.pair_keys(image_keys[chosen], categories[chosen]).numpy()
     order = np.argsort(keys)
     chosen, keys = chosen[order], keys[order]

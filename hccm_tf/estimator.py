@@ -1,0 +1,248 @@
+"""scikit-learn's interface to the whole path: data folder or data frame → model."""
+
+import json
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.pipeline import make_dataset, num_examples
+from hccm_tf.errors import InputError
+from hccm_tf.features import Schema
+from hccm_tf.models import IMAGE_MODELS, build_model
+from hccm_tf.serving.export import export
+from hccm_tf.training.evaluation import evaluate, predict
+from hccm_tf.training.loop import train
+
+# Below this share of the catalogue's images, a store belongs to another catalogue.
+MIN_IMAGES_FOUND = 0.5
+
+
+class CTREstimator(ClassifierMixin, BaseEstimator):
+    """Click-through-rate classifier over image behaviours.
+
+    `X` is a data folder of `tfrecords_tools.build_examples`, or a data frame of
+    impressions (`user_id, item_id, timestamp`, `label` unless given as `y`, optionally
+    `split`, and context columns), for which `items` gives the catalogue. Histories of
+    a data frame are joined point in time; those of later frames also see the clicks
+    of the frame that was fitted.
+
+    Args:
+        model: one of `hccm_tf.models.MODELS`.
+        feature_maps: folder of the feature-map store; not for `base` and `din`.
+        items: data frame `item_id, image, category` and attributes; for data frames.
+        epochs: number of passes at most.
+        patience: epochs without a better validation AUC before training stops.
+        batch_size: impressions in a batch.
+        learning_rate: of Adam.
+        seed: of everything random.
+        max_history: number of newest clicks used; `None` for all that the data holds.
+        shuffle_images: a control: deals the photos out to other items. What a model
+            still gains over one without images is then not due to what they show.
+        run_dir: folder for logs and backups; `None` writes none.
+        resume: whether `fit` goes on from the backup in `run_dir`.
+        model_options: dict of `hccm_tf.models.ModelOptions`.
+
+    Attributes:
+        classes_: `[0, 1]`.
+        model_: the trained `keras.Model`.
+        schema_: the data's `Schema`.
+        validation_metrics_: of the best epoch, which is the one kept.
+        examples_per_second_: training steps, without validation.
+
+    Example:
+    ```python
+    estimator = CTREstimator("hccm", feature_maps="MAPS", epochs=2)
+    estimator.fit("DATA").evaluate("DATA")["auc"]
+    estimator.export("saved_models/hccm")
+    ```
+    """
+
+    def __init__(
+        self,
+        model="hccm",
+        feature_maps=None,
+        items=None,
+        epochs=5,
+        patience=1,
+        batch_size=512,
+        learning_rate=1e-3,
+        seed=0,
+        max_history=None,
+        shuffle_images=False,
+        run_dir=None,
+        resume=False,
+        model_options=None,
+    ):
+        self.model = model
+        self.feature_maps = feature_maps
+        self.items = items
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.max_history = max_history
+        self.shuffle_images = shuffle_images
+        self.run_dir = run_dir
+        self.resume = resume
+        self.model_options = model_options
+
+    def fit(self, X, y=None):
+        """Trains on split `train`, keeps the epoch that is best on `validation`.
+
+        Args:
+            X: data folder or data frame, see the class.
+            y: labels of a data frame without the column `label`.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            InputError: names the file, column, row or flag to mend.
+            FloatingPointError: if the loss is not finite; names the step.
+        """
+        data_dir = self._to_data_dir(X, y, fitting=True)
+        keras.utils.set_random_seed(self.seed)
+        self.classes_ = np.array([0, 1])
+        self.schema_ = Schema.load(data_dir)
+        if self.max_history is not None:
+            self.schema_ = self.schema_.with_max_history(self.max_history)
+        options = dict(self.model_options or {})
+        self.feature_maps_ = None
+        if self.model in IMAGE_MODELS:
+            self.feature_maps_ = self._open_feature_maps(data_dir)
+            options.update(
+                feature_map_shape=self.feature_maps_.shape,
+                channel_mean=self.feature_maps_.channel_mean,
+                channel_std=self.feature_maps_.channel_std,
+            )
+        self.model_ = build_model(self.model, self.schema_, **options)
+        validation_set = self._dataset(data_dir, "validation")
+        run = train(
+            self.model_,
+            self._dataset(data_dir, "train", self.seed),
+            validation_set,
+            self.learning_rate,
+            self.epochs,
+            self.patience,
+            self.run_dir,
+            self.resume,
+        )
+        examples = run["epochs"] * num_examples(data_dir, "train")
+        self.examples_per_second_ = examples / max(run["seconds"], 1e-9)
+        self.validation_metrics_ = evaluate(self.model_, validation_set)
+        self._data_dir = data_dir
+        return self
+
+    def evaluate(self, X, split="test"):
+        """Metrics of one split, see `hccm_tf.metrics.evaluate_predictions`."""
+        check_is_fitted(self, "model_")
+        data_dir = self._to_data_dir(X)
+        split = split if isinstance(X, (str, pathlib.Path)) else "test"
+        return evaluate(self.model_, self._dataset(data_dir, split))
+
+    def predict_proba(self, X, split="test"):
+        """Probabilities of no click and of a click.
+
+        Args:
+            X: data folder, of which `split` is predicted, or data frame, which needs
+                no labels and is predicted row by row.
+            split: of a data folder.
+
+        Returns:
+            float array `[N, 2]`, in the order of the rows.
+        """
+        check_is_fitted(self, "model_")
+        data_dir = self._to_data_dir(X)
+        split = split if isinstance(X, (str, pathlib.Path)) else "test"
+        clicks, _, _ = predict(self.model_, self._dataset(data_dir, split))
+        return np.stack([1 - clicks, clicks], axis=1)
+
+    def predict(self, X, split="test"):
+        """Labels: 1 where a click has probability 0.5 or more."""
+        return (self.predict_proba(X, split)[:, 1] >= 0.5).astype(int)
+
+    def export(self, export_dir):
+        """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
+        check_is_fitted(self, "model_")
+        return export(
+            self.model_, self.schema_, self._data_dir, self.feature_maps_, export_dir
+        )
+
+    def _dataset(self, data_dir, split, shuffle_seed=None):
+        return make_dataset(
+            data_dir,
+            split,
+            self.schema_,
+            self.batch_size,
+            self.feature_maps_,
+            shuffle_seed,
+        )
+
+    def _open_feature_maps(self, data_dir):
+        if self.feature_maps is None:
+            raise InputError(f"--feature_maps: model {self.model} needs a store")
+        store = FeatureMapStore.open(self.feature_maps)
+        catalogue = pq.read_table(pathlib.Path(data_dir) / "catalogue.parquet")
+        keys = pd.unique(catalogue["image_key"].to_numpy())
+        keys = keys[keys != 0]
+        found = int((store.find(keys).numpy() > 0).sum())
+        if found < MIN_IMAGES_FOUND * len(keys):
+            raise InputError(
+                f"--feature_maps={self.feature_maps} holds {found} of the {len(keys)} "
+                f"images of --data_dir={data_dir}: they do not belong together"
+            )
+        if found < len(keys):
+            print(f"{len(keys) - found} of {len(keys)} images have no feature map")
+        return store.shuffled(self.seed) if self.shuffle_images else store
+
+    def _to_data_dir(self, X, y=None, fitting=False):
+        """The data folder `X`, or one made of the data frame `X`."""
+        if isinstance(X, (str, pathlib.Path)):
+            return X
+        # Here, because the tools import this package.
+        from tfrecords_tools.build_examples import build_examples
+
+        if self.items is None:
+            raise InputError("items: a data frame of impressions needs the catalogue")
+        frame = X if y is None else X.assign(label=np.asarray(y))
+        folder = tempfile.TemporaryDirectory(prefix="hccm_tf-")
+        path = pathlib.Path(folder.name) / "data"
+        if fitting:
+            self._folder, self._log = folder, frame
+            build_examples(self.items, frame, path, splits=("train", "validation"))
+            return path
+        self._scored_folder = folder
+        clicks = self._log[self._log.label == 1].assign(split="history")
+        frame = frame.assign(split="test", label=frame.get("label", 0))
+        build_examples(
+            self.items,
+            pd.concat([clicks, frame], ignore_index=True),
+            path,
+            schema=self.schema_,
+            splits=("test",),
+        )
+        return path
+
+
+def write_metrics(estimator, test_metrics, run_dir):
+    """Writes `run_dir/metrics.json` and returns its content."""
+    content = {
+        "model": estimator.model,
+        "seed": estimator.seed,
+        "validation": estimator.validation_metrics_,
+        "test": test_metrics,
+        "examples_per_second": estimator.examples_per_second_,
+    }
+    path = pathlib.Path(run_dir) / "metrics.json"
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.rename(path)
+    return content

@@ -1,0 +1,117 @@
+"""Trains, evaluates and exports one model: parses flags and calls `hccm_tf`.
+
+python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
+        --feature_maps=MAPS --run_dir=RUN --export_dir=saved_models/hccm
+
+RUN gets `metrics.json`, `model.keras`, TensorBoard logs and a backup for --resume.
+"""
+
+import json
+import os
+import pathlib
+
+import tensorflow as tf
+from absl import app, flags
+
+from hccm_tf import CTREstimator
+from hccm_tf.errors import InputError, report_input_errors
+from hccm_tf.estimator import write_metrics
+from hccm_tf.models import MODELS
+from hccm_tf.models.options import IMAGE_ATTENTIONS, SIMILARITIES
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("data_dir", None, "Of build_examples.", required=True)
+flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")
+flags.DEFINE_enum("model", "hccm", MODELS, "Model.")
+flags.DEFINE_string("run_dir", None, "Folder for metrics and logs.", required=True)
+flags.DEFINE_string("export_dir", None, "Folder of SavedModel versions.")
+flags.DEFINE_integer("seed", 0, "Seed; the same gives the same metrics.")
+flags.DEFINE_integer("epochs", 5, "Passes at most.", lower_bound=1)
+flags.DEFINE_integer("patience", 1, "Epochs without gain to stop.", lower_bound=0)
+flags.DEFINE_integer("batch_size", 512, "Impressions in a batch.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.", lower_bound=0)
+flags.DEFINE_integer("max_history", None, "Newest clicks to use.", lower_bound=1)
+flags.DEFINE_bool("shuffle_images", False, "Control: deal photos to other items.")
+flags.DEFINE_bool("resume", False, "Go on from the backup in run_dir.")
+
+MODEL_OPTIONS = (
+    "embedding_dim",
+    "hidden_units",
+    "attention_hidden_units",
+    "attention_activation",
+    "dropout",
+    "id_dropout",
+    "products",
+    "image_embedding_dim",
+    "cnn_filters",
+    "image_attention",
+    "similarity",
+)
+flags.DEFINE_integer("embedding_dim", 8, "Width of an embedding.", lower_bound=1)
+flags.DEFINE_list("hidden_units", "400,160,80", "Widths of the final MLP.")
+flags.DEFINE_list("attention_hidden_units", "80,40", "Widths of DIN's unit.")
+flags.DEFINE_string("attention_activation", "dice", "dice or a Keras activation.")
+flags.DEFINE_float("dropout", 0.0, "Of the final MLP.", 0, 1)
+flags.DEFINE_float("id_dropout", 0.1, "Share of ids replaced in training.", 0, 1)
+flags.DEFINE_bool("products", False, "Products beside the attentions' outputs.")
+flags.DEFINE_integer("image_embedding_dim", 128, "Width of an image.", lower_bound=1)
+flags.DEFINE_list("cnn_filters", "64,128", "Filters of the trainable CNN.")
+flags.DEFINE_enum("image_attention", "din", IMAGE_ATTENTIONS, "Over images.")
+flags.DEFINE_enum("similarity", "none", SIMILARITIES, "Of candidate and history.")
+
+
+def _model_options():
+    """The flags of `ModelOptions`, lists as tuples of ints."""
+    options = {}
+    for name in MODEL_OPTIONS:
+        value = FLAGS[name].value
+        if isinstance(value, list):
+            try:
+                value = tuple(int(entry) for entry in value)
+            except ValueError as error:
+                raise InputError(
+                    f"--{name}: integers separated by commas. Received: {value}"
+                ) from error
+        options[name] = value
+    return options
+
+
+def run():
+    """One training run, as the flags say."""
+    run_dir = pathlib.Path(FLAGS.run_dir)
+    estimator = CTREstimator(
+        model=FLAGS.model,
+        feature_maps=FLAGS.feature_maps,
+        epochs=FLAGS.epochs,
+        patience=FLAGS.patience,
+        batch_size=FLAGS.batch_size,
+        learning_rate=FLAGS.learning_rate,
+        seed=FLAGS.seed,
+        max_history=FLAGS.max_history,
+        shuffle_images=FLAGS.shuffle_images,
+        run_dir=run_dir,
+        resume=FLAGS.resume,
+        model_options=_model_options(),
+    )
+    estimator.fit(FLAGS.data_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    estimator.model_.save(run_dir / "model.keras")
+    metrics = write_metrics(estimator, estimator.evaluate(FLAGS.data_dir), run_dir)
+    print(json.dumps(metrics))
+    if FLAGS.export_dir:
+        print(f"exported {estimator.export(FLAGS.export_dir)}")
+
+
+def main(argv):
+    """Runs the command line."""
+    del argv
+    # What makes a seed reproduce a run exactly, the order of parallel sums included.
+    tf.config.experimental.enable_op_determinism()
+    with report_input_errors():
+        run()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(main)
