@@ -233,7 +233,8 @@ def extract_feature_maps(
         }
         (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
     print(
-        f"{int(good.sum())} feature maps {shape}, {len(skipped)} skipped -> {output_dir}"
+        f"{int(good.sum())} feature maps {shape}, {len(skipped)} images skipped "
+        f"-> {output_dir}"
     )
 
 
