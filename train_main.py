@@ -3,7 +3,8 @@
 python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=RUN --export_dir=saved_models/hccm
 
-RUN gets `metrics.json`, `model.keras`, TensorBoard logs and a backup for --resume.
+RUN gets `metrics.json`, `model.keras`, TensorBoard logs, a backup for --resume, and
+with an export `request.json`, a first request for it.
 """
 
 import json
@@ -18,6 +19,7 @@ from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import MODELS
 from hccm_tf.models.options import IMAGE_ATTENTIONS, SIMILARITIES
+from hccm_tf.serving.request import example_request
 
 FLAGS = flags.FLAGS
 
@@ -101,6 +103,8 @@ def run():
     print(json.dumps(metrics))
     if FLAGS.export_dir:
         print(f"exported {estimator.export(FLAGS.export_dir)}")
+        request = example_request(FLAGS.data_dir, estimator.schema_)
+        (run_dir / "request.json").write_text(json.dumps(request))
 
 
 def main(argv):

@@ -250,9 +250,8 @@ def build_examples(
     if both:
         raise InputError(f"items and impressions both have a column {', '.join(both)}")
     image_is_item = not items.image[items.image != ""].dropna().duplicated().any()
-    item_columns["image"] = pd.Series(
-        ids.image_keys(tf.constant(item_columns["image"].to_numpy(object))).numpy()
-    )
+    images = item_columns["image"].to_numpy(object)
+    item_columns["image"] = pd.Series(ids.image_keys(tf.constant(images)).numpy())
     columns = {
         name: _to_log_dtype(impressions[name]).to_numpy()
         for name in impressions
@@ -308,6 +307,7 @@ def build_examples(
             pa.table(
                 {
                     "item_id": item_columns["item_id"].to_numpy(),
+                    "image": images,
                     "image_key": item_columns["image"].to_numpy(),
                     "category": item_columns["category"].to_numpy(),
                 }

@@ -1,0 +1,48 @@
+# make quickstart: from nothing to a trained, compared, exported and asked model
+# make test:       the test suite
+# make soak:       the runs that are too long for the test suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT := quickstart
+TRAIN := $(BIN)/python train_main.py --data_dir=$(OUT)/data --feature_maps=$(OUT)/maps
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: quickstart test lint soak
+
+$(VENV)/base: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/test: $(VENV)/base
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+quickstart: $(VENV)/base
+	rm -rf $(OUT)
+	$(BIN)/python -m tfrecords_tools.make_demo --output_dir=$(OUT)/shop
+	$(BIN)/python -m tfrecords_tools.extract_feature_maps \
+		--items=$(OUT)/shop/items.csv --image_dir=$(OUT)/shop/images \
+		--output_dir=$(OUT)/maps --flagfile=configs/demo_feature_maps.flags
+	$(BIN)/python -m tfrecords_tools.build_examples \
+		--items=$(OUT)/shop/items.csv --impressions=$(OUT)/shop/impressions.csv \
+		--output_dir=$(OUT)/data --max_history=50
+	$(TRAIN) --flagfile=configs/demo.flags --model=din --run_dir=$(OUT)/runs/din
+	$(TRAIN) --flagfile=configs/demo.flags --model=hccm --run_dir=$(OUT)/runs/hccm \
+		--export_dir=$(OUT)/saved_models/hccm
+	$(BIN)/python hccm_tf/serving/ask.py $(OUT)/saved_models/hccm/1 \
+		$(OUT)/runs/hccm/request.json
+	$(BIN)/python -m hccm_tf.report --oracle=$(OUT)/shop/oracle.json \
+		$(OUT)/runs/din $(OUT)/runs/hccm
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+soak: quickstart
+	bash benchmarks/demo_seeds.sh $(BIN)/python $(OUT)

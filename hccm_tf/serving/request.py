@@ -1,0 +1,58 @@
+"""A request made of real impressions, in the form of TensorFlow Serving's REST."""
+
+import pathlib
+
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from hccm_tf.data.pipeline import data_files
+from hccm_tf.features import HISTORY_IMAGE
+
+PADDING = {"string": "", "int64": 0, "float32": 0.0}
+
+
+def example_request(data_dir, schema, split="test", count=3):
+    """The first impressions of a split as a request of `serving_default`.
+
+    Args:
+        data_dir: data folder.
+        schema: `Schema`.
+        split: name.
+        count: number of impressions.
+
+    Returns:
+        dict `{"signature_name", "inputs"}` that JSON can hold; see
+        `hccm_tf.serving.export.input_signature` for the inputs.
+    """
+    catalogue = pq.read_table(pathlib.Path(data_dir) / "catalogue.parquet")
+    names = dict(
+        zip(
+            catalogue["image_key"].to_pylist(),
+            catalogue["image"].to_pylist(),
+            strict=True,
+        )
+    )
+    rows = []
+    for record in tf.data.TFRecordDataset(data_files(data_dir, split)).take(count):
+        features = tf.train.Example.FromString(record.numpy()).features.feature
+        row = {}
+        for name, feature in features.items():
+            values = list(
+                getattr(feature, feature.WhichOneof("kind") or "int64_list").value
+            )
+            if name in ("image", HISTORY_IMAGE):
+                values = [names.get(value, "") for value in values]
+            row[name] = [v.decode() if isinstance(v, bytes) else v for v in values]
+        rows.append(row)
+    lengths = [len(row[HISTORY_IMAGE]) for row in rows]
+    inputs = {"history_length": lengths}
+    for name in ["image", *(feature.name for feature in schema.scalars)]:
+        inputs[name] = [row[name][0] for row in rows]
+    dtypes = {HISTORY_IMAGE: "string"}
+    dtypes.update({feature.name: feature.dtype for feature in schema.sequences})
+    for name, dtype in dtypes.items():
+        padding = [PADDING[dtype]]
+        inputs[name] = [
+            row[name] + padding * (max(lengths) - len(row[name])) for row in rows
+        ]
+    return {"signature_name": "serving_default", "inputs": inputs}
