@@ -29,7 +29,7 @@ def new_folder(path, resume=False):
     try:
         yield temporary
     except BaseException:
-        if not resume:
+        if not resume or not any(temporary.iterdir()):
             shutil.rmtree(temporary)
         raise
     temporary.rename(path)

@@ -64,42 +64,40 @@ def _weights_hash(model):
     return digest.hexdigest()
 
 
-def _prepare_backbone(folder, settings, sample):
+def _prepare_backbone(folder, settings, read_sample):
     """The backbone of this store.
 
     It is saved in the folder, so that a resumed run, and images added later, meet
     the same weights.
+
+    Raises:
+        InputError: if the folder is of an interrupted run with other settings.
     """
-    weights_file = folder / "backbone.weights.h5"
+    settings_file, weights_file = (
+        folder / "settings.json",
+        folder / "backbone.weights.h5",
+    )
     arguments = {k: settings[k] for k in ("image_size", "layer")}
-    if weights_file.exists():
+    if settings_file.exists():
+        before = json.loads(settings_file.read_text())
+        changed = sorted(k for k in settings if before.get(k) != settings[k])
+        if changed:
+            raise InputError(
+                f"{folder} is what an interrupted run with another "
+                f"{', '.join(changed)} left: remove it, or repeat that run's flags"
+            )
         model = load_backbone(settings["backbone"], "random", **arguments)
         model.load_weights(weights_file)
         return model
-    weights = settings["weights"]
-    model = load_backbone(settings["backbone"], weights, **arguments)
-    if weights == "random":
-        if not len(sample):
+    model = load_backbone(settings["backbone"], settings["weights"], **arguments)
+    if settings["weights"] == "random":
+        sample = read_sample()
+        if not sample:
             raise InputError("--weights=random needs at least one readable image")
         estimate_normalization(model, sample)
-    temporary = folder / "part.weights.h5"
-    model.save_weights(temporary)
-    temporary.rename(weights_file)
+    model.save_weights(weights_file)
+    settings_file.write_text(json.dumps(settings))
     return model
-
-
-def _check_resume(folder, settings):
-    """Refuses to go on with what a run with other settings left behind."""
-    file = folder / "settings.json"
-    if not file.exists():
-        file.write_text(json.dumps(settings))
-    before = json.loads(file.read_text())
-    changed = sorted(name for name in settings if before.get(name) != settings[name])
-    if changed:
-        raise InputError(
-            f"{folder} is what an interrupted run with another {', '.join(changed)} "
-            "left: remove it, or repeat that run's flags"
-        )
 
 
 def _write_shard(path, decoded, size, count, encode):
@@ -179,10 +177,11 @@ def extract_feature_maps(
                 lambda name: decode_image(image_dir / name, image_size), names
             )
 
-        _check_resume(folder, settings)
-        sample = [pixels for pixels, _ in decode(images[:NORMALIZATION_SAMPLE])]
-        sample = [pixels for pixels in sample if pixels is not None]
-        model = _prepare_backbone(folder, settings, sample)
+        def read_sample():
+            decoded = decode(images[:NORMALIZATION_SAMPLE])
+            return [pixels for pixels, _ in decoded if pixels is not None]
+
+        model = _prepare_backbone(folder, settings, read_sample)
         encode = tf.function(
             lambda batch: model(batch, training=False), reduce_retracing=True
         )
