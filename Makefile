@@ -45,4 +45,4 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 
 soak: quickstart
-	bash benchmarks/demo_seeds.sh $(BIN)/python $(OUT)
+	$(BIN)/python benchmarks/demo_seeds.py $(OUT)

@@ -3,8 +3,8 @@
 python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=RUN --export_dir=saved_models/hccm
 
-RUN gets `metrics.json`, `model.keras`, TensorBoard logs, a backup for --resume, and
-with an export `request.json`, a first request for it.
+RUN gets `metrics.json`, `test_predictions.parquet`, `model.keras`, TensorBoard logs, a
+backup for --resume, and with an export `request.json`, a first request for it.
 """
 
 import json
@@ -99,8 +99,9 @@ def run():
     estimator.fit(FLAGS.data_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     estimator.model_.save(run_dir / "model.keras")
-    metrics = write_metrics(estimator, estimator.evaluate(FLAGS.data_dir), run_dir)
-    print(json.dumps(metrics))
+    test = estimator.predictions(FLAGS.data_dir)
+    test.to_parquet(run_dir / "test_predictions.parquet")
+    print(json.dumps(write_metrics(estimator, test, run_dir)))
     if FLAGS.export_dir:
         print(f"exported {estimator.export(FLAGS.export_dir)}")
         request = example_request(FLAGS.data_dir, estimator.schema_)

@@ -15,6 +15,7 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.pipeline import make_dataset, num_examples
 from hccm_tf.errors import InputError
 from hccm_tf.features import Schema
+from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import IMAGE_MODELS, build_model
 from hccm_tf.serving.export import export
 from hccm_tf.training.evaluation import evaluate, predict
@@ -141,15 +142,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self._data_dir = data_dir
         return self
 
-    def evaluate(self, X, split="test"):
-        """Metrics of one split, see `hccm_tf.metrics.evaluate_predictions`."""
-        check_is_fitted(self, "model_")
-        data_dir = self._to_data_dir(X)
-        split = split if isinstance(X, (str, pathlib.Path)) else "test"
-        return evaluate(self.model_, self._dataset(data_dir, split))
-
-    def predict_proba(self, X, split="test"):
-        """Probabilities of no click and of a click.
+    def predictions(self, X, split="test"):
+        """Predicts impressions.
 
         Args:
             X: data folder, of which `split` is predicted, or data frame, which needs
@@ -157,12 +151,23 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             split: of a data folder.
 
         Returns:
-            float array `[N, 2]`, in the order of the rows.
+            data frame with one row for each impression, in order: `user_key`, `label`
+            (0 where `X` has none) and `ctr`, the probability of a click.
         """
         check_is_fitted(self, "model_")
         data_dir = self._to_data_dir(X)
-        split = split if isinstance(X, (str, pathlib.Path)) else "test"
-        clicks, _, _ = predict(self.model_, self._dataset(data_dir, split))
+        if not isinstance(X, (str, pathlib.Path)):
+            split = "test"
+        return predict(self.model_, self._dataset(data_dir, split))
+
+    def evaluate(self, X, split="test"):
+        """Metrics of one split, see `hccm_tf.metrics.evaluate_predictions`."""
+        frame = self.predictions(X, split)
+        return evaluate_predictions(frame.label, frame.ctr, frame.user_key)
+
+    def predict_proba(self, X, split="test"):
+        """Probabilities of no click and of a click, `[N, 2]`; see `predictions`."""
+        clicks = self.predictions(X, split).ctr.to_numpy()
         return np.stack([1 - clicks, clicks], axis=1)
 
     def predict(self, X, split="test"):
@@ -232,13 +237,19 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         return path
 
 
-def write_metrics(estimator, test_metrics, run_dir):
-    """Writes `run_dir/metrics.json` and returns its content."""
+def write_metrics(estimator, test, run_dir):
+    """Writes `run_dir/metrics.json` and returns its content.
+
+    Args:
+        estimator: a fitted `CTREstimator`.
+        test: its `predictions` of the test split.
+        run_dir: folder.
+    """
     content = {
         "model": estimator.model,
         "seed": estimator.seed,
         "validation": estimator.validation_metrics_,
-        "test": test_metrics,
+        "test": evaluate_predictions(test.label, test.ctr, test.user_key),
         "examples_per_second": estimator.examples_per_second_,
     }
     path = pathlib.Path(run_dir) / "metrics.json"

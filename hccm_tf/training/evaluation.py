@@ -1,7 +1,7 @@
 """Predictions and metrics of a model over a data set."""
 
 import numpy as np
-import tensorflow as tf
+import pandas as pd
 
 from hccm_tf.metrics import evaluate_predictions
 
@@ -14,19 +14,17 @@ def predict(model, dataset):
         dataset: of `hccm_tf.data.pipeline.make_dataset`.
 
     Returns:
-        `(predictions, labels, users)`, arrays `[N]`.
+        data frame `user_key, label, ctr`.
     """
-    step = tf.function(
-        lambda inputs: model(inputs, training=False), reduce_retracing=True
-    )
     batches = [
-        (step(inputs).numpy()[:, 0], labels.numpy()[:, 0], users.numpy())
+        (users.numpy(), labels.numpy()[:, 0], model.predict_on_batch(inputs)[:, 0])
         for inputs, labels, users in dataset
     ]
-    return tuple(np.concatenate(part) for part in zip(*batches, strict=True))
+    columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
+    return pd.DataFrame(dict(zip(("user_key", "label", "ctr"), columns, strict=True)))
 
 
 def evaluate(model, dataset):
     """Metrics of `hccm_tf.metrics.evaluate_predictions` over a data set."""
-    predictions, labels, users = predict(model, dataset)
-    return evaluate_predictions(labels, predictions, users)
+    frame = predict(model, dataset)
+    return evaluate_predictions(frame.label, frame.ctr, frame.user_key)
