@@ -53,7 +53,7 @@ MODEL_OPTIONS = (
 flags.DEFINE_integer("embedding_dim", 8, "Width of an embedding.", lower_bound=1)
 flags.DEFINE_list("hidden_units", "400,160,80", "Widths of the final MLP.")
 flags.DEFINE_list("attention_hidden_units", "80,40", "Widths of DIN's unit.")
-flags.DEFINE_string("attention_activation", "dice", "dice or a Keras activation.")
+flags.DEFINE_enum("attention_activation", "dice", ["dice", "relu"], "In DIN's unit.")
 flags.DEFINE_float("dropout", 0.0, "Of the final MLP.", 0, 1)
 flags.DEFINE_float("id_dropout", 0.1, "Share of ids replaced in training.", 0, 1)
 flags.DEFINE_bool("products", False, "Products beside the attentions' outputs.")

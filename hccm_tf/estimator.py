@@ -217,6 +217,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
 
         if self.items is None:
             raise InputError("items: a data frame of impressions needs the catalogue")
+        if not fitting and not hasattr(self, "_log"):
+            raise InputError("a data frame can be predicted after fit on a data frame")
         frame = X if y is None else X.assign(label=np.asarray(y))
         folder = tempfile.TemporaryDirectory(prefix="hccm_tf-")
         path = pathlib.Path(folder.name) / "data"

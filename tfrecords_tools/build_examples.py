@@ -153,6 +153,23 @@ def _fit_schema(schema, columns, train):
     return Schema(tuple(features), schema.max_history, vocabularies), values_of
 
 
+def _as_feature(feature, columns):
+    """The values of a feature's column, of the feature's dtype."""
+    if feature.name not in columns:
+        raise InputError(
+            f"schema: no column {feature.name}. Received: {', '.join(columns)}"
+        )
+    values = columns[feature.name]
+    dtype = "string" if values.dtype == object else str(values.dtype)
+    if dtype == "int64" and feature.dtype == "float32":
+        return np.where(values == MISSING_INTEGER, np.nan, values).astype("float32")
+    if dtype != feature.dtype:
+        raise InputError(
+            f"schema: feature {feature.name} is {feature.dtype}, its column is {dtype}"
+        )
+    return values
+
+
 def _to_feature(dtype):
     """Function from a list of values to a `tf.train.Feature` of a dtype."""
     if dtype == "string":
@@ -267,10 +284,7 @@ def build_examples(
         frame = {n: pd.Series(v, dtype=v.dtype) for n, v in columns.items()}
         schema = _infer_schema(frame, image_is_item, max_history)
     for feature in schema.scalars:
-        if feature.name not in columns:
-            raise InputError(
-                f"schema: no column {feature.name}. Received: {', '.join(columns)}"
-            )
+        columns[feature.name] = _as_feature(feature, columns)
     values_of = {}
     if not schema.vocabularies:
         schema, values_of = _fit_schema(schema, columns, split == "train")
