@@ -99,7 +99,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """Trains on split `train`, keeps the epoch that is best on `validation`.
 
         Args:
-            X: data folder or data frame, see the class.
+            X: data folder or data frame, see the class; of a data frame without
+                `split`, the newest tenth is the validation split.
             y: labels of a data frame without the column `label`.
 
         Returns:
@@ -220,10 +221,20 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         if not fitting and not hasattr(self, "_log"):
             raise InputError("a data frame can be predicted after fit on a data frame")
         frame = X if y is None else X.assign(label=np.asarray(y))
+        unknown = ~frame.item_id.isin(self.items.item_id)
+        if unknown.any():
+            raise InputError(
+                f"item_id: {unknown.sum()} impressions of items that `items` does not "
+                f"hold; the first: {frame.item_id[unknown].iloc[0]}"
+            )
         folder = tempfile.TemporaryDirectory(prefix="hccm_tf-")
         path = pathlib.Path(folder.name) / "data"
         if fitting:
             self._folder, self._log = folder, frame
+            if "split" not in frame:
+                newest = frame.timestamp.rank(method="min", pct=True) > 0.9
+                split = np.where(newest, "validation", "train")
+                frame = frame.assign(split=split)
             build_examples(self.items, frame, path, splits=("train", "validation"))
             return path
         self._scored_folder = folder

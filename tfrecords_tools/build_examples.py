@@ -13,6 +13,8 @@ a `split` column the newest 10% of the impressions are `test` and the 10% before
 `validation`. Rows of split `history` feed the histories and are not written.
 """
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -119,36 +121,28 @@ def _fit_schema(schema, columns, train):
     """The schema with vocabularies, means and sizes of the training split."""
     features, vocabularies, values_of = [], {}, {}
     for feature in schema.features:
+        name = feature.name
         if feature.kind == "sequence":
-            shared = schema[feature.shares]
-            feature = Feature(
-                feature.name, "sequence", shared.dtype, shares=shared.name
-            )
+            dtype = schema[feature.shares].dtype
+            feature = dataclasses.replace(feature, dtype=dtype)
         elif feature.kind == "float":
-            values = columns[feature.name][train].astype("float64")
+            values = columns[name][train].astype("float64")
             values = values[np.isfinite(values)]
-            std = float(values.std(ddof=0)) if len(values) else 1.0
-            feature = Feature(
-                feature.name,
-                "float",
-                "float32",
+            feature = dataclasses.replace(
+                feature,
+                dtype="float32",
                 mean=float(values.mean()) if len(values) else 0.0,
-                std=std if std > 0 else 1.0,
+                std=float(values.std() if len(values) else 0.0) or 1.0,
             )
         elif feature.kind == "vocabulary":
-            values = pd.unique(columns[feature.name][train])
             missing = MISSING_INTEGER if feature.dtype == "int64" else ""
+            if name == "image":
+                missing = ids.NO_IMAGE
+            values = pd.unique(columns[name][train])
             values = values[values != missing]
-            keys, order = ids.sorted_unique_keys(values, feature.name)
-            vocabularies[feature.name] = keys
-            values_of[feature.name] = values[order]
-            feature = Feature(
-                feature.name,
-                "vocabulary",
-                feature.dtype,
-                len(keys),
-                feature.embedding_dim,
-            )
+            vocabularies[name], order = ids.sorted_unique_keys(values, name)
+            values_of[name] = values[order]
+            feature = dataclasses.replace(feature, size=len(values))
         features.append(feature)
     return Schema(tuple(features), schema.max_history, vocabularies), values_of
 
@@ -161,11 +155,14 @@ def _as_feature(feature, columns):
         )
     values = columns[feature.name]
     dtype = "string" if values.dtype == object else str(values.dtype)
-    if dtype == "int64" and feature.dtype == "float32":
+    if dtype == "int64" and feature.kind == "float":
         return np.where(values == MISSING_INTEGER, np.nan, values).astype("float32")
-    if dtype != feature.dtype:
+    wanted = {"float": "float32", "integer": "int64"}.get(feature.kind, feature.dtype)
+    is_code = feature.kind in ("hash", "vocabulary")
+    if dtype != wanted or (is_code and dtype == "float32"):
         raise InputError(
-            f"schema: feature {feature.name} is {feature.dtype}, its column is {dtype}"
+            f"schema: feature {feature.name} of kind {feature.kind} and dtype {wanted} "
+            f"does not fit its column, which is {dtype}"
         )
     return values
 
@@ -302,10 +299,7 @@ def build_examples(
         scalars[feature.name] = (feature.dtype, columns[feature.name])
     histories = {HISTORY_IMAGE: ("int64", columns["image"][clicks])}
     for feature in schema.sequences:
-        histories[feature.name] = (
-            feature.dtype,
-            item_columns[feature.shares].to_numpy()[item_row[clicks]],
-        )
+        histories[feature.name] = (feature.dtype, columns[feature.shares][clicks])
     counts, split_infos = {}, []
     with new_folder(output_dir) as folder:
         for name in splits:

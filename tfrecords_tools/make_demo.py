@@ -54,13 +54,16 @@ def make_items(num_items, rng):
     items = pd.DataFrame(
         {
             "item_id": 10_000 + rng.permutation(num_items),
-            "category": rng.choice(list(CATEGORIES), num_items),
+            "category": rng.permutation(np.resize(list(CATEGORIES), num_items)),
             "price": np.round(np.exp(rng.normal(3, 0.5, num_items)), 2),
             "_entry_day": entry_day,
             "_popularity": (1.0 + rng.permutation(num_items)) ** -0.8,
             "_quality": rng.normal(size=num_items),
         }
     )
+    # A category without any item could not be shown on the first day.
+    first = items.groupby("category")._entry_day.idxmin()
+    items.loc[first, "_entry_day"] = 0.0
     for name, values in ATTRIBUTES.items():
         items[f"_{name}"] = rng.integers(len(values), size=num_items)
     items.insert(1, "image", items.item_id.map("{}.jpg".format))
@@ -93,6 +96,8 @@ def make_impressions(items, num_users, num_impressions, rng):
         weight = items._popularity.to_numpy() * (1 + 3 * (age < 3)) * (age >= 0)
         for index in range(len(names)):
             rows = np.flatnonzero((half_day == step) & (category == index))
+            if not rows.size:
+                continue
             shown = np.where(item_category == index, weight, 0)
             item[rows] = rng.choice(len(items), rows.size, p=shown / shown.sum())
     shown = items.iloc[item].reset_index(drop=True)

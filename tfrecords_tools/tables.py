@@ -23,15 +23,18 @@ def _first_bad_line(path):
 def _read_csv(path):
     try:
         table = pa.csv.read_csv(path)
+        # Arrow reads a column that is not UTF-8 as binary instead of failing.
+        binary = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+        column = f"column {', '.join(binary)}"
+    except UnicodeDecodeError:
+        binary, column = True, "header"
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: {error}") from error
-    # Arrow reads a column that is not UTF-8 as binary instead of failing.
-    binary = [field.name for field in table.schema if pa.types.is_binary(field.type)]
     if binary:
         line, reason = _first_bad_line(path)
         raise InputError(
-            f"{path}: column {', '.join(binary)}, line {line}: not UTF-8 ({reason}); "
-            "convert the file to UTF-8"
+            f"{path}: {column}, line {line}: not UTF-8 ({reason}); convert the file "
+            "to UTF-8"
         )
     return table
 
@@ -73,7 +76,9 @@ def read_table(path, required):
                 f"{', '.join(table.column_names)}"
             )
     try:
-        table = pa.concat_tables(tables, promote_options="default")
-    except pa.ArrowInvalid as error:
+        # Permissive, because pandas writes Parquet with another type of string than
+        # CSV is read as; it still refuses text beside numbers.
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{path}: its files disagree on a column: {error}") from error
     return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)

@@ -49,11 +49,21 @@ class FeatureMapStore:
                 f"{path / METADATA}: no such file; make the feature maps with "
                 "python -m tfrecords_tools.extract_feature_maps"
             ) from error
-        table = pq.read_table(path / "images.parquet", columns=["key", "row"])
+        except ValueError as error:
+            raise InputError(f"{path / METADATA}: not JSON: {error}") from error
+        images = path / "images.parquet"
+        try:
+            table = pq.read_table(images, columns=["key", "row"])
+            shard_rows, shape = metadata["shard_rows"], metadata["shape"]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: {METADATA} or {images.name} is damaged ({error}); extract "
+                "the feature maps again"
+            ) from error
         store = cls(path, metadata, table["key"].to_numpy(), table["row"].to_numpy())
-        for shard, rows in enumerate(metadata["shard_rows"]):
+        for shard, rows in enumerate(shard_rows):
             file = store.shard_path(shard)
-            expected = 2 * rows * int(np.prod(store.shape))
+            expected = 2 * rows * int(np.prod(shape))
             size = file.stat().st_size if file.exists() else None
             if size != expected:
                 raise InputError(

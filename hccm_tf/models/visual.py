@@ -59,7 +59,7 @@ def _image_interest(options, query, keys, mask, has_image):
         interest = dot_product_attention(query, keys, mask)
     features = [interest]
     if options.products:
-        features += [query, query * interest, query * mean_pool(keys, mask)]
+        features += [query * interest, query * mean_pool(keys, mask)]
     if options.similarity == "cosine":
         features.append(CosineSimilarity(name="image_similarity")(query, keys, mask))
     return [feature * has_image for feature in features] + [1 - has_image]

@@ -1,0 +1,107 @@
+"""A tiny shop with everything that stands on its way to a model, made once."""
+
+import dataclasses
+import pathlib
+
+import pandas as pd
+import pytest
+
+from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.features import Schema
+from tests.reference import histories
+from tfrecords_tools.build_examples import build_examples
+from tfrecords_tools.extract_feature_maps import extract_feature_maps
+from tfrecords_tools.make_demo import make_demo
+
+MAX_HISTORY = 8
+MAPS = {
+    "backbone": "MobileNetV3Small",
+    "weights": "random",
+    "image_size": 33,
+    "layer": "expanded_conv_2_add",
+}
+TINY = {
+    "embedding_dim": 4,
+    "hidden_units": (8,),
+    "attention_hidden_units": (6,),
+    "image_embedding_dim": 6,
+    "cnn_filters": (5, 7),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shop:
+    """Paths and tables; `log` has each impression's item columns and history."""
+
+    path: pathlib.Path
+    items: pd.DataFrame
+    impressions: pd.DataFrame
+    log: pd.DataFrame
+
+    @property
+    def data(self):
+        return self.path / "data"
+
+    @property
+    def maps(self):
+        return self.path / "maps"
+
+    @property
+    def images(self):
+        return self.path / "shop" / "images"
+
+    @property
+    def schema(self):
+        return Schema.load(self.data)
+
+    @property
+    def store(self):
+        return FeatureMapStore.open(self.maps)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory):
+    """60 items, 20 users, 1500 impressions, with awkward images.
+
+    Of the items that are shown most, the first has no image, the second shares the
+    image of the third, which is of another category, the fourth's file is missing and
+    the fifth's is corrupt.
+    """
+    path = tmp_path_factory.mktemp("shop")
+    make_demo(path / "shop", 60, 20, 1500, seed=0)
+    items = pd.read_csv(path / "shop" / "items.csv")
+    impressions = pd.read_csv(path / "shop" / "impressions.csv")
+    popular = impressions.item_id.value_counts().index
+    place = [items.index[items.item_id == item][0] for item in popular]
+    category = items.category[place[1]]
+    third = next(row for row in place[2:] if items.category[row] != category)
+    rest = [row for row in place[2:] if row != third]
+    items.loc[place[0], "image"] = ""
+    items.loc[place[1], "image"] = items.image[third]
+    (path / "shop" / "images" / items.image[rest[0]]).unlink()
+    (path / "shop" / "images" / items.image[rest[1]]).write_bytes(b"\xff\xd8no JPEG")
+    items.to_csv(path / "shop" / "items.csv", index=False)
+    names = [name for name in items.image.unique() if name]
+    extract_feature_maps(names, path / "shop" / "images", path / "maps", **MAPS)
+    build_examples(items, impressions, path / "data", max_history=MAX_HISTORY)
+    log = impressions.merge(items, on="item_id", how="left", validate="many_to_one")
+    log["history"] = histories(log, MAX_HISTORY)
+    return Shop(path, items, impressions, log)
+
+
+@pytest.fixture(scope="session")
+def fitted(shop):
+    """`din` and `hccm` after one epoch on the shop."""
+    from hccm_tf import CTREstimator
+
+    return {
+        model: CTREstimator(
+            model,
+            feature_maps=shop.maps,
+            epochs=1,
+            batch_size=128,
+            learning_rate=1e-2,
+            model_options={**TINY, "similarity": "cosine"},
+        ).fit(shop.data)
+        for model in ("din", "hccm")
+    }

@@ -1,0 +1,297 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hccm_tf.data.pipeline import deduplicate
+from hccm_tf.features import Feature, Schema
+from hccm_tf.models import IMAGE_MODELS, MODELS, build_model
+from hccm_tf.models.visual import dot_product_attention
+
+SHAPE = (5, 4, 6)
+BATCH, LENGTH, ROWS, CATEGORIES = 12, 4, 9, 5
+SMALL = {
+    "embedding_dim": 4,
+    "hidden_units": (8,),
+    "attention_hidden_units": (6,),
+    "image_embedding_dim": 6,
+    "cnn_filters": (5, 7),
+    "id_dropout": 0.0,
+}
+SCHEMA = Schema(
+    (
+        Feature("user_id", "vocabulary", size=7),
+        Feature("item_id", "vocabulary", size=20),
+        Feature("category", "vocabulary", "string", size=CATEGORIES),
+        Feature("zip", "hash", "string", size=5, embedding_dim=3),
+        Feature("price", "float", "float32"),
+        Feature("history_item_id", "sequence", shares="item_id"),
+        Feature("history_category", "sequence", "string", shares="category"),
+    ),
+    max_history=LENGTH,
+)
+
+
+def _build(name, seed=0, **options):
+    keras.utils.set_random_seed(seed)
+    if name in IMAGE_MODELS:
+        options["feature_map_shape"] = SHAPE
+    model = build_model(name, SCHEMA, **{**SMALL, **options})
+    # Away from zero biases and symmetric starts, so that every part has a say.
+    rng = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        weight.assign(weight + rng.normal(0, 0.2, weight.shape))
+    for weight in model.non_trainable_variables:
+        if weight.path.endswith("moving_mean"):
+            weight.assign(rng.normal(0, 0.1, weight.shape))
+        if weight.path.endswith("moving_variance"):
+            weight.assign(rng.uniform(0.5, 2, weight.shape))
+    return model
+
+
+def _slots(seed=0):
+    """A batch as the data has it: store rows and categories of each slot, maps."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, LENGTH + 1, BATCH)
+    lengths[:2] = 0, LENGTH
+    padding = np.arange(LENGTH) >= lengths[:, None]
+    features = {
+        "user_id": rng.integers(1, 9, BATCH),
+        "item_id": rng.integers(1, 22, BATCH),
+        "category": rng.integers(1, CATEGORIES + 2, BATCH),
+        "zip": rng.integers(2, 7, BATCH),
+        "history_item_id": rng.integers(1, 22, (BATCH, LENGTH)) * ~padding,
+        "history_category": rng.integers(1, 7, (BATCH, LENGTH)) * ~padding,
+    }
+    features = {name: value.astype(np.int32) for name, value in features.items()}
+    features["price"] = rng.normal(size=BATCH).astype(np.float32)
+    item_rows = rng.integers(1, ROWS, BATCH)
+    item_rows[3] = 0
+    history_rows = rng.integers(0, ROWS, (BATCH, LENGTH)) * ~padding
+    maps = rng.normal(size=(ROWS, *SHAPE)).astype(np.float16)
+    maps[0] = 0
+    return features, item_rows, history_rows, maps
+
+
+def _inputs(name, seed=0):
+    """The deduplicated form of the batch."""
+    features, item_rows, history_rows, maps = _slots(seed)
+    if name not in IMAGE_MODELS:
+        return features
+    rows, category, item_image, history_image = (
+        tensor.numpy()
+        for tensor in deduplicate(
+            tf.constant(item_rows),
+            tf.constant(features["category"]),
+            tf.constant(history_rows),
+            tf.constant(features["history_category"]),
+        )
+    )
+    return {
+        **features,
+        "image_map": maps[rows],
+        "image_category": category,
+        "item_image": item_image,
+        "history_image": history_image,
+    }
+
+
+def _plain_inputs(seed=0):
+    """One row of `image_map` for each slot, nothing shared."""
+    features, item_rows, history_rows, maps = _slots(seed)
+    rows = np.concatenate([[0], item_rows, history_rows.ravel()])
+    category = np.concatenate(
+        [[0], features["category"], features["history_category"].ravel()]
+    )
+    number = np.arange(len(rows)) * (rows > 0)
+    return {
+        **features,
+        "image_map": maps[rows],
+        "image_category": (category * (rows > 0)).astype(np.int32),
+        "item_image": number[1 : BATCH + 1].astype(np.int32),
+        "history_image": number[BATCH + 1 :].reshape(BATCH, LENGTH).astype(np.int32),
+    }
+
+
+def _predict(model, inputs):
+    return model(inputs, training=False).numpy()[:, 0]
+
+
+@pytest.mark.parametrize("image_attention", ["din", "dot_product"])
+@pytest.mark.parametrize("name", MODELS)
+def test_probabilities_and_gradients(name, image_attention):
+    if name not in IMAGE_MODELS and image_attention != "din":
+        pytest.skip("the model has no images")
+    model = _build(
+        name, image_attention=image_attention, similarity="cosine", products=True
+    )
+    inputs = _inputs(name)
+    p = _predict(model, inputs)
+    assert p.shape == (BATCH,)
+    assert ((p > 0) & (p < 1)).all() and p.std() > 1e-4
+    labels = np.arange(BATCH)[:, None] % 2
+    with tf.GradientTape() as tape:
+        outputs = model(inputs, training=True)
+        loss = tf.reduce_mean(keras.losses.binary_crossentropy(labels, outputs))
+    weights = model.trainable_weights
+    gradients = tape.gradient(loss, [weight.value for weight in weights])
+    for weight, gradient in zip(weights, gradients, strict=True):
+        assert gradient is not None, weight.path
+        largest = np.abs(tf.convert_to_tensor(gradient).numpy()).max()
+        # A value that is the same for all keys cancels in the softmax of dot_product
+        # and in the statistics of a batch normalization.
+        assert np.isfinite(largest)
+        if "bias" not in weight.path:
+            assert largest > 0, weight.path
+
+
+@pytest.mark.parametrize("image_attention", ["din", "dot_product"])
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_sharing_images_equals_encoding_every_slot(name, image_attention):
+    model = _build(
+        name, image_attention=image_attention, similarity="cosine", products=True
+    )
+    shared, plain = _inputs(name), _plain_inputs()
+    assert len(shared["image_map"]) < len(plain["image_map"])
+    np.testing.assert_allclose(
+        _predict(model, shared), _predict(model, plain), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_images_count_only_where_the_candidate_has_one(name):
+    model = _build(name, similarity="cosine", products=True)
+    inputs = _inputs(name)
+    before = _predict(model, inputs)
+    after = _predict(model, {**inputs, "image_map": inputs["image_map"][::-1]})
+    changed = np.abs(after - before) > 1e-6
+    assert inputs["item_image"][3] == 0
+    assert not changed[3]
+    assert changed.sum() >= BATCH / 2
+    without = _predict(model, {**inputs, "item_image": 0 * inputs["item_image"]})
+    np.testing.assert_allclose(without[3], before[3], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_padding_rows_leave_no_trace_in_training(name):
+    inputs = _inputs(name)
+    labels = np.arange(BATCH, dtype=np.float32)[:, None] % 2
+    rng = np.random.default_rng(5)
+    # Not zeros, to show that they are masked; their category 0 says so.
+    extra = rng.normal(size=(7, *SHAPE)).astype(np.float16)
+    padded = {
+        **inputs,
+        "image_map": np.concatenate([inputs["image_map"], extra]),
+        "image_category": np.pad(inputs["image_category"], (0, 7)),
+    }
+    states = []
+    for batch in (inputs, padded):
+        model = _build(name)
+        model.compile(
+            keras.optimizers.SGD(0.1), "binary_crossentropy", jit_compile=False
+        )
+        loss = model.train_on_batch(batch, labels)
+        states.append([np.float32(loss), *model.get_weights()])
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    start = _build(name).get_weights()
+    moved = [np.abs(a - b).max() for a, b in zip(start, states[0][1:], strict=True)]
+    assert np.mean(np.array(moved) > 0) > 0.5
+
+
+def test_dot_product_attention_is_a_softmax():
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(3, 6)).astype(np.float32)
+    keys = rng.normal(size=(3, 5, 6)).astype(np.float32)
+    mask = rng.random((3, 5)) < 0.6
+    mask[0], mask[1, 0] = False, True
+    expected = np.zeros((3, 6))
+    for row in range(3):
+        chosen = keys[row][mask[row]]
+        if len(chosen):
+            weight = np.exp(chosen @ query[row] / np.sqrt(6))
+            expected[row] = weight @ chosen / weight.sum()
+    found = dot_product_attention(*map(tf.constant, (query, keys, mask)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_only_hccm_sees_the_category_in_an_image(name):
+    encoder = _build(name).get_layer("image_encoder")
+    maps = _slots()[3][1:]
+    one, other = (
+        encoder(
+            {"image_map": maps, "image_category": np.full(len(maps), kind, np.int32)},
+            training=False,
+        ).numpy()
+        for kind in (1, 3)
+    )
+    difference = np.abs(one - other).max()
+    assert difference > 1e-3 if name == "hccm" else difference == 0
+
+
+@pytest.mark.parametrize("name", ["hcm", "hccm", "din_fixed_cnn"])
+def test_channels_are_standardised(name):
+    mean = np.linspace(-1, 1, SHAPE[-1]).astype(np.float32)
+    std = np.linspace(0.5, 2, SHAPE[-1]).astype(np.float32)
+    maps = _slots()[3]
+    kinds = np.ones(len(maps), np.int32)
+    plain = _build(name).get_layer("image_encoder")
+    scaled = _build(name, channel_mean=mean, channel_std=std)
+    scaled = scaled.get_layer("image_encoder")
+    scaled.set_weights(plain.get_weights())
+    expected = plain({"image_map": maps, "image_category": kinds}, training=False)
+    raw = (maps.astype(np.float32) * std + mean).astype(np.float16)
+    found = scaled({"image_map": raw, "image_category": kinds}, training=False)
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    other = plain({"image_map": raw, "image_category": kinds}, training=False)
+    assert np.abs(other - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_saving_and_loading(name, tmp_path):
+    options = {"similarity": "cosine"} if name in IMAGE_MODELS else {}
+    model = _build(name, id_dropout=0.1, dropout=0.2, **options)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    inputs = _inputs(name)
+    np.testing.assert_allclose(_predict(loaded, inputs), _predict(model, inputs))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_models_have_the_same_other_features(name):
+    model = _build(name)
+    images = {"image_map", "image_category", "item_image", "history_image"}
+    names = {tensor.name for tensor in model.inputs}
+    assert names - images == {feature.name for feature in SCHEMA.features}
+    assert bool(names & images) == (name in IMAGE_MODELS)
+
+
+def test_models_without_histories():
+    schema = Schema((Feature("a", "integer", size=3), Feature("b", "float")))
+    for name in ("base", "din", "hcm"):
+        options = {"feature_map_shape": SHAPE} if name == "hcm" else {}
+        model = build_model(name, schema, **SMALL, **options)
+        inputs = {k: v for k, v in _inputs(name).items() if k in model.input}
+        inputs.update(a=np.ones(BATCH, np.int32), b=np.ones(BATCH, np.float32))
+        assert _predict(model, inputs).shape == (BATCH,)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("deep", {}, "model is one of.*deep"),
+        ("hccm", {}, "feature_map_shape"),
+        ("din", {"image_attention": "cosine"}, "image_attention is one of.*cosine"),
+        ("din", {"similarity": "dot"}, "similarity is one of.*dot"),
+    ],
+)
+def test_unknown_names_and_values(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, SCHEMA, **options)
+
+
+def test_hccm_needs_categories():
+    schema = Schema((Feature("item_id", "vocabulary", size=3),))
+    with pytest.raises(ValueError, match="category"):
+        build_model("hccm", schema, feature_map_shape=SHAPE)

@@ -1,0 +1,334 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from hccm_tf.data.pipeline import data_files, make_dataset
+from hccm_tf.errors import InputError
+from hccm_tf.features import Feature, Schema, read_schema
+from tests.reference import histories
+from tfrecords_tools.build_examples import build_examples
+from tfrecords_tools.tables import read_table
+
+
+def _examples(folder, split):
+    return [
+        tf.train.Example.FromString(record.numpy()).features.feature
+        for record in tf.data.TFRecordDataset(data_files(folder, split))
+    ]
+
+
+def _log(count=40, **columns):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "user_id": rng.integers(1, 4, count),
+            "item_id": rng.integers(1, 6, count),
+            "timestamp": np.arange(count) // 2,
+            "label": rng.integers(0, 2, count),
+            "split": ["train"] * (count - 4) + ["validation"] * 2 + ["test"] * 2,
+            **columns,
+        }
+    )
+
+
+def _items(**columns):
+    return pd.DataFrame(
+        {
+            "item_id": [1, 2, 3, 4, 5],
+            "image": ["a", "b", "c", "", None],
+            "category": ["x", "y", "x", None, "y"],
+            **columns,
+        }
+    )
+
+
+def test_every_training_example_is_one_of_the_log(shop):
+    log = shop.log[shop.log.split == "train"]
+    expected = sorted(
+        (row.user_id, row.item_id, row.timestamp, row.label, *row.history)
+        for row in log.itertuples()
+    )
+    # Clicks by their items: a click's row is not in the file.
+    items = shop.log.item_id.to_numpy()
+    expected = sorted((*row[:4], *items[list(row[4:])]) for row in expected)
+    names = ("user_id", "item_id", "timestamp", "label", "history_item_id")
+    found = [
+        tuple(v for name in names for v in example[name].int64_list.value)
+        for example in _examples(shop.data, "train")
+    ]
+    assert sorted(found) == expected
+    assert found != expected
+
+
+def test_tensorflow_datasets_reads_the_folder(shop):
+    builder = tfds.builder_from_directory(shop.data)
+    assert builder.info.splits["test"].num_examples == 300
+    examples = _examples(shop.data, "test")
+    dataset = builder.as_dataset(split="test", shuffle_files=False)
+    count = 0
+    for found, example in zip(dataset.as_numpy_iterator(), examples, strict=True):
+        assert set(found) == set(example)
+        for name, value in found.items():
+            lists = example[name]
+            kind = lists.WhichOneof("kind")
+            expected = list(getattr(lists, kind).value) if kind else []
+            assert np.ravel(value).tolist() == expected
+        count += 1
+    assert count == 300
+
+
+def test_splits_by_time_where_the_column_is_missing(tmp_path):
+    log = _log(100).drop(columns="split").sample(frac=1, random_state=0)
+    counts = build_examples(_items(), log, tmp_path / "data")
+    times = {
+        split: [
+            example["timestamp"].int64_list.value[0]
+            for example in _examples(tmp_path / "data", split)
+        ]
+        for split in counts
+    }
+    assert sum(counts.values()) == 100
+    assert max(times["train"]) < min(times["validation"])
+    assert max(times["validation"]) < min(times["test"])
+    assert counts == {"train": 80, "validation": 10, "test": 10}
+
+
+def test_impressions_of_unknown_items_are_counted_and_left_out(tmp_path, capsys):
+    log = _log()
+    log.loc[[0, 5, 7], "item_id"] = [99, -1, 100]
+    log.loc[[0, 5, 7], "label"] = 1
+    counts = build_examples(_items(), log, tmp_path / "data")
+    assert counts["train"] == 33
+    assert "3 impressions" in capsys.readouterr().out
+    for example in _examples(tmp_path / "data", "train"):
+        assert not {99, -1, 100} & set(example["history_item_id"].int64_list.value)
+
+
+def test_history_rows_feed_histories_and_are_not_written(tmp_path):
+    log = _log(label=1)
+    log.loc[:9, "split"] = "history"
+    counts = build_examples(_items(), log, tmp_path / "data")
+    assert counts == {"train": 26, "validation": 2, "test": 2}
+    expected = [len(history) for history in histories(log, 100)[-2:]]
+    found = [
+        len(example["history_item_id"].int64_list.value)
+        for example in _examples(tmp_path / "data", "test")
+    ]
+    assert found == expected and min(found) > 3
+
+
+def test_image_is_a_feature_only_where_items_share_one(tmp_path):
+    build_examples(_items(), _log(), tmp_path / "distinct")
+    assert "image" not in Schema.load(tmp_path / "distinct")
+    build_examples(_items(image=["a", "b", "a", "", ""]), _log(), tmp_path / "shared")
+    schema = Schema.load(tmp_path / "shared")
+    assert schema["image"].kind == "vocabulary"
+
+
+def test_vocabularies_are_those_of_the_training_split(tmp_path):
+    log = _log(brand="old")
+    log.loc[38:, "brand"] = "new"
+    build_examples(_items(), log, tmp_path / "data")
+    schema = Schema.load(tmp_path / "data")
+    assert schema["brand"].size == 1
+    assert schema.index("brand", tf.constant(["old", "new"])).numpy().tolist() == [2, 1]
+    table = pd.read_parquet(tmp_path / "data" / "vocabularies" / "brand.parquet")
+    assert table.value.tolist() == ["old"]
+
+
+def test_missing_values(tmp_path):
+    items = _items(
+        weight=pd.array([1.0, None, 3.0, 5.0, None], "Float64"),
+        brand=["p", None, "q", "p", "q"],
+        year=pd.array([2020, None, 2021, 2020, 2021], "Int64"),
+    )
+    log = _log(item_id=np.arange(40) % 5 + 1)
+    build_examples(items, log, tmp_path / "data")
+    schema = Schema.load(tmp_path / "data")
+    train = items.weight[log.item_id[:36] - 1].dropna().astype(float)
+    assert schema["weight"].mean == pytest.approx(train.mean())
+    assert schema["weight"].std == pytest.approx(train.std(ddof=0))
+    inputs = next(iter(make_dataset(tmp_path / "data", "test", schema, 2)))[0]
+    # The last two rows show items 4 (no image, no category) and 5.
+    assert inputs["category"].numpy().tolist()[0] == 1
+    assert inputs["weight"].numpy()[1] == 0
+    log.loc[38, "item_id"] = 2
+    build_examples(items, log, tmp_path / "again")
+    inputs = next(iter(make_dataset(tmp_path / "again", "test", schema, 2)))[0]
+    assert [int(inputs[name][0]) for name in ("weight", "brand", "year")] == [0, 1, 1]
+
+
+def test_a_missing_quantity_is_no_number(tmp_path):
+    count = 1200
+    log = _log(count, views=pd.array(np.arange(count) + 5, "Int64"))
+    log.loc[[3, count - 1], "views"] = pd.NA
+    build_examples(_items(), log, tmp_path / "data")
+    schema = Schema.load(tmp_path / "data")
+    assert schema["views"].kind == "float"
+    train = log.views[log.split == "train"].dropna().astype(float)
+    assert schema["views"].mean == pytest.approx(train.mean())
+    inputs = next(iter(make_dataset(tmp_path / "data", "test", schema, 2)))[0]
+    assert inputs["views"].numpy()[1] == 0
+
+
+def _edited(tmp_path, edit, **columns):
+    build_examples(_items(brand=list("ppqqr")), _log(hour=3), tmp_path / "first")
+    path = tmp_path / "first" / "schema.json"
+    content = json.loads(path.read_text())
+    content["features"] = edit(content["features"])
+    path.write_text(json.dumps(content))
+    build_examples(
+        _items(brand=list("ppqqr")),
+        _log(**{"hour": 3, **columns}),
+        tmp_path / "second",
+        schema=read_schema(path),
+    )
+    schema = Schema.load(tmp_path / "second")
+    return schema, next(iter(make_dataset(tmp_path / "second", "test", schema, 2)))[0]
+
+
+def _replaced(features, name, **changes):
+    return [
+        {**feature, **changes} if feature["name"] == name else feature
+        for feature in features
+    ]
+
+
+def test_edited_to_a_hash(tmp_path):
+    schema, inputs = _edited(
+        tmp_path,
+        lambda features: _replaced(features, "item_id", kind="hash", size=3),
+    )
+    assert schema.num_rows("item_id") == 5
+    assert set(np.unique(inputs["history_item_id"])) <= {0, 2, 3, 4}
+    assert (inputs["item_id"].numpy() >= 2).all()
+
+
+def test_edited_to_a_float(tmp_path):
+    schema, inputs = _edited(
+        tmp_path,
+        lambda features: _replaced(features, "hour", kind="float"),
+        hour=np.arange(40),
+    )
+    assert schema["hour"].mean == pytest.approx(np.arange(36).mean())
+    expected = (np.array([38, 39]) - 17.5) / np.arange(36).std()
+    np.testing.assert_allclose(inputs["hour"], expected, rtol=1e-5)
+
+
+def test_edited_without_a_feature(tmp_path):
+    schema, inputs = _edited(
+        tmp_path,
+        lambda features: [feature for feature in features if feature["name"] != "hour"],
+    )
+    assert "hour" not in schema and "hour" not in inputs
+
+
+def test_edited_with_a_history_of_an_item_attribute(tmp_path):
+    schema, inputs = _edited(
+        tmp_path,
+        lambda features: [
+            *_replaced(features, "brand", embedding_dim=3),
+            {"name": "history_brand", "kind": "sequence", "shares": "brand"},
+        ],
+    )
+    assert schema["brand"].embedding_dim == 3
+    brand = dict(zip([1, 2, 3, 4, 5], "ppqqr", strict=True))
+    log = _log()
+    for place, history in enumerate(histories(log, 100)[-2:]):
+        brands = [brand[item] for item in log.item_id[history]]
+        expected = schema.index("brand", tf.constant(brands)).numpy().tolist()
+        row = inputs["history_brand"].numpy()[place]
+        assert row[: len(expected)].tolist() == expected
+        assert (row[len(expected) :] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        Feature("nothing", "vocabulary"),
+        Feature("category", "float", "float32"),
+        Feature("category", "integer", size=5),
+        Feature("category", "vocabulary", "int64"),
+        Feature("user_id", "vocabulary", "string"),
+    ],
+    ids=str,
+)
+def test_a_schema_that_does_not_fit_the_columns(tmp_path, feature):
+    with pytest.raises(InputError, match=feature.name):
+        build_examples(_items(), _log(), tmp_path / "data", schema=Schema((feature,)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_history_of_an_impression_column_is_an_error(tmp_path):
+    schema = Schema(
+        (
+            Feature("hour", "vocabulary"),
+            Feature("history_hour", "sequence", shares="hour"),
+        )
+    )
+    with pytest.raises(InputError, match="hour"):
+        build_examples(_items(), _log(hour=1), tmp_path / "data", schema=schema)
+
+
+@pytest.mark.parametrize(
+    ("items", "log", "message"),
+    [
+        ({}, {"label": [2] + [0] * 39}, "impressions.*label, row 1.*0 or 1"),
+        ({}, {"label": [0, 0, None] + [0] * 37}, "impressions.*label, row 3"),
+        ({}, {"label": ["yes"] + ["0"] * 39}, "impressions.*label, row 1"),
+        ({}, {"split": "train"}, "split validation is empty"),
+        ({}, {"split": ["dev"] + ["train"] * 39}, "split, row 1"),
+        ({}, {"user_id": [1, None] * 20}, "user_id, row 2: empty"),
+        ({}, {"timestamp": ["noon"] * 40}, "timestamp, row 1"),
+        ({"item_id": [1, 2, 3, 2, 5]}, {}, "items.*item_id, row 4.*repeated"),
+        ({"item_id": [1, 2, None, 4, 5]}, {}, "items.*item_id, row 3: empty"),
+        ({"hour": 1}, {"hour": 2}, "both have a column hour"),
+    ],
+)
+def test_input_errors(tmp_path, items, log, message):
+    with pytest.raises(InputError, match=message):
+        build_examples(_items(**items), _log(**log), tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_folder_exists(shop):
+    before = sorted(shop.data.iterdir())
+    with pytest.raises(InputError, match="exists already"):
+        build_examples(_items(), _log(), shop.data)
+    assert sorted(shop.data.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", r"t.csv"),
+        (b"item_id,picture\n1,a\n", "t.csv: no column image.*item_id, picture"),
+        (b"item_id,image\n1,a\n2,\xe4\n", "t.csv: column image, line 3: not UTF-8"),
+        (b"item_id,im\xe4ge,image\n1,a,b\n", "t.csv"),
+        (b"item_id,image\n1,a,extra\n", "t.csv"),
+    ],
+)
+def test_errors_of_a_table(tmp_path, content, message):
+    path = tmp_path / "t.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_table(path, ["item_id", "image"])
+
+
+def test_a_folder_of_tables(tmp_path):
+    pd.DataFrame({"a": [1, None], "b": ["x", ""]}).astype({"a": "Int64"}).to_csv(
+        tmp_path / "0.csv", index=False
+    )
+    pd.DataFrame({"a": [2**60 + 1], "b": ["ü"]}).to_parquet(tmp_path / "1.parquet")
+    table = read_table(tmp_path, ["a"])
+    assert table.a.dropna().tolist() == [1, 2**60 + 1]
+    assert table.b.tolist() == ["x", "", "ü"]
+    pd.DataFrame({"a": ["word"], "b": ["y"]}).to_csv(tmp_path / "2.csv", index=False)
+    with pytest.raises(InputError, match="disagree"):
+        read_table(tmp_path, ["a"])

@@ -1,0 +1,111 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _run(*arguments):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def _own_lines(stderr):
+    """The lines that are not TensorFlow's log."""
+    log = ("WARNING: All log messages", "I0000", "W0000", "E0000", "To enable")
+    return [
+        line
+        for line in stderr.splitlines()
+        if line.strip() and not line.startswith(log) and " I tensorflow" not in line
+    ]
+
+
+def _assert_input_error(result, *words):
+    assert result.returncode == 2, result.stderr
+    lines = _own_lines(result.stderr)
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_build_examples(shop, tmp_path):
+    log = shop.impressions.head(50).assign(label=2)
+    log.to_csv(tmp_path / "log.csv", index=False)
+    result = _run(
+        *("-m", "tfrecords_tools.build_examples"),
+        f"--items={shop.path / 'shop' / 'items.csv'}",
+        f"--impressions={tmp_path / 'log.csv'}",
+        f"--output_dir={tmp_path / 'data'}",
+    )
+    _assert_input_error(result, "label", "row 1")
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_extract_feature_maps(shop, tmp_path):
+    result = _run(
+        *("-m", "tfrecords_tools.extract_feature_maps"),
+        f"--items={shop.path / 'shop' / 'items.csv'}",
+        f"--image_dir={shop.images}",
+        f"--output_dir={tmp_path / 'maps'}",
+        "--weights=random",
+        "--layer=no_such_layer",
+    )
+    _assert_input_error(result, "--layer", "no_such_layer")
+    assert not (tmp_path / "maps").exists()
+
+
+def test_make_demo_and_an_unknown_flag(tmp_path):
+    command = ("-m", "tfrecords_tools.make_demo", f"--output_dir={tmp_path}")
+    _assert_input_error(_run(*command), "exists already", str(tmp_path))
+    result = _run(*command, "--photos=3")
+    assert result.returncode == 1 and "photos" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--model=hccm"], "--feature_maps"),
+        (["--model=din", "--hidden_units=8,wide"], "wide"),
+    ],
+)
+def test_train_main_input_errors(shop, tmp_path, flags, word):
+    result = _run(
+        "train_main.py",
+        f"--data_dir={shop.data}",
+        f"--run_dir={tmp_path / 'run'}",
+        *flags,
+    )
+    _assert_input_error(result, word)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_main(shop, tmp_path):
+    result = _run(
+        "train_main.py",
+        f"--data_dir={shop.data}",
+        f"--feature_maps={shop.maps}",
+        f"--run_dir={tmp_path / 'run'}",
+        f"--export_dir={tmp_path / 'export'}",
+        *("--model=hcm", "--epochs=1", "--batch_size=256", "--seed=5"),
+        *("--hidden_units=8,4", "--cnn_filters=4,4", "--image_embedding_dim=4"),
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["model"], metrics["seed"]) == ("hcm", 5)
+    names = {"auc", "gauc", "log_loss", "calibration", "impressions"}
+    assert names <= set(metrics["test"]) and names <= set(metrics["validation"])
+    assert metrics["test"]["impressions"] == 300
+    assert metrics["validation"]["impressions"] == 150
+    assert metrics["examples_per_second"] > 0
+    assert (tmp_path / "run" / "model.keras").is_file()
+    assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
