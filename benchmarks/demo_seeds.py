@@ -3,7 +3,7 @@
     python benchmarks/demo_seeds.py quickstart --seeds=3
 
 Trains `din`, `hccm`, and `hccm` with the photos dealt out to other items, each with
-configs/demo.flags, on the data that `make quickstart` made. Runs that are there already
+configs/demo.flags and up to 15 epochs, on the data that `make quickstart` made. Runs that are there already
 are not repeated. Prints each run's test AUC, the share of the oracle's AUC headroom
 over DIN that HCCM captures, and 95% intervals of both gains from a bootstrap over
 users and seeds. With shuffled photos the gain must be gone.
@@ -41,6 +41,7 @@ def run(folder, arm, seed):
             f"--feature_maps={folder / 'maps'}",
             f"--run_dir={run_dir}",
             f"--seed={seed}",
+            "--epochs=15",
             *ARMS[arm],
         ]
         with open(folder / "seeds.log", "a") as log:

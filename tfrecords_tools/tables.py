@@ -23,8 +23,10 @@ def _first_bad_line(path):
 def _read_csv(path):
     try:
         table = pa.csv.read_csv(path)
-        # Arrow reads a column that is not UTF-8 as binary instead of failing.
-        binary = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+        # Arrow reads a column that is not UTF-8 as binary instead of failing, and
+        # fails on a header when it is looked at.
+        types = zip(table.column_names, table.schema.types, strict=True)
+        binary = [name for name, dtype in types if pa.types.is_binary(dtype)]
         column = f"column {', '.join(binary)}"
     except UnicodeDecodeError:
         binary, column = True, "header"

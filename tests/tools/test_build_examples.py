@@ -263,15 +263,22 @@ def test_a_schema_that_does_not_fit_the_columns(tmp_path, feature):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_history_of_an_impression_column_is_an_error(tmp_path):
+def test_a_history_of_an_impression_column(tmp_path):
     schema = Schema(
         (
             Feature("hour", "vocabulary"),
             Feature("history_hour", "sequence", shares="hour"),
         )
     )
-    with pytest.raises(InputError, match="hour"):
-        build_examples(_items(), _log(hour=1), tmp_path / "data", schema=schema)
+    log = _log(hour=np.arange(40) % 24)
+    build_examples(_items(), log, tmp_path / "data", schema=schema)
+    for row, features in zip(
+        log.tail(2).itertuples(), _examples(tmp_path / "data", "test"), strict=True
+    ):
+        earlier = (log.user_id == row.user_id) & (log.timestamp < row.timestamp)
+        expected = log.hour[earlier & (log.label == 1)].tolist()
+        assert expected
+        assert features["history_hour"].int64_list.value == expected
 
 
 @pytest.mark.parametrize(
