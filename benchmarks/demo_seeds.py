@@ -3,10 +3,10 @@
     python benchmarks/demo_seeds.py quickstart --seeds=3
 
 Trains `din`, `hccm`, and `hccm` with the photos dealt out to other items, each with
-configs/demo.flags and up to 15 epochs, on the data that `make quickstart` made. Runs that are there already
-are not repeated. Prints each run's test AUC, the share of the oracle's AUC headroom
-over DIN that HCCM captures, and 95% intervals of both gains from a bootstrap over
-users and seeds. With shuffled photos the gain must be gone.
+configs/demo.flags but up to 15 epochs, on the data that `make quickstart` made. Runs
+that are there already are not repeated. Prints each run's test AUC, the share of the
+oracle's AUC headroom over DIN that HCCM captures, and 95% intervals of both gains from
+a bootstrap over users and seeds. With shuffled photos the gain must be gone.
 """
 
 import json
