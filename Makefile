@@ -44,5 +44,6 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-soak: quickstart
+soak: $(VENV)/base
+	test -d $(OUT)/data || $(MAKE) quickstart
 	$(BIN)/python benchmarks/demo_seeds.py $(OUT)

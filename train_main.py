@@ -17,7 +17,7 @@ from absl import app, flags
 from hccm_tf import CTREstimator
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.estimator import write_metrics
-from hccm_tf.models import MODELS
+from hccm_tf.models import IMAGE_MODELS, MODELS
 from hccm_tf.models.options import IMAGE_ATTENTIONS, SIMILARITIES
 from hccm_tf.serving.request import example_request
 
@@ -104,7 +104,8 @@ def run():
     print(json.dumps(write_metrics(estimator, test, run_dir)))
     if FLAGS.export_dir:
         print(f"exported {estimator.export(FLAGS.export_dir)}")
-        request = example_request(FLAGS.data_dir, estimator.schema_)
+        with_images = FLAGS.model in IMAGE_MODELS
+        request = example_request(FLAGS.data_dir, estimator.schema_, with_images)
         (run_dir / "request.json").write_text(json.dumps(request))
 
 

@@ -125,7 +125,12 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
                 channel_mean=self.feature_maps_.channel_mean,
                 channel_std=self.feature_maps_.channel_std,
             )
-        self.model_ = build_model(self.model, self.schema_, **options)
+        try:
+            self.model_ = build_model(self.model, self.schema_, **options)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"model {self.model}: {error}") from error
         validation_set = self._dataset(data_dir, "validation")
         run = train(
             self.model_,
@@ -163,6 +168,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
 
     def evaluate(self, X, split="test"):
         """Metrics of one split, see `hccm_tf.metrics.evaluate_predictions`."""
+        if not isinstance(X, (str, pathlib.Path)) and "label" not in X:
+            raise InputError("evaluate: the data frame has no column label")
         frame = self.predictions(X, split)
         return evaluate_predictions(frame.label, frame.ctr, frame.user_key)
 
@@ -238,7 +245,13 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             build_examples(self.items, frame, path, splits=("train", "validation"))
             return path
         self._scored_folder = folder
+        key = ["user_id", "item_id", "timestamp"]
         clicks = self._log[self._log.label == 1].assign(split="history")
+        again = pd.MultiIndex.from_frame(clicks[key]).isin(
+            pd.MultiIndex.from_frame(frame[key])
+        )
+        # A labelled impression that is scored brings its own click.
+        clicks = clicks[~again] if "label" in frame else clicks
         frame = frame.assign(split="test", label=frame.get("label", 0))
         build_examples(
             self.items,

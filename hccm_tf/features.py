@@ -97,6 +97,11 @@ class Schema:
                     f"schema: {feature.name} shares {feature.shares}, which is no "
                     f"feature. Received: {', '.join(names)}"
                 )
+            if self[feature.shares].kind in ("float", "sequence"):
+                raise InputError(
+                    f"schema: {feature.name} shares {feature.shares}, which has no "
+                    f"embedding. Received kind: {self[feature.shares].kind}"
+                )
 
     def __getitem__(self, name):
         for feature in self.features:

@@ -55,10 +55,13 @@ def _bad_row(table, column, bad, problem):
 
 
 def _to_seconds(column, table):
-    if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
-        return column.dt.tz_localize(None).astype("datetime64[s]").astype("int64")
-    numbers = pd.to_numeric(column, errors="coerce")
-    _bad_row(table, column.name, numbers.isna().to_numpy(), "not a time in seconds")
+    if column.dtype.kind == "M":
+        _bad_row(table, column.name, column.isna().to_numpy(), "empty")
+        utc = pd.to_datetime(column, utc=True).dt.tz_localize(None)
+        return utc.astype("datetime64[s]").astype("int64")
+    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    bad = ~np.isfinite(numbers.to_numpy(na_value=np.nan))
+    _bad_row(table, column.name, bad, "not a time in seconds")
     return numbers.astype("int64")
 
 

@@ -89,6 +89,7 @@ def _prepare_backbone(folder, settings, read_sample):
         model = load_backbone(settings["backbone"], "random", **arguments)
         model.load_weights(weights_file)
         return model
+    keras.utils.set_random_seed(settings["seed"])
     model = load_backbone(settings["backbone"], settings["weights"], **arguments)
     if settings["weights"] == "random":
         sample = read_sample()
@@ -138,7 +139,7 @@ def _channel_statistics(paths, shape, keep):
 
 
 def extract_feature_maps(
-    images, image_dir, output_dir, backbone, weights, image_size, layer
+    images, image_dir, output_dir, backbone, weights, image_size, layer, seed=0
 ):
     """Writes the feature-map store of `hccm_tf.data.feature_maps`.
 
@@ -150,6 +151,7 @@ def extract_feature_maps(
         weights: `"imagenet"`, `"random"` or a path.
         image_size: height and width in pixels of the CNN's input.
         layer: name of the backbone's last layer to keep, or `None`.
+        seed: of random weights.
 
     Raises:
         InputError: if a setting is wrong or no image is readable.
@@ -162,6 +164,8 @@ def extract_feature_maps(
     settings = {
         "backbone": backbone,
         "weights": weights,
+        "seed": seed,
+        "image_dir": str(image_dir.resolve()),
         "image_size": image_size,
         "layer": layer or BACKBONES.get(backbone),
         "images_sha256": hashlib.sha256("\0".join(images).encode()).hexdigest(),
@@ -198,6 +202,9 @@ def extract_feature_maps(
             keep.append(np.setdiff1d(np.arange(len(names)), list(bad)))
             progress.add(len(names))
         if len(skipped) == len(images):
+            # Nothing here is worth going on with.
+            for file in folder.iterdir():
+                file.unlink()
             raise InputError(
                 f"{image_dir}: none of {len(images)} images is readable; the first: "
                 f"{skipped[0] if skipped else None}"
@@ -251,6 +258,7 @@ def main(argv):
             FLAGS.weights,
             FLAGS.image_size,
             FLAGS.layer,
+            FLAGS.seed,
         )
 
 
@@ -266,4 +274,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("weights", "imagenet", "imagenet, random, or a file's path.")
     flags.DEFINE_integer("image_size", 224, "Input size in pixels.", lower_bound=32)
     flags.DEFINE_string("layer", None, "Last layer to keep; default: the backbone's.")
+    flags.DEFINE_integer("seed", 0, "Seed of random weights.")
     app.run(main)

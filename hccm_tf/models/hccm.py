@@ -1,6 +1,6 @@
 """`hccm`: the hybrid CNN with category prior (HCCM, Eq. 8-15)."""
 
-from hccm_tf.layers import HybridCNN
+from hccm_tf.layers import HybridCNN, IdDropout
 from hccm_tf.models.visual import build_with_images, image_encoder
 
 
@@ -12,7 +12,8 @@ def build(schema, options):
         filters=options.cnn_filters,
         name="hybrid_cnn",
     )
+    dropout = IdDropout(options.id_dropout, name="image_category_dropout")
     encoder = image_encoder(
-        options, lambda maps, category, mask: cnn(maps, category, mask)
+        options, lambda maps, category, mask: cnn(maps, dropout(category), mask)
     )
     return build_with_images("hccm", schema, options, encoder)

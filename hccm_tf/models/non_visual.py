@@ -51,13 +51,14 @@ class NonVisual:
 
 
 def _embedding(schema, feature, options, name):
-    """Function from indices to embeddings, with id dropout on vocabularies."""
+    """Function from indices to embeddings, with dropout where ids can be unknown."""
     table = keras.layers.Embedding(
         schema.num_rows(feature.name),
         feature.embedding_dim or options.embedding_dim,
         name=name,
     )
-    if feature.kind != "vocabulary" or not options.id_dropout:
+    # A hash has no out-of-vocabulary row.
+    if feature.kind == "hash" or not options.id_dropout:
         return table
     dropout = IdDropout(options.id_dropout, name=f"{feature.name}_dropout")
     return lambda ids: table(dropout(ids))

@@ -57,6 +57,15 @@ class ModelOptions:
         )
 
     def __post_init__(self):
+        for name in ("hidden_units", "attention_hidden_units", "cnn_filters"):
+            widths = getattr(self, name)
+            if not widths or min(widths) < 1:
+                raise ValueError(f"{name}: widths from 1 on. Received: {widths}")
+        if len(self.cnn_filters) != 2:
+            raise ValueError(
+                f"cnn_filters: one width for each of the two convolutions. Received: "
+                f"{self.cnn_filters}"
+            )
         for name, values in (
             ("image_attention", IMAGE_ATTENTIONS),
             ("similarity", SIMILARITIES),

@@ -7,16 +7,18 @@ import tensorflow as tf
 
 from hccm_tf.data.pipeline import data_files
 from hccm_tf.features import HISTORY_IMAGE
+from hccm_tf.serving.export import input_signature
 
 PADDING = {"string": "", "int64": 0, "float32": 0.0}
 
 
-def example_request(data_dir, schema, split="test", count=3):
+def example_request(data_dir, schema, with_images, split="test", count=3):
     """The first impressions of a split as a request of `serving_default`.
 
     Args:
         data_dir: data folder.
         schema: `Schema`.
+        with_images: whether the export is of a model with images.
         split: name.
         count: number of impressions.
 
@@ -45,14 +47,15 @@ def example_request(data_dir, schema, split="test", count=3):
             row[name] = [v.decode() if isinstance(v, bytes) else v for v in values]
         rows.append(row)
     lengths = [len(row[HISTORY_IMAGE]) for row in rows]
-    inputs = {"history_length": lengths}
-    for name in ["image", *(feature.name for feature in schema.scalars)]:
-        inputs[name] = [row[name][0] for row in rows]
-    dtypes = {HISTORY_IMAGE: "string"}
-    dtypes.update({feature.name: feature.dtype for feature in schema.sequences})
-    for name, dtype in dtypes.items():
-        padding = [PADDING[dtype]]
-        inputs[name] = [
-            row[name] + padding * (max(lengths) - len(row[name])) for row in rows
-        ]
+    inputs = {}
+    for name, spec in input_signature(schema, with_images).items():
+        if name == "history_length":
+            inputs[name] = lengths
+        elif spec.shape.rank == 1:
+            inputs[name] = [row[name][0] for row in rows]
+        else:
+            padding = [PADDING[spec.dtype.name]]
+            inputs[name] = [
+                row[name] + padding * (max(lengths) - len(row[name])) for row in rows
+            ]
     return {"signature_name": "serving_default", "inputs": inputs}

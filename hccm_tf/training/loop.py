@@ -32,7 +32,8 @@ def train(
         epochs: number of passes at most.
         patience: number of epochs without a better validation AUC before it stops.
         run_dir: folder for TensorBoard logs and the backup; `None` writes nothing.
-        resume: whether to go on from the backup in `run_dir`.
+        resume: whether to go on with the epoch after the backup's in `run_dir`. Early
+            stopping then starts anew: an epoch before the backup is not the best one.
 
     Returns:
         dict `{"seconds", "epochs"}` of this call; the time is that of training steps,

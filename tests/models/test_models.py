@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hccm_tf.data.pipeline import deduplicate
+from hccm_tf.data.pipeline import deduplicate, make_dataset
 from hccm_tf.features import Feature, Schema
 from hccm_tf.models import IMAGE_MODELS, MODELS, build_model
 from hccm_tf.models.visual import dot_product_attention
+from tests.conftest import TINY
 
 SHAPE = (5, 4, 6)
 BATCH, LENGTH, ROWS, CATEGORIES = 12, 4, 9, 5
@@ -295,3 +296,24 @@ def test_hccm_needs_categories():
     schema = Schema((Feature("item_id", "vocabulary", size=3),))
     with pytest.raises(ValueError, match="category"):
         build_model("hccm", schema, feature_map_shape=SHAPE)
+
+
+@pytest.mark.parametrize("name", ["item_id", "category"])
+def test_the_out_of_vocabulary_row_is_trained(shop, name):
+    model = build_model(
+        "hccm",
+        shop.schema,
+        id_dropout=0.5,
+        feature_map_shape=shop.store.shape,
+        **TINY,
+    )
+    model.compile("sgd", "binary_crossentropy", jit_compile=False)
+    rows = [w for w in model.trainable_weights if w.path.endswith("embeddings")]
+    rows = [w for w in rows if f"{name}_embedding" in w.path or "prior" in w.path]
+    before = [np.asarray(w)[1].copy() for w in rows]
+    dataset = make_dataset(shop.data, "train", shop.schema, 256, shop.store)
+    inputs, labels, _ = next(iter(dataset))
+    model.train_on_batch(inputs, labels)
+    assert len(rows) == 2
+    for weight, old in zip(rows, before, strict=True):
+        assert (np.asarray(weight)[1] != old).any(), weight.path

@@ -339,3 +339,19 @@ def test_a_folder_of_tables(tmp_path):
     pd.DataFrame({"a": ["word"], "b": ["y"]}).to_csv(tmp_path / "2.csv", index=False)
     with pytest.raises(InputError, match="disagree"):
         read_table(tmp_path, ["a"])
+
+
+def test_a_repeated_hour_of_local_time_leaks_nothing(tmp_path):
+    # From 02:59 summer time to 02:00 winter time: later, although it reads earlier.
+    moments = pd.date_range("2023-10-29 00:30", periods=40, freq="7min", tz="UTC")
+    log = _log().assign(timestamp=moments)
+    local = log.assign(timestamp=moments.tz_convert("Europe/Berlin"))
+    seconds = log.assign(timestamp=moments.astype("int64") // 10**9)
+    for name, frame in (("local", local), ("seconds", seconds)):
+        build_examples(_items(), frame, tmp_path / name)
+    for split in ("train", "test"):
+        local, seconds = (
+            [dict(features) for features in _examples(tmp_path / name, split)]
+            for name in ("local", "seconds")
+        )
+        assert local == seconds

@@ -19,21 +19,11 @@ def _run(*arguments):
     )
 
 
-def _own_lines(stderr):
-    """The lines that are not TensorFlow's log."""
-    log = ("WARNING: All log messages", "I0000", "W0000", "E0000", "To enable")
-    return [
-        line
-        for line in stderr.splitlines()
-        if line.strip() and not line.startswith(log) and " I tensorflow" not in line
-    ]
-
-
 def _assert_input_error(result, *words):
     assert result.returncode == 2, result.stderr
-    lines = _own_lines(result.stderr)
+    assert "Traceback" not in result.stderr
+    lines = [li for li in result.stderr.splitlines() if li.startswith("error: ")]
     assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
     for word in words:
         assert word in lines[0]
 
