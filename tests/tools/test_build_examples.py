@@ -346,7 +346,7 @@ def test_a_repeated_hour_of_local_time_leaks_nothing(tmp_path):
     moments = pd.date_range("2023-10-29 00:30", periods=40, freq="7min", tz="UTC")
     log = _log().assign(timestamp=moments)
     local = log.assign(timestamp=moments.tz_convert("Europe/Berlin"))
-    seconds = log.assign(timestamp=moments.astype("int64") // 10**9)
+    seconds = log.assign(timestamp=moments.as_unit("s").astype("int64"))
     for name, frame in (("local", local), ("seconds", seconds)):
         build_examples(_items(), frame, tmp_path / name)
     for split in ("train", "test"):
