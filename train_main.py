@@ -8,7 +8,6 @@ backup for --resume, and with an export `request.json`, a first request for it.
 """
 
 import json
-import os
 import pathlib
 
 import tensorflow as tf
@@ -119,5 +118,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     app.run(main)
