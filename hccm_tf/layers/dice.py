@@ -75,8 +75,7 @@ class Dice(keras.layers.Layer):
         """`x` minus the batch's mean, and its variance; updates the averages.
 
         The moments are products with a row of weights: BatchNormalization's `mask`
-        gives the same numbers in 2.7 times the time, most of it for writing masked
-        copies of `x`.
+        gives the same numbers but writes masked copies of `x`.
         """
         channels = x.shape[-1]
         if mask is None:
