@@ -7,6 +7,7 @@ RUN gets `metrics.json`, `test_predictions.parquet`, `model.keras`, TensorBoard 
 backup for --resume, and with an export `request.json`, a first request for it.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -17,7 +18,7 @@ from hccm_tf import CTREstimator
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import IMAGE_MODELS, MODELS
-from hccm_tf.models.options import IMAGE_ATTENTIONS, SIMILARITIES
+from hccm_tf.models.options import IMAGE_ATTENTIONS, SIMILARITIES, ModelOptions
 from hccm_tf.serving.request import example_request
 
 FLAGS = flags.FLAGS
@@ -36,25 +37,13 @@ flags.DEFINE_integer("max_history", None, "Newest clicks to use.", lower_bound=1
 flags.DEFINE_bool("shuffle_images", False, "Control: deal photos to other items.")
 flags.DEFINE_bool("resume", False, "Go on from the backup in run_dir.")
 
-MODEL_OPTIONS = (
-    "embedding_dim",
-    "hidden_units",
-    "attention_hidden_units",
-    "attention_activation",
-    "dropout",
-    "id_dropout",
-    "products",
-    "image_embedding_dim",
-    "cnn_filters",
-    "image_attention",
-    "similarity",
-)
+# Of ModelOptions, by the same names.
 flags.DEFINE_integer("embedding_dim", 8, "Width of an embedding.", lower_bound=1)
 flags.DEFINE_list("hidden_units", "400,160,80", "Widths of the final MLP.")
 flags.DEFINE_list("attention_hidden_units", "80,40", "Widths of DIN's unit.")
 flags.DEFINE_enum("attention_activation", "dice", ["dice", "relu"], "In DIN's unit.")
 flags.DEFINE_float("dropout", 0.0, "Of the final MLP.", 0, 1)
-flags.DEFINE_float("id_dropout", 0.1, "Share of ids replaced in training.", 0, 1)
+flags.DEFINE_float("id_dropout", 10, "See ModelOptions.", lower_bound=0)
 flags.DEFINE_bool("products", False, "Products beside the attentions' outputs.")
 flags.DEFINE_integer("image_embedding_dim", 128, "Width of an image.", lower_bound=1)
 flags.DEFINE_list("cnn_filters", "64,128", "Filters of the trainable CNN.")
@@ -65,7 +54,7 @@ flags.DEFINE_enum("similarity", "none", SIMILARITIES, "Of candidate and history.
 def _model_options():
     """The flags of `ModelOptions`, lists as tuples of ints."""
     options = {}
-    for name in MODEL_OPTIONS:
+    for name in {field.name for field in dataclasses.fields(ModelOptions)} & set(FLAGS):
         value = FLAGS[name].value
         if isinstance(value, list):
             try:

@@ -3,10 +3,11 @@
     python benchmarks/demo_seeds.py quickstart --seeds=3
 
 Trains `din`, `hccm`, and `hccm` with the photos dealt out to other items, each with
-configs/demo.flags but up to 15 epochs, on the data that `make quickstart` made. Runs
-that are there already are not repeated. Prints each run's test AUC, the share of the
-oracle's AUC headroom over DIN that HCCM captures, and 95% intervals of both gains from
-a bootstrap over users and seeds. With shuffled photos the gain must be gone.
+configs/demo.flags on the data that `make quickstart` made, with its feature maps unless
+--feature_maps names others. Runs that are there already are not repeated. Prints each
+run's test AUC, the share of the oracle's AUC headroom over DIN that HCCM captures, and
+95% intervals of both gains from a bootstrap over users and seeds. With shuffled photos
+the gain must be gone.
 """
 
 import json
@@ -29,19 +30,19 @@ RESAMPLES = 500
 FLAGS = flags.FLAGS
 
 
-def run(folder, arm, seed):
+def run(folder, feature_maps, arm, seed):
     """Test predictions of one run, trained unless they are there."""
-    run_dir = folder / "seeds" / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    name = f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    run_dir = folder / "seeds" / feature_maps.name / name
     if not (run_dir / "metrics.json").exists():
         command = [
             sys.executable,
             str(ROOT / "train_main.py"),
             f"--flagfile={ROOT / 'configs' / 'demo.flags'}",
             f"--data_dir={folder / 'data'}",
-            f"--feature_maps={folder / 'maps'}",
+            f"--feature_maps={feature_maps}",
             f"--run_dir={run_dir}",
             f"--seed={seed}",
-            "--epochs=15",
             *ARMS[arm],
         ]
         with open(folder / "seeds.log", "a") as log:
@@ -73,8 +74,9 @@ def resampled_gains(frames, baseline, arm, rng):
 def main(argv):
     """Runs the command line."""
     folder = pathlib.Path(argv[1])
+    feature_maps = pathlib.Path(FLAGS.feature_maps or folder / "maps")
     frames = {
-        seed: {arm: run(folder, arm, seed) for arm in ARMS}
+        seed: {arm: run(folder, feature_maps, arm, seed) for arm in ARMS}
         for seed in range(FLAGS.seeds)
     }
     oracle = json.loads((folder / "shop" / "oracle.json").read_text())["auc"]
@@ -98,4 +100,5 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_integer("seeds", 3, "Number of seeds.", lower_bound=1)
+    flags.DEFINE_string("feature_maps", None, "Other feature maps of the same photos.")
     app.run(main)

@@ -44,6 +44,8 @@ class Feature:
         shares: the feature whose values and embedding a `sequence` shares.
         mean: of a `float`, over the training split.
         std: of a `float`, over the training split.
+        frequency: occurrences of a value in the training split, the mean over the
+            values of a `vocabulary` or `integer`; `None` if unknown.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Feature:
     shares: str | None = None
     mean: float = 0.0
     std: float = 1.0
+    frequency: float | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:

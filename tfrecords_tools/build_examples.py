@@ -141,11 +141,19 @@ def _fit_schema(schema, columns, train):
             missing = MISSING_INTEGER if feature.dtype == "int64" else ""
             if name == "image":
                 missing = ids.NO_IMAGE
-            values = pd.unique(columns[name][train])
-            values = values[values != missing]
+            known = columns[name][train]
+            known = known[known != missing]
+            values = pd.unique(known)
             vocabularies[name], order = ids.sorted_unique_keys(values, name)
             values_of[name] = values[order]
-            feature = dataclasses.replace(feature, size=len(values))
+            feature = dataclasses.replace(
+                feature,
+                size=len(values),
+                frequency=len(known) / max(len(values), 1),
+            )
+        elif feature.kind == "integer":
+            frequency = np.count_nonzero(train) / feature.size
+            feature = dataclasses.replace(feature, frequency=frequency)
         features.append(feature)
     return Schema(tuple(features), schema.max_history, vocabularies), values_of
 

@@ -48,7 +48,12 @@ class CategoryPrior(keras.layers.Layer):
         self.map_shape = tuple(map_shape)
         height, width = self.map_shape
         self.embedding = keras.layers.Embedding(
-            num_categories, height * width, dtype=self.dtype_policy, name="embedding"
+            num_categories,
+            height * width,
+            # The prior stands beside channels of unit variance.
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
+            dtype=self.dtype_policy,
+            name="embedding",
         )
 
     def build(self, category_shape):

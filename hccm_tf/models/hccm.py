@@ -1,6 +1,7 @@
 """`hccm`: the hybrid CNN with category prior (HCCM, Eq. 8-15)."""
 
-from hccm_tf.layers import HybridCNN, IdDropout
+from hccm_tf.layers import HybridCNN
+from hccm_tf.models.non_visual import id_dropout
 from hccm_tf.models.visual import build_with_images, image_encoder
 
 
@@ -12,7 +13,7 @@ def build(schema, options):
         filters=options.cnn_filters,
         name="hybrid_cnn",
     )
-    dropout = IdDropout(options.id_dropout, name="image_category_dropout")
+    dropout = id_dropout(schema["category"], options, "image_category_dropout")
     encoder = image_encoder(
         options, lambda maps, category, mask: cnn(maps, dropout(category), mask)
     )

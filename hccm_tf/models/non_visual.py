@@ -57,11 +57,17 @@ def _embedding(schema, feature, options, name):
         feature.embedding_dim or options.embedding_dim,
         name=name,
     )
-    # A hash has no out-of-vocabulary row.
-    if feature.kind == "hash" or not options.id_dropout:
-        return table
-    dropout = IdDropout(options.id_dropout, name=f"{feature.name}_dropout")
+    dropout = id_dropout(feature, options, f"{feature.name}_dropout")
     return lambda ids: table(dropout(ids))
+
+
+def id_dropout(feature, options, name):
+    """`IdDropout` that drops the ids of features with many rare values most often."""
+    rate = 0.0
+    # A hash has no frequency, as it has no out-of-vocabulary row.
+    if feature.frequency and options.id_dropout:
+        rate = options.id_dropout / (options.id_dropout + feature.frequency)
+    return IdDropout(rate, name=name)
 
 
 def mean_pool(history, mask):

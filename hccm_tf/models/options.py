@@ -20,8 +20,10 @@ class ModelOptions:
         attention_hidden_units: widths of DIN's unit.
         attention_activation: activation in DIN's units: `"dice"`, or a Keras name.
         dropout: rate after each hidden layer of the final MLP.
-        id_dropout: rate at which training replaces an id by out-of-vocabulary, which
-            is what trains that row.
+        id_dropout: training replaces the ids of a feature whose values occur n times
+            in the mean by out-of-vocabulary at the rate `id_dropout / (id_dropout + n)`
+            (Kiperwasser and Goldberg, TACL 2016, there by word). This is what trains
+            the out-of-vocabulary row.
         products: whether q ⊙ attention output and q ⊙ mean(history) join the
             attention outputs, for the item history and for the images. `False` is
             the plain form of the papers.
@@ -40,7 +42,7 @@ class ModelOptions:
     attention_hidden_units: tuple = (80, 40)
     attention_activation: str = "dice"
     dropout: float = 0.0
-    id_dropout: float = 0.1
+    id_dropout: float = 10.0
     products: bool = False
     image_embedding_dim: int = 128
     cnn_filters: tuple = (64, 128)

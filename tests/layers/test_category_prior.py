@@ -28,6 +28,12 @@ def test_equals_numpy(category):
     np.testing.assert_array_equal(to_numpy(layer(category)), table[category])
 
 
+def test_starts_with_unit_variance():
+    layer = CategoryPrior(num_categories=200, map_shape=(5, 5))
+    layer(CATEGORY)
+    assert np.std(layer.get_weights()[0]) == pytest.approx(1.0, abs=0.05)
+
+
 def test_index_0_is_not_trained():
     layer = CategoryPrior(num_categories=4, map_shape=(2, 3))
     model = keras.Sequential([keras.Input((3,), dtype="int32"), layer])

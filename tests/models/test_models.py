@@ -6,6 +6,8 @@ import tensorflow as tf
 from hccm_tf.data.pipeline import deduplicate, make_dataset
 from hccm_tf.features import Feature, Schema
 from hccm_tf.models import IMAGE_MODELS, MODELS, build_model
+from hccm_tf.models.non_visual import id_dropout
+from hccm_tf.models.options import ModelOptions
 from hccm_tf.models.visual import dot_product_attention
 from tests.conftest import TINY
 
@@ -298,12 +300,19 @@ def test_hccm_needs_categories():
         build_model("hccm", schema, feature_map_shape=SHAPE)
 
 
+def test_ids_of_rare_values_are_dropped_most_often():
+    options = ModelOptions(id_dropout=3.0)
+    for frequency, rate in ((1.0, 0.75), (3.0, 0.5), (297.0, 0.01), (None, 0.0)):
+        feature = Feature("brand", "vocabulary", size=9, frequency=frequency)
+        assert id_dropout(feature, options, "brand").rate == pytest.approx(rate)
+
+
 @pytest.mark.parametrize("name", ["item_id", "category"])
 def test_the_out_of_vocabulary_row_is_trained(shop, name):
     model = build_model(
         "hccm",
         shop.schema,
-        id_dropout=0.5,
+        id_dropout=1e4,
         feature_map_shape=shop.store.shape,
         **TINY,
     )

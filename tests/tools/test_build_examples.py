@@ -136,6 +136,7 @@ def test_vocabularies_are_those_of_the_training_split(tmp_path):
     schema = Schema.load(tmp_path / "data")
     assert schema["brand"].size == 1
     assert schema.index("brand", tf.constant(["old", "new"])).numpy().tolist() == [2, 1]
+    assert schema["brand"].frequency == (log.split == "train").sum()
     table = pd.read_parquet(tmp_path / "data" / "vocabularies" / "brand.parquet")
     assert table.value.tolist() == ["old"]
 
@@ -152,6 +153,8 @@ def test_missing_values(tmp_path):
     train = items.weight[log.item_id[:36] - 1].dropna().astype(float)
     assert schema["weight"].mean == pytest.approx(train.mean())
     assert schema["weight"].std == pytest.approx(train.std(ddof=0))
+    year = items.year[log.item_id[:36] - 1].dropna()
+    assert schema["year"].frequency == pytest.approx(year.value_counts().mean())
     inputs = next(iter(make_dataset(tmp_path / "data", "test", schema, 2)))[0]
     # The last two rows show items 4 (no image, no category) and 5.
     assert inputs["category"].numpy().tolist()[0] == 1
