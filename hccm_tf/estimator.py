@@ -7,10 +7,10 @@ import tempfile
 import keras
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.pipeline import make_dataset, num_examples
 from hccm_tf.errors import InputError
@@ -203,7 +203,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         if self.feature_maps is None:
             raise InputError(f"--feature_maps: model {self.model} needs a store")
         store = FeatureMapStore.open(self.feature_maps)
-        catalogue = pq.read_table(pathlib.Path(data_dir) / "catalogue.parquet")
+        catalogue = read_catalogue(data_dir)
         keys = pd.unique(catalogue["image_key"].to_numpy())
         keys = keys[keys != 0]
         found = int((store.find(keys).numpy() > 0).sum())

@@ -159,7 +159,7 @@ class Schema:
         for feature in schema.scalars:
             if feature.kind == "vocabulary":
                 path = folder / "vocabularies" / f"{feature.name}.parquet"
-                vocabularies[feature.name] = pq.read_table(path)["key"].to_numpy()
+                vocabularies[feature.name] = _read_keys(path)
         return dataclasses.replace(schema, vocabularies=vocabularies)
 
     def index(self, name, values):
@@ -213,6 +213,15 @@ def to_padded(history):
     """Dense `[B, max(1, longest)]` form of a ragged history, padded with 0."""
     width = tf.maximum(history.bounding_shape(axis=1), 1)
     return history.to_tensor(shape=tf.stack([history.nrows(), width]))
+
+
+def _read_keys(path):
+    try:
+        return pq.read_table(path)["key"].to_numpy()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: not a vocabulary ({error}); build the examples again"
+        ) from error
 
 
 def read_schema(path):

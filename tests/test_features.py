@@ -120,6 +120,9 @@ def test_save_and_load(schema, tmp_path):
     assert set(loaded.vocabularies) == set(schema.vocabularies)
     for name, keys in schema.vocabularies.items():
         np.testing.assert_array_equal(loaded.vocabularies[name], keys)
+    (tmp_path / "vocabularies" / "brand.parquet").unlink()
+    with pytest.raises(InputError, match="brand.parquet.*build the examples again"):
+        Schema.load(tmp_path)
 
 
 @pytest.mark.parametrize(

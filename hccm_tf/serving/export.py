@@ -3,11 +3,11 @@
 import pathlib
 
 import keras
-import pyarrow.parquet as pq
 import tensorflow as tf
 
 from hccm_tf import ids
 from hccm_tf.atomic import new_folder
+from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.features import HISTORY_IMAGE, to_padded
 from hccm_tf.models import IMAGE_MODELS
 from hccm_tf.serving.representations import encode_catalogue
@@ -83,7 +83,7 @@ def export(model, schema, data_dir, feature_maps, export_dir):
     with_images = model.name in IMAGE_MODELS
     table, ranker = None, model
     if with_images:
-        catalogue = pq.read_table(pathlib.Path(data_dir) / "catalogue.parquet")
+        catalogue = read_catalogue(data_dir)
         category = catalogue["category"].to_numpy()
         if "category" in schema:
             category = schema.index("category", tf.constant(category)).numpy()

@@ -1,10 +1,8 @@
 """A request made of real impressions, in the form of TensorFlow Serving's REST."""
 
-import pathlib
-
-import pyarrow.parquet as pq
 import tensorflow as tf
 
+from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.pipeline import data_files
 from hccm_tf.features import HISTORY_IMAGE
 from hccm_tf.serving.export import input_signature
@@ -26,7 +24,7 @@ def example_request(data_dir, schema, with_images, split="test", count=3):
         dict `{"signature_name", "inputs"}` that JSON can hold; see
         `hccm_tf.serving.export.input_signature` for the inputs.
     """
-    catalogue = pq.read_table(pathlib.Path(data_dir) / "catalogue.parquet")
+    catalogue = read_catalogue(data_dir)
     names = dict(
         zip(
             catalogue["image_key"].to_pylist(),
