@@ -43,7 +43,9 @@ flags.DEFINE_list("hidden_units", "400,160,80", "Widths of the final MLP.")
 flags.DEFINE_list("attention_hidden_units", "80,40", "Widths of DIN's unit.")
 flags.DEFINE_enum("attention_activation", "dice", ["dice", "relu"], "In DIN's unit.")
 flags.DEFINE_float("dropout", 0.0, "Of the final MLP.", 0, 1)
-flags.DEFINE_float("id_dropout", 10, "See ModelOptions.", lower_bound=0)
+flags.DEFINE_float(
+    "id_dropout", 10, "Ids of a feature are hidden at x / (x + frequency).", 0
+)
 flags.DEFINE_bool("products", False, "Products beside the attentions' outputs.")
 flags.DEFINE_integer("image_embedding_dim", 128, "Width of an image.", lower_bound=1)
 flags.DEFINE_list("cnn_filters", "64,128", "Filters of the trainable CNN.")

@@ -33,7 +33,8 @@ FLAGS = flags.FLAGS
 def run(folder, feature_maps, arm, seed):
     """Test predictions of one run, trained unless they are there."""
     name = f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-    run_dir = folder / "seeds" / feature_maps.name / name
+    # The baseline has no images, so every store shares its runs.
+    run_dir = folder / "seeds" / ("" if arm == "din" else feature_maps.name) / name
     if not (run_dir / "metrics.json").exists():
         command = [
             sys.executable,
@@ -100,5 +101,5 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_integer("seeds", 3, "Number of seeds.", lower_bound=1)
-    flags.DEFINE_string("feature_maps", None, "Other feature maps of the same photos.")
+    flags.DEFINE_string("feature_maps", None, "Other feature maps of the photos.")
     app.run(main)

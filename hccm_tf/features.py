@@ -44,8 +44,8 @@ class Feature:
         shares: the feature whose values and embedding a `sequence` shares.
         mean: of a `float`, over the training split.
         std: of a `float`, over the training split.
-        frequency: occurrences of a value in the training split, the mean over the
-            values of a `vocabulary` or `integer`; `None` if unknown.
+        frequency: of a `vocabulary` or `integer`: how often a value occurs in the
+            training split, the mean over the values that do.
     """
 
     name: str

@@ -120,8 +120,12 @@ def _infer_schema(columns, image_is_item, max_history):
     return Schema(tuple(features), max_history)
 
 
+def _frequency(values):
+    return len(values) / max(len(pd.unique(values)), 1)
+
+
 def _fit_schema(schema, columns, train):
-    """The schema with vocabularies, means and sizes of the training split."""
+    """The schema with the training split's vocabularies, frequencies and means."""
     features, vocabularies, values_of = [], {}, {}
     for feature in schema.features:
         name = feature.name
@@ -149,11 +153,12 @@ def _fit_schema(schema, columns, train):
             feature = dataclasses.replace(
                 feature,
                 size=len(values),
-                frequency=len(known) / max(len(values), 1),
+                frequency=_frequency(known),
             )
         elif feature.kind == "integer":
-            frequency = np.count_nonzero(train) / feature.size
-            feature = dataclasses.replace(feature, frequency=frequency)
+            values = columns[name][train]
+            values = values[(values >= 0) & (values < feature.size)]
+            feature = dataclasses.replace(feature, frequency=_frequency(values))
         features.append(feature)
     return Schema(tuple(features), schema.max_history, vocabularies), values_of
 
@@ -218,7 +223,8 @@ def _write_split(folder, split, rows, scalars, histories):
                 for name, make, v in columns:
                     feature[name] = make(v[first:last])
                 example = tf.train.Example(features=tf.train.Features(feature=feature))
-                serialized = example.SerializeToString()
+                # Maps have no order of their own: without this, runs differ in bytes.
+                serialized = example.SerializeToString(deterministic=True)
                 num_bytes += len(serialized)
                 writer.write(serialized)
     return tfds.core.SplitInfo(

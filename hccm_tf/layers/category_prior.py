@@ -9,7 +9,9 @@ class CategoryPrior(keras.layers.Layer):
     """Embeds a category as a vector of one value per position of a feature map.
 
     `v = E[category]`, with `E` of shape `[num_categories, h * w]`. Index 0 means that
-    the category is unknown: its prior is the zero vector, and is not trained.
+    the category is unknown: its prior is the zero vector, and is not trained. The
+    priors start as unit normal noise, which is our choice: they stand beside channels
+    that are standardised.
 
     Args:
         num_categories: int. Number of indices, 0 included (largest index + 1).
@@ -50,7 +52,6 @@ class CategoryPrior(keras.layers.Layer):
         self.embedding = keras.layers.Embedding(
             num_categories,
             height * width,
-            # The prior stands beside channels of unit variance.
             embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
             dtype=self.dtype_policy,
             name="embedding",

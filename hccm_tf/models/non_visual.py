@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from hccm_tf.errors import InputError
 from hccm_tf.layers import IdDropout
 
 
@@ -62,10 +63,15 @@ def _embedding(schema, feature, options, name):
 
 
 def id_dropout(feature, options, name):
-    """`IdDropout` that drops the ids of features with many rare values most often."""
+    """`IdDropout` at the rate that `ModelOptions` describes."""
     rate = 0.0
-    # A hash has no frequency, as it has no out-of-vocabulary row.
-    if feature.frequency and options.id_dropout:
+    # A hash has no out-of-vocabulary row.
+    if options.id_dropout and feature.kind != "hash":
+        if feature.frequency is None:
+            raise InputError(
+                f"schema: feature {feature.name} has no frequency, which id_dropout "
+                "needs; build the examples again"
+            )
         rate = options.id_dropout / (options.id_dropout + feature.frequency)
     return IdDropout(rate, name=name)
 

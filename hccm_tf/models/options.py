@@ -23,7 +23,7 @@ class ModelOptions:
         id_dropout: training replaces the ids of a feature whose values occur n times
             in the mean by out-of-vocabulary at the rate `id_dropout / (id_dropout + n)`
             (Kiperwasser and Goldberg, TACL 2016, there by word). This is what trains
-            the out-of-vocabulary row.
+            the out-of-vocabulary row. 0 turns it off.
         products: whether q ⊙ attention output and q ⊙ mean(history) join the
             attention outputs, for the item history and for the images. `False` is
             the plain form of the papers.
@@ -59,6 +59,8 @@ class ModelOptions:
         )
 
     def __post_init__(self):
+        if self.id_dropout < 0:
+            raise ValueError(f"id_dropout: 0 or more. Received: {self.id_dropout}")
         for name in ("hidden_units", "attention_hidden_units", "cnn_filters"):
             widths = getattr(self, name)
             if not widths or min(widths) < 1:

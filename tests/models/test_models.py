@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.data.pipeline import deduplicate, make_dataset
+from hccm_tf.errors import InputError
 from hccm_tf.features import Feature, Schema
 from hccm_tf.models import IMAGE_MODELS, MODELS, build_model
 from hccm_tf.models.non_visual import id_dropout
@@ -23,9 +24,9 @@ SMALL = {
 }
 SCHEMA = Schema(
     (
-        Feature("user_id", "vocabulary", size=7),
-        Feature("item_id", "vocabulary", size=20),
-        Feature("category", "vocabulary", "string", size=CATEGORIES),
+        Feature("user_id", "vocabulary", size=7, frequency=2.0),
+        Feature("item_id", "vocabulary", size=20, frequency=1.5),
+        Feature("category", "vocabulary", "string", size=CATEGORIES, frequency=9.0),
         Feature("zip", "hash", "string", size=5, embedding_dim=3),
         Feature("price", "float", "float32"),
         Feature("history_item_id", "sequence", shares="item_id"),
@@ -300,11 +301,19 @@ def test_hccm_needs_categories():
         build_model("hccm", schema, feature_map_shape=SHAPE)
 
 
-def test_ids_of_rare_values_are_dropped_most_often():
+def test_id_dropout_follows_the_features_frequency():
     options = ModelOptions(id_dropout=3.0)
-    for frequency, rate in ((1.0, 0.75), (3.0, 0.5), (297.0, 0.01), (None, 0.0)):
+    for frequency, rate in ((1.0, 0.75), (3.0, 0.5), (297.0, 0.01)):
         feature = Feature("brand", "vocabulary", size=9, frequency=frequency)
         assert id_dropout(feature, options, "brand").rate == pytest.approx(rate)
+    hashed = Feature("brand", "hash", size=9, frequency=3.0)
+    assert id_dropout(hashed, options, "brand").rate == 0
+    unknown = Feature("brand", "vocabulary", size=9)
+    assert id_dropout(unknown, ModelOptions(id_dropout=0), "brand").rate == 0
+    with pytest.raises(InputError, match="brand has no frequency"):
+        id_dropout(unknown, options, "brand")
+    with pytest.raises(ValueError, match="id_dropout.*-1"):
+        ModelOptions(id_dropout=-1)
 
 
 @pytest.mark.parametrize("name", ["item_id", "category"])

@@ -141,6 +141,14 @@ def test_vocabularies_are_those_of_the_training_split(tmp_path):
     assert table.value.tolist() == ["old"]
 
 
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    build_examples(_items(), _log(), tmp_path / "data")
+    (file,) = (tmp_path / "data").glob("*-train.tfrecord-*")
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        example = tf.train.Example.FromString(record)
+        assert record == example.SerializeToString(deterministic=True)
+
+
 def test_missing_values(tmp_path):
     items = _items(
         weight=pd.array([1.0, None, 3.0, 5.0, None], "Float64"),
@@ -220,6 +228,16 @@ def test_edited_to_a_float(tmp_path):
     assert schema["hour"].mean == pytest.approx(np.arange(36).mean())
     expected = (np.array([38, 39]) - 17.5) / np.arange(36).std()
     np.testing.assert_allclose(inputs["hour"], expected, rtol=1e-5)
+
+
+def test_edited_to_an_integer(tmp_path):
+    schema, _ = _edited(
+        tmp_path,
+        lambda features: _replaced(features, "hour", kind="integer", size=24),
+        hour=[1, 2, 2, 99] * 10,
+    )
+    # 36 rows of the training split, a quarter of them outside the range.
+    assert schema["hour"].frequency == 27 / 2
 
 
 def test_edited_without_a_feature(tmp_path):
