@@ -55,12 +55,11 @@ def resampled_gains(frames, baseline, arm, rng):
     """Mean AUC gains over seeds, for resampled seeds and users."""
     seeds = sorted(frames)
     users = frames[seeds[0]][baseline].user_key.to_numpy()
-    rows_of = pd.Series(np.arange(len(users))).groupby(users).apply(np.asarray)
+    rows_of = list(pd.Series(users).groupby(users).indices.values())
     gains = []
     for _ in range(RESAMPLES):
-        rows = np.concatenate(
-            rows_of.iloc[rng.integers(len(rows_of), size=len(rows_of))]
-        )
+        draw = rng.integers(len(rows_of), size=len(rows_of))
+        rows = np.concatenate([rows_of[user] for user in draw])
         gain = []
         for seed in rng.choice(seeds, len(seeds)):
             labels = frames[seed][baseline].label.to_numpy()[rows]
