@@ -56,7 +56,8 @@ flags.DEFINE_enum("similarity", "none", SIMILARITIES, "Of candidate and history.
 def _model_options():
     """The flags of `ModelOptions`, lists as tuples of ints."""
     options = {}
-    for name in {field.name for field in dataclasses.fields(ModelOptions)} & set(FLAGS):
+    names = [field.name for field in dataclasses.fields(ModelOptions)]
+    for name in filter(FLAGS.__contains__, names):
         value = FLAGS[name].value
         if isinstance(value, list):
             try:

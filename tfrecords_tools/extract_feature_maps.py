@@ -73,10 +73,8 @@ def _prepare_backbone(folder, settings, read_sample):
     Raises:
         InputError: if the folder is of an interrupted run with other settings.
     """
-    settings_file, weights_file = (
-        folder / "settings.json",
-        folder / "backbone.weights.h5",
-    )
+    settings_file = folder / "settings.json"
+    weights_file = folder / "backbone.weights.h5"
     arguments = {k: settings[k] for k in ("image_size", "layer")}
     if settings_file.exists():
         before = json.loads(settings_file.read_text())

@@ -14,14 +14,7 @@ from tests.conftest import TINY
 
 SHAPE = (5, 4, 6)
 BATCH, LENGTH, ROWS, CATEGORIES = 12, 4, 9, 5
-SMALL = {
-    "embedding_dim": 4,
-    "hidden_units": (8,),
-    "attention_hidden_units": (6,),
-    "image_embedding_dim": 6,
-    "cnn_filters": (5, 7),
-    "id_dropout": 0.0,
-}
+SMALL = {**TINY, "id_dropout": 0.0}
 SCHEMA = Schema(
     (
         Feature("user_id", "vocabulary", size=7, frequency=2.0),
