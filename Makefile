@@ -1,5 +1,6 @@
 # make quickstart: from nothing to a trained, compared, exported and asked model
 # make test:       the test suite
+# make test-io:    fast tests with the extra [io] and the TensorFlow that it pins
 # make soak:       the runs that are too long for the test suite
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ TRAIN := $(BIN)/python train_main.py --data_dir=$(OUT)/data --feature_maps=$(OUT
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: quickstart test lint soak
+.PHONY: quickstart test test-io lint soak
 
 $(VENV)/base: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +40,16 @@ quickstart: $(VENV)/base
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest -q
+
+$(VENV)/io:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[io,test]'
+	touch $@
+
+test-io: $(VENV)/io
+	$(BIN)/python -m pytest -q tests/test_files.py tests/test_features.py \
+		tests/test_ids.py tests/data tests/serving tests/layers \
+		tests/tools/test_tables.py tests/tools/test_log_inputs.py
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.data.pipeline import make_dataset, num_examples
+from hccm_tf.data.pipeline import make_dataset, num_examples, report_damage
 from hccm_tf.errors import InputError
 from hccm_tf.features import Schema
 from hccm_tf.metrics import evaluate_predictions
@@ -132,19 +132,21 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         except ValueError as error:
             raise InputError(f"model {self.model}: {error}") from error
         validation_set = self._dataset(data_dir, "validation")
-        run = train(
-            self.model_,
-            self._dataset(data_dir, "train", self.seed),
-            validation_set,
-            self.learning_rate,
-            self.epochs,
-            self.patience,
-            self.run_dir,
-            self.resume,
-        )
+        with report_damage(data_dir):
+            run = train(
+                self.model_,
+                self._dataset(data_dir, "train", self.seed),
+                validation_set,
+                self.schema_,
+                self.learning_rate,
+                self.epochs,
+                self.patience,
+                self.run_dir,
+                self.resume,
+            )
         examples = run["epochs"] * num_examples(data_dir, "train")
         self.examples_per_second_ = examples / max(run["seconds"], 1e-9)
-        self.validation_metrics_ = evaluate(self.model_, validation_set)
+        self.validation_metrics_ = evaluate(self.model_, validation_set, self.schema_)
         self._data_dir = data_dir
         return self
 
@@ -164,7 +166,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         data_dir = self._to_data_dir(X)
         if not isinstance(X, (str, pathlib.Path)):
             split = "test"
-        return predict(self.model_, self._dataset(data_dir, split))
+        with report_damage(data_dir):
+            return predict(self.model_, self._dataset(data_dir, split), self.schema_)
 
     def evaluate(self, X, split="test"):
         """Metrics of one split, see `hccm_tf.metrics.evaluate_predictions`."""
@@ -242,7 +245,13 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
                 newest = frame.timestamp.rank(method="min", pct=True) > 0.9
                 split = np.where(newest, "validation", "train")
                 frame = frame.assign(split=split)
-            build_examples(self.items, frame, path, splits=("train", "validation"))
+            build_examples(
+                self.items,
+                frame,
+                path,
+                splits=("train", "validation"),
+                num_parts=1,
+            )
             return path
         self._scored_folder = folder
         key = ["user_id", "item_id", "timestamp"]
@@ -259,6 +268,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             path,
             schema=self.schema_,
             splits=("test",),
+            num_parts=1,
         )
         return path
 

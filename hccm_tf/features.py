@@ -17,11 +17,11 @@ import json
 import pathlib
 
 import numpy as np
-import pyarrow.parquet as pq
 import tensorflow as tf
 
 from hccm_tf import ids
 from hccm_tf.errors import InputError
+from hccm_tf.files import join, open_file, read_parquet
 
 KINDS = ("vocabulary", "hash", "integer", "float", "sequence")
 OOV = 1
@@ -80,16 +80,25 @@ class Schema:
         features: tuple of `Feature`.
         max_history: number of newest clicks that a history keeps.
         vocabularies: name → sorted int64 keys of a `vocabulary` feature.
+        negative_keep_rate: share of the training split's negatives that the data
+            holds; see `unsampled`.
 
     Raises:
-        InputError: if a feature is named twice or shares one that is not there.
+        InputError: if a feature is named twice or shares one that is not there, or the
+            rate is not in (0, 1].
     """
 
     features: tuple
     max_history: int = 100
     vocabularies: dict = dataclasses.field(default_factory=dict, repr=False)
+    negative_keep_rate: float = 1.0
 
     def __post_init__(self):
+        if not 0 < self.negative_keep_rate <= 1:
+            raise InputError(
+                "negative_keep_rate: more than 0, at most 1. Received: "
+                f"{self.negative_keep_rate}"
+            )
         names = [feature.name for feature in self.features]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -138,10 +147,22 @@ class Schema:
             )
         return dataclasses.replace(self, max_history=max_history)
 
+    def unsampled(self, ctr):
+        """Click probabilities of the log, of those that a model gives.
+
+        A model trained where the share w of the negatives is kept predicts too many
+        clicks: p / (p + (1 − p) / w) undoes it (X. He et al., ADKDD '14, section 6.3).
+
+        Args:
+            ctr: probabilities, array or tensor of any shape.
+        """
+        return ctr / (ctr + (1 - ctr) / self.negative_keep_rate)
+
     def save(self, folder):
         """Writes `schema.json`; the vocabularies are written by who made them."""
         content = {
             "max_history": self.max_history,
+            "negative_keep_rate": self.negative_keep_rate,
             "features": [
                 {k: v for k, v in vars(f).items() if v != getattr(Feature, k, None)}
                 for f in self.features
@@ -153,12 +174,11 @@ class Schema:
     @classmethod
     def load(cls, folder):
         """Reads `schema.json` and the vocabularies beside it."""
-        folder = pathlib.Path(folder)
-        schema = read_schema(folder / "schema.json")
+        schema = read_schema(join(folder, "schema.json"))
         vocabularies = {}
         for feature in schema.scalars:
             if feature.kind == "vocabulary":
-                path = folder / "vocabularies" / f"{feature.name}.parquet"
+                path = join(folder, "vocabularies", f"{feature.name}.parquet")
                 vocabularies[feature.name] = _read_keys(path)
         return dataclasses.replace(schema, vocabularies=vocabularies)
 
@@ -217,7 +237,7 @@ def to_padded(history):
 
 def _read_keys(path):
     try:
-        return pq.read_table(path)["key"].to_numpy()
+        return read_parquet(path, ["key"])["key"].to_numpy()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a vocabulary ({error}); build the examples again"
@@ -227,10 +247,15 @@ def _read_keys(path):
 def read_schema(path):
     """Reads a `schema.json` that a user may have edited, without vocabularies."""
     try:
-        content = json.loads(pathlib.Path(path).read_text())
+        with open_file(path) as handle:
+            content = json.load(handle)
         features = tuple(Feature(**entry) for entry in content["features"])
-        return Schema(features, content["max_history"])
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        return Schema(
+            features,
+            content["max_history"],
+            negative_keep_rate=content.get("negative_keep_rate", 1.0),
+        )
+    except OSError as error:
+        raise InputError(f"{path}: no such file ({error})") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a feature schema: {error}") from error

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -137,3 +139,12 @@ def test_max_history(shop):
     assert estimator.fit(shop.data).schema_.max_history == 2
     with pytest.raises(InputError, match="max_history"):
         CTREstimator("base", max_history=9).fit(shop.data)
+
+
+def test_a_truncated_record_is_an_error_of_one_line(shop, tmp_path):
+    shutil.copytree(shop.data, tmp_path / "data")
+    (file,) = (tmp_path / "data").glob("*-train.tfrecord-*")
+    file.write_bytes(file.read_bytes()[:-100])
+    estimator = CTREstimator("base", epochs=1, model_options=TINY)
+    with pytest.raises(InputError, match="data: a TFRecord is truncated.*validate"):
+        estimator.fit(tmp_path / "data")

@@ -4,368 +4,279 @@
         --impressions=SHOP/impressions.csv --output_dir=DATA
 
 DATA holds `impressions-<split>.tfrecord-00000-of-00004`, the feature schema
-(`schema.json`, which can be edited and passed back with --schema), the vocabularies
-of the training split, the images of the catalogue (`catalogue.parquet`), and the two
-files with which `tensorflow_datasets.builder_from_directory(DATA)` opens it.
+(`schema.json`, which can be edited and passed back with --schema), the vocabularies of
+the training split, the images of the catalogue (`catalogue.parquet`), what was left out
+(`summary.json`), and the two files with which
+`tensorflow_datasets.builder_from_directory(DATA)` opens it. A user's impressions are in
+the shards of one number.
 
-Impressions of an item that is not in the catalogue are left out and counted. Without
-a `split` column the newest 10% of the impressions are `test` and the 10% before them
-`validation`. Rows of split `history` feed the histories and are not written.
+The log is read in pieces and may be larger than memory; the catalogue and one
+vocabulary at a time are held in memory. Without a `split` column the newest 10% of the
+impressions are `test` and the 10% before them `validation`. Rows of split `history`
+feed the histories and are not written. A log with a list column `history_item_id`
+(oldest first) brings its histories; with `split` it needs no `timestamp`.
+
+The work is done by Apache Beam, on the cores of this machine; what stands after `--`
+are Beam's options for a cluster, whose workers must see the files and DATA's folder:
+
+    python -m tfrecords_tools.build_examples --items=... -- --runner=FlinkRunner
 """
 
 import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shutil
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import app, flags
 
-from hccm_tf import ids
 from hccm_tf.atomic import new_folder
-from hccm_tf.data.histories import point_in_time
 from hccm_tf.errors import InputError, report_input_errors
-from hccm_tf.features import (
-    HISTORY,
-    HISTORY_IMAGE,
-    MISSING_INTEGER,
-    Feature,
-    Schema,
-    read_schema,
+from hccm_tf.features import read_schema
+from tfrecords_tools import fit_schema, parts, write_examples
+from tfrecords_tools.impressions import (
+    CHECKED,
+    HISTORY_ITEM,
+    SPLITS,
+    check_bad_rows,
+    log_type,
 )
-from tfrecords_tools.tables import read_table
+from tfrecords_tools.items import ITEM_COLUMNS, prepare_items
+from tfrecords_tools.steps import Step, run_steps
+from tfrecords_tools.tables import estimate_rows, pieces, read_table, read_types
 
-SPLITS = ("train", "validation", "test")
-ITEM_COLUMNS = ["item_id", "image", "category"]
-IMPRESSION_COLUMNS = ["user_id", "item_id", "timestamp", "label"]
-SHARD_ROWS = 20_000
-# An integer attribute with more distinct values than this is a quantity, not a code.
-MAX_CODES = 1_000
+PART_ROWS = 100_000
+# Every worker keeps a file open for each part.
+MAX_PARTS = 512
+# With fewer parts, to start processes takes longer than they save.
+PARTS_FOR_PROCESSES = 4
 
 
-def _bad_row(table, column, bad, problem):
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+def _to_path(table, name, work):
+    """A table's path; a data frame is written first."""
+    if isinstance(table, (str, pathlib.Path)):
+        return table
+    path = work / f"{name}.parquet"
+    try:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"{name}: {error}") from error
+    return path
+
+
+def _check_columns(types, item_types):
+    required = ["user_id", "item_id", "label"]
+    if "split" not in types or HISTORY_ITEM not in types:
+        required.append("timestamp")
+    missing = [name for name in required if name not in types]
+    if missing:
         raise InputError(
-            f"{table}: column {column}, row {row + 1}: {problem}. "
-            f"Received: {np.count_nonzero(bad)} such rows"
+            f"impressions: no column {', '.join(missing)}. Received columns: "
+            f"{', '.join(types)}"
         )
-
-
-def _to_seconds(column, table):
-    if column.dtype.kind == "M":
-        _bad_row(table, column.name, column.isna().to_numpy(), "empty")
-        utc = pd.to_datetime(column, utc=True).dt.tz_localize(None)
-        return utc.astype("datetime64[s]").astype("int64")
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
-    bad = ~np.isfinite(numbers.to_numpy(na_value=np.nan))
-    _bad_row(table, column.name, bad, "not a time in seconds")
-    return numbers.astype("int64")
-
-
-def _check_items(items):
-    _bad_row("items", "item_id", items.item_id.isna().to_numpy(), "empty")
-    _bad_row("items", "item_id", items.item_id.duplicated().to_numpy(), "a repeated id")
-
-
-def _check_impressions(impressions):
-    """The impressions with label and timestamp as int64 and every row with a split."""
-    for name in ("user_id", "item_id"):
-        _bad_row("impressions", name, impressions[name].isna().to_numpy(), "empty")
-    label = pd.to_numeric(impressions.label, errors="coerce")
-    _bad_row(
-        "impressions", "label", ~label.isin([0, 1]).to_numpy(), "a label is 0 or 1"
-    )
-    impressions = impressions.assign(
-        label=label.astype("int64"),
-        timestamp=_to_seconds(impressions.timestamp, "impressions"),
-    )
-    if "split" not in impressions:
-        place = impressions.timestamp.rank(method="min", pct=True)
-        split = np.select([place <= 0.8, place <= 0.9], ["train", "validation"], "test")
-        impressions = impressions.assign(split=split)
-    known = impressions.split.isin([*SPLITS, "history"]).to_numpy()
-    _bad_row("impressions", "split", ~known, f"a split is one of {SPLITS}")
-    return impressions
-
-
-def _to_log_dtype(column):
-    """A column as int64, float32 or string, with the missing values of its dtype."""
-    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_integer_dtype(column):
-        return column.astype("Int64").fillna(MISSING_INTEGER).astype("int64")
-    if pd.api.types.is_numeric_dtype(column):
-        return column.astype("float32")
-    return column.fillna("").astype(str).astype(object)
-
-
-def _infer_feature(name, column):
-    if column.dtype == np.float32:
-        return Feature(name, "float", "float32")
-    dtype = "string" if column.dtype == object else "int64"
-    key = name in ("user_id", "item_id", "category", "image")
-    if dtype == "int64" and not key and column.nunique() > MAX_CODES:
-        return Feature(name, "float", "float32")
-    return Feature(name, "vocabulary", dtype)
-
-
-def _infer_schema(columns, image_is_item, max_history):
-    names = [name for name in columns if name not in ("label", "timestamp", "split")]
-    if image_is_item:
-        names.remove("image")
-    features = [_infer_feature(name, columns[name]) for name in names]
-    for name in ("item_id", "category"):
-        features.append(Feature(HISTORY + name, "sequence", shares=name))
-    return Schema(tuple(features), max_history)
-
-
-def _frequency(values):
-    return len(values) / max(len(pd.unique(values)), 1)
-
-
-def _fit_schema(schema, columns, train):
-    """The schema with the training split's vocabularies, frequencies and means."""
-    features, vocabularies, values_of = [], {}, {}
-    for feature in schema.features:
-        name = feature.name
-        if feature.kind == "sequence":
-            dtype = schema[feature.shares].dtype
-            feature = dataclasses.replace(feature, dtype=dtype)
-        elif feature.kind == "float":
-            values = columns[name][train].astype("float64")
-            values = values[np.isfinite(values)]
-            feature = dataclasses.replace(
-                feature,
-                dtype="float32",
-                mean=float(values.mean()) if len(values) else 0.0,
-                std=float(values.std() if len(values) else 0.0) or 1.0,
-            )
-        elif feature.kind == "vocabulary":
-            missing = MISSING_INTEGER if feature.dtype == "int64" else ""
-            if name == "image":
-                missing = ids.NO_IMAGE
-            known = columns[name][train]
-            known = known[known != missing]
-            values = pd.unique(known)
-            vocabularies[name], order = ids.sorted_unique_keys(values, name)
-            values_of[name] = values[order]
-            feature = dataclasses.replace(
-                feature,
-                size=len(values),
-                frequency=_frequency(known),
-            )
-        elif feature.kind == "integer":
-            values = columns[name][train]
-            values = values[(values >= 0) & (values < feature.size)]
-            feature = dataclasses.replace(feature, frequency=_frequency(values))
-        features.append(feature)
-    return Schema(tuple(features), schema.max_history, vocabularies), values_of
-
-
-def _as_feature(feature, columns):
-    """The values of a feature's column, of the feature's dtype."""
-    if feature.name not in columns:
+    both = sorted(set(item_types) & set(types) - {"item_id"})
+    if both:
+        raise InputError(f"items and impressions both have a column {', '.join(both)}")
+    if log_type("item_id", types["item_id"]) != item_types["item_id"]:
         raise InputError(
-            f"schema: no column {feature.name}. Received: {', '.join(columns)}"
+            f"item_id is {item_types['item_id']} in items and {types['item_id']} in "
+            "impressions: write both as integers or both as text"
         )
-    values = columns[feature.name]
-    dtype = "string" if values.dtype == object else str(values.dtype)
-    if dtype == "int64" and feature.kind == "float":
-        return np.where(values == MISSING_INTEGER, np.nan, values).astype("float32")
-    wanted = {"float": "float32", "integer": "int64"}.get(feature.kind, feature.dtype)
-    is_code = feature.kind in ("hash", "vocabulary")
-    if dtype != wanted or (is_code and dtype == "float32"):
-        raise InputError(
-            f"schema: feature {feature.name} of kind {feature.kind} and dtype {wanted} "
-            f"does not fit its column, which is {dtype}"
-        )
-    return values
 
 
-def _to_feature(dtype):
-    """Function from a list of values to a `tf.train.Feature` of a dtype."""
-    if dtype == "string":
-        return lambda values: tf.train.Feature(
-            bytes_list=tf.train.BytesList(value=[value.encode() for value in values])
-        )
-    if dtype == "float32":
-        return lambda values: tf.train.Feature(
-            float_list=tf.train.FloatList(value=values)
-        )
-    return lambda values: tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+def _read_all(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def _write_split(folder, split, rows, scalars, histories):
-    """Writes the shards of one split.
-
-    Args:
-        folder: where.
-        split: name.
-        rows: int64, the impressions to write, in order.
-        scalars: name → `(dtype, values)`, the values of all impressions.
-        histories: `(order, begin, end, columns)`: the slices of `point_in_time` and
-            name → `(dtype, values of all clicks)`.
-    """
-    order, begin, end, columns = histories
-    scalars = [(name, _to_feature(d), v.tolist()) for name, (d, v) in scalars.items()]
-    columns = [
-        (name, _to_feature(d), v[order].tolist()) for name, (d, v) in columns.items()
-    ]
-    num_bytes = 0
-    shards = np.array_split(rows, -(-len(rows) // SHARD_ROWS))
-    for shard, part in enumerate(shards):
-        name = f"impressions-{split}.tfrecord-{shard:05d}-of-{len(shards):05d}"
-        with tf.io.TFRecordWriter(str(folder / name)) as writer:
-            for row in part.tolist():
-                first, last = begin[row], end[row]
-                feature = {name: make([v[row]]) for name, make, v in scalars}
-                for name, make, v in columns:
-                    feature[name] = make(v[first:last])
-                example = tf.train.Example(features=tf.train.Features(feature=feature))
-                # Maps have no order of their own: without this, runs differ in bytes.
-                serialized = example.SerializeToString(deterministic=True)
-                num_bytes += len(serialized)
-                writer.write(serialized)
-    return tfds.core.SplitInfo(
-        name=split, shard_lengths=[len(part) for part in shards], num_bytes=num_bytes
-    )
+def _check_read(job, _):
+    """Step after the log was read: the pieces' bad rows together are not too many."""
+    found = _read_all(job.work / "pieces")
+    bad_rows = [row for piece in found for row in piece["bad_rows"]]
+    count = sum(piece["counts"]["bad_row"] for piece in found)
+    check_bad_rows(count, bad_rows, job.max_bad_rows)
 
 
-def _write_tfds_metadata(folder, scalars, columns, max_history, split_infos):
+def _write_metadata(job, schema):
+    """Writes and returns the summary, and writes what tensorflow-datasets reads."""
+    written = _read_all(job.work / "written")
+    read = _read_all(job.work / "pieces")
+    shards = {name: [part["splits"][name] for part in written] for name in job.splits}
+    counts = {name: sum(rows for rows, _ in shards[name]) for name in job.splits}
+    for name, count in counts.items():
+        if not count:
+            raise InputError(f"impressions: split {name} is empty")
+    total = {
+        key: sum(piece["counts"][key] for piece in read)
+        for key in ("rows", "bad_row", "unknown_item")
+    }
+    summary = {
+        "rows": total["rows"],
+        "skipped": {key: total[key] for key in ("unknown_item", "bad_row")},
+        "bad_rows": [row for piece in read for row in piece["bad_rows"]],
+        "negatives_left_out": sum(part["negatives"] for part in written),
+        "history_rows": sum(part["history_rows"] for part in written),
+        "ready_made_histories": HISTORY_ITEM in job.types,
+        "splits": counts,
+    }
+    (job.output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     types = {"int64": np.int64, "float32": np.float32, "string": np.str_}
     features = {
-        name: tfds.features.Scalar(types[dtype]) for name, (dtype, _) in scalars.items()
+        name: tfds.features.Scalar(types[dtype])
+        for name, dtype in write_examples.scalar_dtypes(job, schema).items()
     }
-    for name, (dtype, _) in columns.items():
+    for name, dtype in write_examples.sequence_dtypes(schema).items():
         features[name] = tfds.features.Tensor(shape=(None,), dtype=types[dtype])
     tfds.folder_dataset.write_metadata(
-        data_dir=folder,
+        data_dir=job.output,
         features=tfds.features.FeaturesDict(features),
-        split_infos=split_infos,
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=name,
+                shard_lengths=[rows for rows, _ in shards[name]],
+                num_bytes=sum(size for _, size in shards[name]),
+            )
+            for name in job.splits
+        ],
         check_data=False,
-        description=f"Impressions with the user's newest {max_history} clicks before.",
+        description="Impressions with the user's newest "
+        f"{schema.max_history} clicks before.",
     )
+    return summary
 
 
 def build_examples(
-    items, impressions, output_dir, max_history=100, schema=None, seed=0, splits=SPLITS
+    items,
+    impressions,
+    output_dir,
+    max_history=100,
+    schema=None,
+    seed=0,
+    negative_keep_rate=None,
+    splits=SPLITS,
+    beam_args=(),
+    num_parts=None,
+    **options,
 ):
     """Writes a data folder.
 
     Args:
-        items: data frame `item_id, image, category` and attributes.
-        impressions: data frame `user_id, item_id, timestamp, label`, optionally
-            `split`, and user or context attributes.
+        items: path or data frame of the catalogue: `item_id, image, category` and
+            attributes.
+        impressions: path or data frame of the log: `user_id, item_id, timestamp,
+            label`, optionally `split` or `history_item_id`, and user or context
+            attributes.
         output_dir: folder to write.
         max_history: number of newest clicks that a history keeps.
         schema: `Schema` to use; `None` infers one from the columns. One with
             vocabularies is used as it is, one without gets the training split's.
-        seed: of the order of the training split's rows.
+        seed: of the order of the training split's rows and the sample of negatives.
+        negative_keep_rate: share of the training split's negatives that is kept;
+            `None` for the schema's, which is 1 unless it says otherwise.
         splits: the splits that must be there.
+        beam_args: Beam's options, list of str.
+        num_parts: number of shards; by default one for each 100,000 impressions. One
+            shard keeps the log's order but for the training split.
+        **options: `min_count`, `max_vocabulary` and `max_bad_rows` of
+            `tfrecords_tools.parts.Job`.
 
     Returns:
-        dict split → number of impressions.
+        dict, the content of `summary.json`.
 
     Raises:
         InputError: names table, column and row of what is wrong.
     """
-    _check_items(items)
-    impressions = _check_impressions(impressions)
-    catalogue = pd.Index(items.item_id)
-    item_row = catalogue.get_indexer(impressions.item_id)
-    unknown = int((item_row < 0).sum())
-    impressions, item_row = impressions[item_row >= 0], item_row[item_row >= 0]
-    item_columns = {name: _to_log_dtype(items[name]) for name in items}
-    both = sorted(set(items) & set(impressions) - {"item_id"})
-    if both:
-        raise InputError(f"items and impressions both have a column {', '.join(both)}")
-    image_is_item = not items.image[items.image != ""].dropna().duplicated().any()
-    images = item_columns["image"].to_numpy(object)
-    item_columns["image"] = pd.Series(ids.image_keys(tf.constant(images)).numpy())
-    columns = {
-        name: _to_log_dtype(impressions[name]).to_numpy()
-        for name in impressions
-        if name != "split"
-    }
-    for name, values in item_columns.items():
-        columns[name] = values.to_numpy()[item_row]
-    split = impressions.split.to_numpy(str)
-    for name in splits:
-        if not (split == name).any():
-            raise InputError(f"impressions: split {name} is empty")
-    if schema is None:
-        frame = {n: pd.Series(v, dtype=v.dtype) for n, v in columns.items()}
-        schema = _infer_schema(frame, image_is_item, max_history)
-    for feature in schema.scalars:
-        columns[feature.name] = _as_feature(feature, columns)
-    values_of = {}
-    if not schema.vocabularies:
-        schema, values_of = _fit_schema(schema, columns, split == "train")
-
-    clicks = np.flatnonzero(columns["label"] == 1)
-    users = pd.factorize(columns["user_id"])[0]
-    times = columns["timestamp"]
-    slices = point_in_time(
-        users[clicks], times[clicks], users, times, schema.max_history
-    )
-    columns["user_key"] = ids.to_keys(columns["user_id"]).numpy()
-    names = ("label", "timestamp", "user_key", "image")
-    scalars = {name: ("int64", columns[name]) for name in names}
-    for feature in schema.scalars:
-        scalars[feature.name] = (feature.dtype, columns[feature.name])
-    histories = {HISTORY_IMAGE: ("int64", columns["image"][clicks])}
-    for feature in schema.sequences:
-        histories[feature.name] = (feature.dtype, columns[feature.shares][clicks])
-    counts, split_infos = {}, []
     with new_folder(output_dir) as folder:
-        for name in splits:
-            rows = np.flatnonzero(split == name)
-            if name == "train":
-                rows = np.random.default_rng(seed).permutation(rows)
-            counts[name] = len(rows)
-            split_infos.append(
-                _write_split(folder, name, rows, scalars, (*slices, histories))
-            )
+        work = folder / "work"
+        work.mkdir()
+        items = _to_path(items, "items", work)
+        impressions = _to_path(impressions, "impressions", work)
+        types = read_types(impressions, ())
+        items = read_table(items, ITEM_COLUMNS, strings=["image"])
+        item_types, image_is_item = prepare_items(items, folder, work)
+        del items
+        _check_columns(types, item_types)
+        columns = {
+            name: log_type(name, dtype)
+            for name, dtype in types.items()
+            if name not in CHECKED
+        }
+        columns.update(item_types)
+        given = schema
+        if schema is None:
+            inferred = dict(columns)
+            if image_is_item:
+                del inferred["image"]
+            schema = fit_schema.infer_schema(inferred, max_history)
+        if negative_keep_rate is not None:
+            schema = dataclasses.replace(schema, negative_keep_rate=negative_keep_rate)
+        fit_schema.check_schema(schema, columns)
+        rows = estimate_rows(impressions)
+        job = parts.Job(
+            output=folder,
+            work=work,
+            pieces=pieces(impressions),
+            parts=num_parts or min(-(-rows // PART_ROWS) or 1, MAX_PARTS),
+            types=types,
+            schema=schema,
+            inferred=given is None,
+            splits=tuple(splits),
+            seed=seed,
+            **options,
+        )
+        run_steps(
+            _steps(job),
+            work,
+            beam_args,
+            1 if job.parts < PARTS_FOR_PROCESSES else min(job.parts, os.cpu_count()),
+        )
+        schema = fit_schema.fitted_schema(job)
+        summary = _write_metadata(job, schema)
         schema.save(folder)
-        pq.write_table(
-            pa.table(
-                {
-                    "item_id": item_columns["item_id"].to_numpy(),
-                    "image": images,
-                    "image_key": item_columns["image"].to_numpy(),
-                    "category": item_columns["category"].to_numpy(),
-                }
-            ),
-            folder / "catalogue.parquet",
-        )
-        (folder / "vocabularies").mkdir()
         for name, keys in schema.vocabularies.items():
-            table = {"key": keys}
-            if name in values_of:
-                table["value"] = values_of[name]
-            pq.write_table(pa.table(table), folder / "vocabularies" / f"{name}.parquet")
-        _write_tfds_metadata(
-            folder, scalars, histories, schema.max_history, split_infos
-        )
+            fit_schema.write_vocabulary(folder, name, keys)
+        shutil.rmtree(work)
     print(
-        f"{counts}; left out: {unknown} impressions of items that are not in the "
-        f"catalogue -> {output_dir}"
+        f"{summary['splits']}; left out: {summary['skipped']['unknown_item']} "
+        "impressions of items that are not in the catalogue, "
+        f"{summary['skipped']['bad_row']} bad rows, "
+        f"{summary['negatives_left_out']} negatives -> {output_dir}"
     )
-    return counts
+    return summary
+
+
+def _steps(job):
+    def step(function, count=1):
+        return Step(functools.partial(function, job), count)
+
+    steps = [step(parts.partition, len(job.pieces)), step(_check_read)]
+    if "split" not in job.types:
+        steps.append(step(parts.split_by_time))
+    if not job.schema.vocabularies:
+        steps.append(step(fit_schema.count, job.parts))
+        steps.append(step(fit_schema.fit, len(job.schema.scalars)))
+    return [*steps, step(write_examples.write, job.parts)]
 
 
 def main(argv):
     """Runs the command line."""
-    del argv
     with report_input_errors():
         build_examples(
-            read_table(FLAGS.items, ITEM_COLUMNS),
-            read_table(FLAGS.impressions, IMPRESSION_COLUMNS),
+            FLAGS.items,
+            FLAGS.impressions,
             FLAGS.output_dir,
             FLAGS.max_history,
             read_schema(FLAGS.schema) if FLAGS.schema else None,
             FLAGS.seed,
+            beam_args=argv[1:],
+            negative_keep_rate=FLAGS.negative_keep_rate,
+            min_count=FLAGS.min_count,
+            max_vocabulary=FLAGS.max_vocabulary,
+            max_bad_rows=FLAGS.max_bad_rows,
         )
 
 
@@ -377,5 +288,22 @@ if __name__ == "__main__":
     flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
     flags.DEFINE_integer("max_history", 100, "Clicks to keep.", lower_bound=1)
     flags.DEFINE_string("schema", None, "Edited schema.json; default: inferred.")
-    flags.DEFINE_integer("seed", 0, "Seed of the training rows' order.")
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of the training rows' order and the sample of negatives."
+    )
+    flags.DEFINE_float(
+        "negative_keep_rate", None, "Share of the training split's negatives to keep."
+    )
+    flags.DEFINE_integer(
+        "min_count", 1, "Occurrences below which a value is unknown.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "max_vocabulary",
+        10_000_000,
+        "Distinct values above which a feature is hashed into as many buckets.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "max_bad_rows", 0, "Bad rows to skip before one is an error.", lower_bound=0
+    )
     app.run(main)

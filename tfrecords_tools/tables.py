@@ -1,17 +1,64 @@
-"""Reads CSV and Parquet tables; every error names file, column and row."""
+"""Reads CSV and Parquet tables in pieces; every error names file, column and row."""
 
+import dataclasses
+import io
 import pathlib
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hccm_tf.errors import InputError
+from hccm_tf.files import is_remote, open_file
+
+# Types of CSV columns are inferred from the first block of a file.
+CSV_BLOCK_BYTES = 1 << 24
+PIECE_ROWS = 1_000_000
+BATCH_ROWS = 1 << 17
 
 
-def _first_bad_line(path):
-    with open(path, "rb") as handle:
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a table that one worker reads: a CSV file or some Parquet row groups.
+
+    Args:
+        file: path.
+        first_row: number of the piece's first row in the file, from 0.
+        row_groups: tuple of int, `None` for CSV.
+    """
+
+    file: str
+    first_row: int = 0
+    row_groups: tuple | None = None
+
+
+def table_files(path):
+    """The `.csv` and `.parquet` files of a path: itself, or those of a folder."""
+    if is_remote(path):
+        return [str(path)]
+    path = pathlib.Path(path)
+    files = [path]
+    if path.is_dir():
+        files = sorted([*path.glob("*.csv"), *path.glob("*.parquet")])
+    if not files or not files[0].is_file():
+        raise InputError(f"{path}: no such file, or a folder without .csv or .parquet")
+    return [str(file) for file in files]
+
+
+def _is_parquet(file):
+    return file.endswith(".parquet")
+
+
+def _open(file):
+    try:
+        return open_file(file)
+    except OSError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _first_bad_line(file):
+    with open_file(file) as handle:
         for number, line in enumerate(handle, start=1):
             try:
                 line.decode("utf-8")
@@ -20,67 +67,156 @@ def _first_bad_line(path):
     return None
 
 
-def _read_csv(path):
+def _not_utf8(file, column):
+    line, reason = _first_bad_line(file)
+    return InputError(
+        f"{file}: {column}, line {line}: not UTF-8 ({reason}); convert the file "
+        "to UTF-8"
+    )
+
+
+def _open_csv(file, types=None, on_bad_row=None):
+    # One thread: row numbers of bad rows are known then, and every core has a worker.
+    return pa.csv.open_csv(
+        _open(file),
+        pa.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
+        pa.csv.ParseOptions(invalid_row_handler=on_bad_row),
+        pa.csv.ConvertOptions(column_types=types),
+    )
+
+
+def _file_schema(file):
     try:
-        table = pa.csv.read_csv(path)
-        # Arrow reads a column that is not UTF-8 as binary instead of failing, and
-        # fails on a header when it is looked at.
-        types = zip(table.column_names, table.schema.types, strict=True)
-        binary = [name for name, dtype in types if pa.types.is_binary(dtype)]
-        column = f"column {', '.join(binary)}"
-    except UnicodeDecodeError:
-        binary, column = True, "header"
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: {error}") from error
+        if _is_parquet(file):
+            return pq.read_schema(_open(file))
+        schema = _open_csv(file, on_bad_row=lambda row: "skip").schema
+        schema.names  # noqa: B018, Arrow decodes the header here
+    except UnicodeDecodeError as error:
+        raise _not_utf8(file, "header") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file}: {error}") from error
+    # Arrow reads a column that is not UTF-8 as binary instead of failing.
+    binary = [field.name for field in schema if pa.types.is_binary(field.type)]
     if binary:
-        line, reason = _first_bad_line(path)
-        raise InputError(
-            f"{path}: {column}, line {line}: not UTF-8 ({reason}); convert the file "
-            "to UTF-8"
-        )
-    return table
+        raise _not_utf8(file, f"column {', '.join(binary)}")
+    return schema
 
 
-def _read_file(path):
-    if path.suffix == ".parquet":
-        try:
-            return pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{path}: {error}") from error
-    return _read_csv(path)
-
-
-def read_table(path, required):
-    """Reads a `.csv` or `.parquet` file, or all such files of a folder.
+def read_types(path, required, strings=()):
+    """Names and types of a table's columns, the same for all its files.
 
     Args:
         path: file or folder.
         required: names of columns that must be there.
+        strings: names of columns that are text even where they look like numbers.
 
     Returns:
-        `pandas.DataFrame`.
+        dict name → `pyarrow.DataType`.
 
     Raises:
         InputError: if the path, a column or an encoding is not as it must be.
     """
-    path = pathlib.Path(path)
-    files = [path]
-    if path.is_dir():
-        files = sorted([*path.glob("*.csv"), *path.glob("*.parquet")])
-    if not files or not files[0].is_file():
-        raise InputError(f"{path}: no such file, or a folder without .csv or .parquet")
-    tables = [_read_file(file) for file in files]
-    for file, table in zip(files, tables, strict=True):
-        missing = [name for name in required if name not in table.column_names]
+    schemas = []
+    for file in table_files(path):
+        schema = _file_schema(file)
+        missing = [name for name in required if name not in schema.names]
         if missing:
             raise InputError(
                 f"{file}: no column {', '.join(missing)}. Received columns: "
-                f"{', '.join(table.column_names)}"
+                f"{', '.join(schema.names)}"
             )
+        schemas.append(schema)
     try:
         # Permissive, because pandas writes Parquet with another type of string than
         # CSV is read as; it still refuses text beside numbers.
-        table = pa.concat_tables(tables, promote_options="permissive")
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{path}: its files disagree on a column: {error}") from error
-    return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    types = {field.name: field.type for field in schema}
+    types.update({name: pa.string() for name in strings if name in types})
+    return types
+
+
+def _row_group_pieces(file):
+    metadata = pq.read_metadata(_open(file))
+    sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+    starts = np.cumsum([0, *sizes])
+    piece_of_group = starts[:-1] // PIECE_ROWS
+    for piece in np.unique(piece_of_group):
+        groups = np.flatnonzero(piece_of_group == piece).tolist()
+        yield Piece(file, int(starts[groups[0]]), tuple(groups))
+
+
+def pieces(path):
+    """Cuts a table into list of `Piece`."""
+    found = []
+    for file in table_files(path):
+        found += _row_group_pieces(file) if _is_parquet(file) else [Piece(file)]
+    return found
+
+
+def estimate_rows(path):
+    """Number of a table's rows: exact for Parquet, from the first megabyte for CSV."""
+    return sum(
+        pq.read_metadata(_open(file)).num_rows
+        if _is_parquet(file)
+        else _estimate_csv_rows(file)
+        for file in table_files(path)
+    )
+
+
+def _estimate_csv_rows(file):
+    with open_file(file) as handle:
+        sample = handle.read(1 << 20)
+        size = handle.seek(0, io.SEEK_END)
+    return sample.count(b"\n") * size // max(len(sample), 1)
+
+
+def read_batches(piece, types, on_bad_row=None):
+    """Reads a piece in record batches.
+
+    Args:
+        piece: `Piece`.
+        types: of `read_types`.
+        on_bad_row: called with Arrow's `InvalidRow` for a CSV row with too few or too
+            many fields; returns `"skip"` or `"error"`. `None` is an error.
+
+    Yields:
+        `(first_row, pyarrow.RecordBatch)`: the number of the batch's first row in the
+        file, from 0 (bad rows are not counted), and all columns, in their types; one
+        that the file does not have is null.
+
+    Raises:
+        InputError: if a row or value cannot be read.
+    """
+    row = piece.first_row
+    schema = pa.schema(types.items())
+    try:
+        if piece.row_groups is None:
+            batches = _open_csv(piece.file, types, on_bad_row)
+        else:
+            file = pq.ParquetFile(_open(piece.file))
+            batches = file.iter_batches(BATCH_ROWS, list(piece.row_groups))
+        for batch in batches:
+            columns = [
+                batch[name].cast(dtype)
+                if name in batch.schema.names
+                else pa.nulls(len(batch), dtype)
+                for name, dtype in types.items()
+            ]
+            yield row, pa.record_batch(columns, schema=schema)
+            row += len(batch)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise InputError(
+            f"{piece.file}: after row {row}: {error}; mend the row, or write the table "
+            "as Parquet, whose columns have types of their own"
+        ) from error
+
+
+def read_table(path, required, strings=()):
+    """Reads a whole table, see `read_types`, as a `pyarrow.Table`."""
+    types = read_types(path, required, strings)
+    batches = [
+        batch for piece in pieces(path) for _, batch in read_batches(piece, types)
+    ]
+    return pa.Table.from_batches(batches, pa.schema(types.items()))

@@ -1,19 +1,16 @@
 """The catalogue of a data folder."""
 
-import pathlib
-
-import pyarrow.parquet as pq
-
 from hccm_tf.errors import InputError
+from hccm_tf.files import join, read_parquet
 
 COLUMNS = ["item_id", "image", "image_key", "category"]
 
 
 def read_catalogue(data_dir):
     """Arrow table `item_id, image, image_key, category`, one row for each item."""
-    path = pathlib.Path(data_dir) / "catalogue.parquet"
+    path = join(data_dir, "catalogue.parquet")
     try:
-        return pq.read_table(path).select(COLUMNS)
+        return read_parquet(path, COLUMNS)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a catalogue ({error}); build the examples again"

@@ -1,16 +1,22 @@
-"""The feature-map store: one float16 map of the fixed CNN for each image, on disk.
+"""The feature-map store: one map of the fixed CNN for each image, on disk.
 
 A store is a folder with
 - `feature_maps-00000-of-00003.f16`: raw little-endian float16 maps `[rows, h, w, c]`
-  without a header, so that a graph operation can map the file into memory;
+  without a header, so that a graph operation can map the file into memory; or
+  `feature_maps-00000-of-00003.i8` and `scales-00000-of-00003.f16`: int8 maps and the
+  float16 `[rows, 1, 1, c]` by which to multiply them;
 - `images.parquet`: columns `image`, `key` (sorted, see `hccm_tf.ids`) and `row`;
 - `feature_maps.json`: backbone, layer, hash of the weights, input size, shape, dtype,
-  count, mean and standard deviation of each channel.
+  count, CRC-32 of each shard file, and of each channel the moments, mean and standard
+  deviation.
 """
 
 import dataclasses
+import itertools
 import json
+import math
 import pathlib
+import zlib
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +26,56 @@ from hccm_tf import ids
 from hccm_tf.errors import InputError
 
 METADATA = "feature_maps.json"
+DTYPES = ("float16", "int8")
+
+
+def shard_files(dtype, shape, rows, shard, count):
+    """Files of one shard.
+
+    Args:
+        dtype: `"float16"` or `"int8"`.
+        shape: `(h, w, c)` of one map.
+        rows: number of maps in the shard.
+        shard: number of the shard.
+        count: number of shards.
+
+    Returns:
+        Dict from name to `(tf.DType, shape)`, the maps first.
+    """
+    place = f"{shard:05d}-of-{count:05d}"
+    if dtype == "float16":
+        return {f"feature_maps-{place}.f16": (tf.float16, (rows, *shape))}
+    return {
+        f"feature_maps-{place}.i8": (tf.int8, (rows, *shape)),
+        f"scales-{place}.f16": (tf.float16, (rows, 1, 1, shape[-1])),
+    }
+
+
+def dequantize(maps, scales=None):
+    """The float16 maps that the arrays of a shard stand for, in graph operations.
+
+    Args:
+        maps: float16 `[N, h, w, c]`; int8 with `scales`.
+        scales: float16 `[N, 1, 1, c]`, or `None`.
+
+    Returns:
+        float16 tensor `[N, h, w, c]`.
+    """
+    return maps if scales is None else tf.cast(maps, tf.float16) * scales
+
+
+def _mapped(file, dtype, shape):
+    return tf.raw_ops.ImmutableConst(
+        dtype=dtype, shape=shape, memory_region_name=str(file)
+    )
+
+
+def _crc32(file):
+    value = 0
+    with open(file, "rb") as handle:
+        while block := handle.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,23 +110,43 @@ class FeatureMapStore:
         images = path / "images.parquet"
         try:
             table = pq.read_table(images, columns=["key", "row"])
-            shard_rows, shape = metadata["shard_rows"], metadata["shape"]
+            dtype, _, _ = (metadata[k] for k in ("dtype", "shard_rows", "shape"))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path}: {METADATA} or {images.name} is damaged ({error}); extract "
                 "the feature maps again"
             ) from error
+        if dtype not in DTYPES:
+            raise InputError(f"{path / METADATA}: dtype is none of {DTYPES}: {dtype}")
         store = cls(path, metadata, table["key"].to_numpy(), table["row"].to_numpy())
-        for shard, rows in enumerate(shard_rows):
-            file = store.shard_path(shard)
-            expected = 2 * rows * int(np.prod(shape))
-            size = file.stat().st_size if file.exists() else None
-            if size != expected:
+        for files in store.shards:
+            for file, (dtype, shape) in files.items():
+                expected = dtype.size * math.prod(shape)
+                size = file.stat().st_size if file.exists() else None
+                if size != expected:
+                    raise InputError(
+                        f"{file}: expected {expected} bytes, received {size}; "
+                        "extract the feature maps again"
+                    )
+        return store
+
+    def check(self):
+        """Reads all shards and compares them with their checksums.
+
+        Raises:
+            InputError: if a file differs from what was written; names it.
+        """
+        expected = self.metadata.get("crc32")
+        if expected is None:
+            raise InputError(
+                f"{self.path / METADATA}: no crc32; extract the feature maps again"
+            )
+        for file in itertools.chain(*self.shards):
+            if _crc32(file) != expected.get(file.name):
                 raise InputError(
-                    f"{file}: expected {expected} bytes, received {size}; "
+                    f"{file}: its content is not that of its checksum in {METADATA}; "
                     "extract the feature maps again"
                 )
-        return store
 
     @property
     def shape(self):
@@ -87,10 +163,19 @@ class FeatureMapStore:
         """Standard deviation of each channel, float32 `[c]`."""
         return np.float32(self.metadata["channel_std"])
 
+    @property
+    def shards(self):
+        """Files of each shard: list of dicts from path to `(tf.DType, shape)`."""
+        dtype, shard_rows = self.metadata["dtype"], self.metadata["shard_rows"]
+        shards = [
+            shard_files(dtype, self.shape, rows, shard, len(shard_rows))
+            for shard, rows in enumerate(shard_rows)
+        ]
+        return [{self.path / name: f for name, f in s.items()} for s in shards]
+
     def shard_path(self, shard):
-        """Path of a shard's file."""
-        count = len(self.metadata["shard_rows"])
-        return self.path / f"feature_maps-{shard:05d}-of-{count:05d}.f16"
+        """Path of a shard's maps."""
+        return next(iter(self.shards[shard]))
 
     def shuffled(self, seed):
         """A control: the same store with the maps dealt out to other images."""
@@ -128,13 +213,9 @@ class FeatureMapStore:
             tf.range(tf.size(rows)), shard, num_partitions=len(shard_rows) + 1
         )
         maps = [tf.zeros([tf.size(part[0]), *self.shape], tf.float16)]
-        for index, count in enumerate(shard_rows):
-            region = tf.raw_ops.ImmutableConst(
-                dtype=tf.float16,
-                shape=[count, *self.shape],
-                memory_region_name=str(self.shard_path(index)),
-            )
+        for index, files in enumerate(self.shards):
             place = tf.gather(rows, part[index + 1]) - 1 - ends[index]
-            maps.append(tf.gather(region, place))
+            arrays = [_mapped(file, *form) for file, form in files.items()]
+            maps.append(dequantize(*(tf.gather(array, place) for array in arrays)))
         stitched = tf.dynamic_stitch(part, maps)
         return tf.reshape(stitched, [-1, *self.shape])

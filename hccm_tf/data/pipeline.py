@@ -1,39 +1,61 @@
 """Batches for training: parse, index, deduplicate the batch's images, gather maps."""
 
+import contextlib
 import json
-import pathlib
 
 import tensorflow as tf
 
 from hccm_tf.errors import InputError
 from hccm_tf.features import HISTORY_IMAGE, to_padded
+from hccm_tf.files import join, open_file, require_scheme
 
 SHUFFLE_BUFFER = 20_000
+SHARDS_AT_ONCE = 16
+
+
+def _shard_lengths(data_dir, split):
+    path = join(data_dir, "dataset_info.json")
+    try:
+        with open_file(path) as handle:
+            splits = json.load(handle)["splits"]
+        lengths = {entry["name"]: entry["shardLengths"] for entry in splits}[split]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: no TFRecords of split {split} ({error}); make them with "
+            "python -m tfrecords_tools.build_examples"
+        ) from error
+    return [int(length) for length in lengths]
 
 
 def data_files(data_dir, split):
-    """Paths of a split's TFRecord shards, in order."""
-    files = sorted(pathlib.Path(data_dir).glob(f"*-{split}.tfrecord-*-of-*"))
-    if not files:
-        raise InputError(
-            f"--data_dir={data_dir}: no TFRecords of split {split}; make them with "
-            "python -m tfrecords_tools.build_examples"
-        )
-    return [str(file) for file in files]
+    """Paths of a split's TFRecord shards, in order, as `dataset_info.json` has them."""
+    count = len(_shard_lengths(data_dir, split))
+    return [
+        join(data_dir, f"impressions-{split}.tfrecord-{shard:05d}-of-{count:05d}")
+        for shard in range(count)
+    ]
 
 
 def num_examples(data_dir, split):
     """Number of a split's impressions, from `dataset_info.json`."""
-    path = pathlib.Path(data_dir) / "dataset_info.json"
+    return sum(_shard_lengths(data_dir, split))
+
+
+@contextlib.contextmanager
+def report_damage(data_dir):
+    """Turns TensorFlow's error of a damaged record into one that says what to do."""
     try:
-        splits = json.loads(path.read_text())["splits"]
-        lengths = {entry["name"]: entry["shardLengths"] for entry in splits}[split]
-    except (FileNotFoundError, KeyError) as error:
-        raise InputError(f"{path}: no split {split} ({error})") from error
-    return sum(map(int, lengths))
+        yield
+    except tf.errors.DataLossError as error:
+        raise InputError(
+            f"{data_dir}: a TFRecord is truncated or damaged; "
+            "find it with python -m tfrecords_tools.validate, and build the examples "
+            "again"
+        ) from error
 
 
-def _parse_spec(schema):
+def parse_spec(schema):
+    """The spec with which `tf.io.parse_example` reads the examples."""
     spec = {
         "label": tf.io.FixedLenFeature([], tf.int64),
         "user_key": tf.io.FixedLenFeature([], tf.int64),
@@ -129,8 +151,9 @@ def make_dataset(
         (features `[B]`, histories `[B, T]` and the images of `image_inputs`), float32
         `[B, 1]` and the user's int64 key `[B]`. All in graph operations.
     """
+    require_scheme(data_dir)
     files = data_files(data_dir, split)
-    spec = _parse_spec(schema)
+    spec = parse_spec(schema)
 
     def to_batch(records):
         raw = tf.io.parse_example(records, spec)
@@ -140,8 +163,13 @@ def make_dataset(
         label = tf.cast(raw["label"], tf.float32)[:, None]
         return inputs, label, raw["user_key"]
 
-    dataset = tf.data.TFRecordDataset(files)
-    if shuffle_seed is not None:
+    if shuffle_seed is None:
+        dataset = tf.data.TFRecordDataset(files)
+    else:
+        # A shard holds the rows of some users only: a batch mixes several shards.
+        dataset = tf.data.Dataset.from_tensor_slices(files)
+        dataset = dataset.shuffle(len(files), seed=shuffle_seed)
+        dataset = dataset.interleave(tf.data.TFRecordDataset, SHARDS_AT_ONCE)
         dataset = dataset.shuffle(SHUFFLE_BUFFER, seed=shuffle_seed)
     dataset = dataset.batch(batch_size).apply(
         tf.data.experimental.assert_cardinality(

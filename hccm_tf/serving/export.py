@@ -103,7 +103,8 @@ def export(model, schema, data_dir, feature_maps, export_dir):
         inputs = schema.index_all(raw)
         if with_images:
             inputs.update(_table_inputs(schema, table, raw, inputs))
-        return {"ctr": ranker(inputs, training=False)[:, 0]}
+        ctr = ranker(inputs, training=False)[:, 0]
+        return {"ctr": schema.unsampled(ctr)}
 
     archive = keras.export.ExportArchive()
     archive.add_endpoint("serving_default", serve, input_signature=[signature])

@@ -35,14 +35,16 @@ class ValidationMetrics(keras.callbacks.Callback):
 
     Args:
         dataset: of `hccm_tf.data.pipeline.make_dataset`.
+        schema: the data's `Schema`.
     """
 
-    def __init__(self, dataset):
+    def __init__(self, dataset, schema):
         super().__init__()
         self.dataset = dataset
+        self.schema = schema
 
     def on_epoch_end(self, epoch, logs=None):
-        self.metrics = evaluate(self.model, self.dataset)
+        self.metrics = evaluate(self.model, self.dataset, self.schema)
         for name in ("auc", "gauc", "log_loss"):
             logs[f"val_{name}"] = self.metrics[name]
 

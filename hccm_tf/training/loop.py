@@ -16,6 +16,7 @@ def train(
     model,
     train_set,
     validation_set,
+    schema,
     learning_rate,
     epochs,
     patience,
@@ -28,6 +29,7 @@ def train(
         model: of `hccm_tf.models.build_model`.
         train_set: `tf.data.Dataset` of `(inputs, label, user)`, finite.
         validation_set: likewise.
+        schema: the data's `Schema`.
         learning_rate: of Adam.
         epochs: number of passes at most.
         patience: number of epochs without a better validation AUC before it stops.
@@ -52,7 +54,7 @@ def train(
     callbacks = [
         timer,
         StopOnNonFinite(),
-        ValidationMetrics(validation_set),
+        ValidationMetrics(validation_set, schema),
         keras.callbacks.EarlyStopping(
             "val_auc", mode="max", patience=patience, restore_best_weights=True
         ),

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -9,18 +10,44 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from tests.conftest import MAPS
 from tests.reference import fingerprint, read_maps
-from tfrecords_tools import extract_feature_maps as tool
+from tfrecords_tools import feature_map_settings
+from tfrecords_tools.extract_feature_maps import extract_feature_maps
+from tfrecords_tools.feature_map_shards import quantize
+
+
+def _extract(shop, path, dtype):
+    names = [name for name in shop.items.image.unique() if name][:18]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_map_settings, "SHARD_ROWS", 4)
+        extract_feature_maps(names, shop.images, path, dtype=dtype, **MAPS)
+    return path, names
 
 
 @pytest.fixture(scope="module")
 def sharded(shop, tmp_path_factory):
     """A store of five shards, the last one shorter, and its images' names."""
-    path = tmp_path_factory.mktemp("sharded") / "maps"
-    names = [name for name in shop.items.image.unique() if name][:18]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tool, "SHARD_ROWS", 4)
-        tool.extract_feature_maps(names, shop.images, path, **MAPS)
-    return path, names
+    return _extract(shop, tmp_path_factory.mktemp("sharded") / "maps", "float16")
+
+
+@pytest.fixture(scope="module")
+def quantized(shop, tmp_path_factory):
+    """The same as int8."""
+    return _extract(shop, tmp_path_factory.mktemp("quantized") / "maps", "int8")[0]
+
+
+def _read_int8(path):
+    """Image name → (steps, scales), read without the package."""
+    shape = json.loads((path / "feature_maps.json").read_text())["shape"]
+    steps, scales = (
+        np.concatenate([np.fromfile(file, dtype) for file in sorted(path.glob(name))])
+        for dtype, name in (("i1", "feature_maps-*.i8"), ("<f2", "scales-*.f16"))
+    )
+    steps, scales = steps.reshape(-1, *shape), scales.reshape(-1, 1, 1, shape[-1])
+    table = pd.read_parquet(path / "images.parquet")
+    return {
+        image: (steps[row], scales[row])
+        for image, row in zip(table.image, table.row, strict=True)
+    }
 
 
 def test_there_are_five_shards(sharded):
@@ -39,12 +66,71 @@ def test_gather_equals_the_files(sharded):
     assert expected.std() > 1e-2
 
 
-def test_maps_are_those_of_the_image(sharded, shop):
-    # Each store draws its own random weights; the nearest neighbour structure that
-    # an image shares with itself does not depend on them, the row order does.
+def test_rows_are_in_the_order_of_the_images(sharded):
     path, names = sharded
     rows = pd.read_parquet(path / "images.parquet").set_index("image").row
-    assert [names[row] for row in rows] == rows.index.tolist()
+    skipped = set(pd.read_csv(path / "skipped.csv").image)
+    kept = [name for name in names if name not in skipped]
+    assert [kept[row] for row in rows] == rows.index.tolist()
+
+
+@pytest.mark.parametrize("magnitude", [1e-9, 3e-7, 1e-5, 1e-3, 1.0, 60.0, 6e4])
+def test_quantize_bounds_the_error(magnitude):
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(40, 5, 3, 8)) * rng.uniform(size=(40, 1, 1, 8))
+    maps = (maps * magnitude / np.abs(maps).max()).astype(np.float32)
+    maps[0] = 0
+    steps, scales = quantize(maps)
+    assert (steps.dtype, scales.dtype) == (np.int8, np.float16)
+    assert scales.shape == (40, 1, 1, 8) and (steps[0] == 0).all()
+    exact = np.abs(maps).max((1, 2), keepdims=True).astype(np.float64) / 127
+    # The next float16 above the exact scale; they are 2**-24 apart near 0.
+    assert (scales >= exact).all()
+    assert (scales - exact <= np.maximum(exact * 2**-10, 2**-24)).all()
+    error = np.abs(steps * scales.astype(np.float64) - maps)
+    assert (error <= scales.astype(np.float64) / 2 * (1 + 1e-6)).all()
+    assert error.max() > 0
+
+
+def test_int8_is_near_float16(sharded, quantized):
+    exact, store = read_maps(sharded[0]), FeatureMapStore.open(quantized)
+    stored = _read_int8(quantized)
+    assert set(exact) == set(stored)
+    names = sorted(exact)
+    rows = store.find(tf.constant([fingerprint(name) for name in names]))
+    found = store.gather(rows).numpy()
+    assert found.dtype == np.float16
+    steps = np.stack([stored[name][0] for name in names])
+    scales = np.stack([stored[name][1] for name in names])
+    np.testing.assert_array_equal(found, steps.astype(np.float16) * scales)
+    maps = np.stack([exact[name] for name in names])
+    # Half a step, and the roundings of both stores to float16.
+    rounding = 2 * np.maximum(np.abs(maps.astype(np.float64)) * 2**-11, 2**-25)
+    error = np.abs(found.astype(np.float64) - maps)
+    assert (error <= scales.astype(np.float64) / 2 + rounding + 1e-6).all()
+    assert error.std() > 1e-5
+    # 255 steps for each channel of each map.
+    assert (np.abs(steps).max((1, 2)) == 127).mean() > 0.99
+    size = sum(file.stat().st_size for file in quantized.glob("*-of-*"))
+    assert size < 0.6 * sum(file.stat().st_size for file in sharded[0].glob("*-of-*"))
+
+
+def test_int8_inside_a_dataset(quantized):
+    store = FeatureMapStore.open(quantized)
+    rows = np.asarray([0, 3, 17, 1, 0, 9, 4])
+    dataset = tf.data.Dataset.from_tensors(rows).map(store.gather)
+    (found,) = dataset.as_numpy_iterator()
+    np.testing.assert_array_equal(found, store.gather(tf.constant(rows)))
+    assert (found[[0, 4]] == 0).all() and (found[[1, 2, 3]] != 0).any((1, 2, 3)).all()
+    one_by_one = [store.gather(tf.constant(rows[i : i + 1]))[0] for i in range(7)]
+    np.testing.assert_array_equal(found, np.stack(one_by_one))
+
+
+def test_int8_statistics_are_of_the_maps_that_are_gathered(quantized):
+    store = FeatureMapStore.open(quantized)
+    maps = store.gather(tf.constant(store.rows + 1)).numpy().astype(np.float64)
+    np.testing.assert_allclose(store.channel_mean, maps.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(store.channel_std, maps.std((0, 1, 2)), rtol=1e-6)
 
 
 def test_row_zero_and_unknown_keys(sharded):
@@ -96,7 +182,36 @@ def test_unreadable_images_are_not_in_the_store(shop):
     assert shop.store.find(keys).numpy().tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "json", "text", "parquet"])
+@pytest.mark.parametrize("file", [*range(5), "scales-00002-of-00005.f16"])
+def test_check_names_the_shard_that_differs(sharded, quantized, tmp_path, file):
+    source = sharded[0] if isinstance(file, int) else quantized
+    if isinstance(file, int):
+        file = f"feature_maps-{file:05d}-of-00005.f16"
+    path = tmp_path / "maps"
+    shutil.copytree(source, path)
+    FeatureMapStore.open(path).check()
+    content = bytearray((path / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / file).write_bytes(content)
+    # Opening does not read the maps.
+    store = FeatureMapStore.open(path)
+    with pytest.raises(InputError, match=file):
+        store.check()
+
+
+def test_a_store_without_checksums(sharded, tmp_path):
+    path = tmp_path / "maps"
+    shutil.copytree(sharded[0], path)
+    metadata = json.loads((path / "feature_maps.json").read_text())
+    del metadata["crc32"]
+    (path / "feature_maps.json").write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match="crc32"):
+        FeatureMapStore.open(path).check()
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncate", "remove", "json", "text", "dtype", "parquet"]
+)
 def test_a_damaged_store_is_an_input_error(sharded, tmp_path, damage):
     path = tmp_path / "maps"
     shutil.copytree(sharded[0], path)
@@ -108,10 +223,13 @@ def test_a_damaged_store_is_an_input_error(sharded, tmp_path, damage):
         "remove": shard,
         "json": path / "feature_maps.json",
         "text": path / "feature_maps.json",
+        "dtype": path / "feature_maps.json",
         "parquet": path / "images.parquet",
     }[damage]
     if damage == "text":
         file.write_text("{")
+    elif damage == "dtype":
+        file.write_text(file.read_text().replace('"float16"', '"float8"'))
     elif damage != "truncate":
         file.unlink()
     with pytest.raises(InputError, match=file.name):

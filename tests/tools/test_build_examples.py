@@ -6,44 +6,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from hccm_tf.data.pipeline import data_files, make_dataset
+from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.errors import InputError
 from hccm_tf.features import Feature, Schema, read_schema
 from tests.reference import histories
+from tests.tools.logs import make_items, make_log, read_examples
 from tfrecords_tools.build_examples import build_examples
-from tfrecords_tools.tables import read_table
-
-
-def _examples(folder, split):
-    return [
-        tf.train.Example.FromString(record.numpy()).features.feature
-        for record in tf.data.TFRecordDataset(data_files(folder, split))
-    ]
-
-
-def _log(count=40, **columns):
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        {
-            "user_id": rng.integers(1, 4, count),
-            "item_id": rng.integers(1, 6, count),
-            "timestamp": np.arange(count) // 2,
-            "label": rng.integers(0, 2, count),
-            "split": ["train"] * (count - 4) + ["validation"] * 2 + ["test"] * 2,
-            **columns,
-        }
-    )
-
-
-def _items(**columns):
-    return pd.DataFrame(
-        {
-            "item_id": [1, 2, 3, 4, 5],
-            "image": ["a", "b", "c", "", None],
-            "category": ["x", "y", "x", None, "y"],
-            **columns,
-        }
-    )
 
 
 def test_every_training_example_is_one_of_the_log(shop):
@@ -58,7 +26,7 @@ def test_every_training_example_is_one_of_the_log(shop):
     names = ("user_id", "item_id", "timestamp", "label", "history_item_id")
     found = [
         tuple(v for name in names for v in example[name].int64_list.value)
-        for example in _examples(shop.data, "train")
+        for example in read_examples(shop.data, "train")
     ]
     assert sorted(found) == expected
     assert found != expected
@@ -67,7 +35,7 @@ def test_every_training_example_is_one_of_the_log(shop):
 def test_tensorflow_datasets_reads_the_folder(shop):
     builder = tfds.builder_from_directory(shop.data)
     assert builder.info.splits["test"].num_examples == 300
-    examples = _examples(shop.data, "test")
+    examples = read_examples(shop.data, "test")
     dataset = builder.as_dataset(split="test", shuffle_files=False)
     count = 0
     for found, example in zip(dataset.as_numpy_iterator(), examples, strict=True):
@@ -82,12 +50,12 @@ def test_tensorflow_datasets_reads_the_folder(shop):
 
 
 def test_splits_by_time_where_the_column_is_missing(tmp_path):
-    log = _log(100).drop(columns="split").sample(frac=1, random_state=0)
-    counts = build_examples(_items(), log, tmp_path / "data")
+    log = make_log(100).drop(columns="split").sample(frac=1, random_state=0)
+    counts = build_examples(make_items(), log, tmp_path / "data")["splits"]
     times = {
         split: [
             example["timestamp"].int64_list.value[0]
-            for example in _examples(tmp_path / "data", split)
+            for example in read_examples(tmp_path / "data", split)
         ]
         for split in counts
     }
@@ -98,41 +66,43 @@ def test_splits_by_time_where_the_column_is_missing(tmp_path):
 
 
 def test_impressions_of_unknown_items_are_counted_and_left_out(tmp_path, capsys):
-    log = _log()
+    log = make_log()
     log.loc[[0, 5, 7], "item_id"] = [99, -1, 100]
     log.loc[[0, 5, 7], "label"] = 1
-    counts = build_examples(_items(), log, tmp_path / "data")
+    counts = build_examples(make_items(), log, tmp_path / "data")["splits"]
     assert counts["train"] == 33
     assert "3 impressions" in capsys.readouterr().out
-    for example in _examples(tmp_path / "data", "train"):
+    for example in read_examples(tmp_path / "data", "train"):
         assert not {99, -1, 100} & set(example["history_item_id"].int64_list.value)
 
 
 def test_history_rows_feed_histories_and_are_not_written(tmp_path):
-    log = _log(label=1)
+    log = make_log(label=1)
     log.loc[:9, "split"] = "history"
-    counts = build_examples(_items(), log, tmp_path / "data")
+    counts = build_examples(make_items(), log, tmp_path / "data")["splits"]
     assert counts == {"train": 26, "validation": 2, "test": 2}
     expected = [len(history) for history in histories(log, 100)[-2:]]
     found = [
         len(example["history_item_id"].int64_list.value)
-        for example in _examples(tmp_path / "data", "test")
+        for example in read_examples(tmp_path / "data", "test")
     ]
     assert found == expected and min(found) > 3
 
 
 def test_image_is_a_feature_only_where_items_share_one(tmp_path):
-    build_examples(_items(), _log(), tmp_path / "distinct")
+    build_examples(make_items(), make_log(), tmp_path / "distinct")
     assert "image" not in Schema.load(tmp_path / "distinct")
-    build_examples(_items(image=["a", "b", "a", "", ""]), _log(), tmp_path / "shared")
+    build_examples(
+        make_items(image=["a", "b", "a", "", ""]), make_log(), tmp_path / "shared"
+    )
     schema = Schema.load(tmp_path / "shared")
     assert schema["image"].kind == "vocabulary"
 
 
 def test_vocabularies_are_those_of_the_training_split(tmp_path):
-    log = _log(brand="old")
+    log = make_log(brand="old")
     log.loc[38:, "brand"] = "new"
-    build_examples(_items(), log, tmp_path / "data")
+    build_examples(make_items(), log, tmp_path / "data")
     schema = Schema.load(tmp_path / "data")
     assert schema["brand"].size == 1
     assert schema.index("brand", tf.constant(["old", "new"])).numpy().tolist() == [2, 1]
@@ -142,20 +112,22 @@ def test_vocabularies_are_those_of_the_training_split(tmp_path):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    build_examples(_items(), _log(), tmp_path / "data")
-    (file,) = (tmp_path / "data").glob("*-train.tfrecord-*")
-    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-        example = tf.train.Example.FromString(record)
-        assert record == example.SerializeToString(deterministic=True)
+    for name in ("one", "two"):
+        build_examples(make_items(), make_log(400), tmp_path / name, num_parts=3)
+    files = [path for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert len(files) > 15
+    for path in files:
+        again = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert path.read_bytes() == again.read_bytes()
 
 
 def test_missing_values(tmp_path):
-    items = _items(
+    items = make_items(
         weight=pd.array([1.0, None, 3.0, 5.0, None], "Float64"),
         brand=["p", None, "q", "p", "q"],
         year=pd.array([2020, None, 2021, 2020, 2021], "Int64"),
     )
-    log = _log(item_id=np.arange(40) % 5 + 1)
+    log = make_log(item_id=np.arange(40) % 5 + 1)
     build_examples(items, log, tmp_path / "data")
     schema = Schema.load(tmp_path / "data")
     train = items.weight[log.item_id[:36] - 1].dropna().astype(float)
@@ -175,9 +147,9 @@ def test_missing_values(tmp_path):
 
 def test_a_missing_quantity_is_no_number(tmp_path):
     count = 1200
-    log = _log(count, views=pd.array(np.arange(count) + 5, "Int64"))
+    log = make_log(count, views=pd.array(np.arange(count) + 5, "Int64"))
     log.loc[[3, count - 1], "views"] = pd.NA
-    build_examples(_items(), log, tmp_path / "data")
+    build_examples(make_items(), log, tmp_path / "data")
     schema = Schema.load(tmp_path / "data")
     assert schema["views"].kind == "float"
     train = log.views[log.split == "train"].dropna().astype(float)
@@ -187,14 +159,15 @@ def test_a_missing_quantity_is_no_number(tmp_path):
 
 
 def _edited(tmp_path, edit, **columns):
-    build_examples(_items(brand=list("ppqqr")), _log(hour=3), tmp_path / "first")
+    items = make_items(brand=list("ppqqr"))
+    build_examples(items, make_log(hour=3), tmp_path / "first")
     path = tmp_path / "first" / "schema.json"
     content = json.loads(path.read_text())
     content["features"] = edit(content["features"])
     path.write_text(json.dumps(content))
     build_examples(
-        _items(brand=list("ppqqr")),
-        _log(**{"hour": 3, **columns}),
+        items,
+        make_log(**{"hour": 3, **columns}),
         tmp_path / "second",
         schema=read_schema(path),
     )
@@ -258,7 +231,7 @@ def test_edited_with_a_history_of_an_item_attribute(tmp_path):
     )
     assert schema["brand"].embedding_dim == 3
     brand = dict(zip([1, 2, 3, 4, 5], "ppqqr", strict=True))
-    log = _log()
+    log = make_log()
     for place, history in enumerate(histories(log, 100)[-2:]):
         brands = [brand[item] for item in log.item_id[history]]
         expected = schema.index("brand", tf.constant(brands)).numpy().tolist()
@@ -280,7 +253,9 @@ def test_edited_with_a_history_of_an_item_attribute(tmp_path):
 )
 def test_a_schema_that_does_not_fit_the_columns(tmp_path, feature):
     with pytest.raises(InputError, match=feature.name):
-        build_examples(_items(), _log(), tmp_path / "data", schema=Schema((feature,)))
+        build_examples(
+            make_items(), make_log(), tmp_path / "data", schema=Schema((feature,))
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -291,10 +266,10 @@ def test_a_history_of_an_impression_column(tmp_path):
             Feature("history_hour", "sequence", shares="hour"),
         )
     )
-    log = _log(hour=np.arange(40) % 24)
-    build_examples(_items(), log, tmp_path / "data", schema=schema)
+    log = make_log(hour=np.arange(40) % 24)
+    build_examples(make_items(), log, tmp_path / "data", schema=schema)
     for row, features in zip(
-        log.tail(2).itertuples(), _examples(tmp_path / "data", "test"), strict=True
+        log.tail(2).itertuples(), read_examples(tmp_path / "data", "test"), strict=True
     ):
         earlier = (log.user_id == row.user_id) & (log.timestamp < row.timestamp)
         expected = log.hour[earlier & (log.label == 1)].tolist()
@@ -319,60 +294,28 @@ def test_a_history_of_an_impression_column(tmp_path):
 )
 def test_input_errors(tmp_path, items, log, message):
     with pytest.raises(InputError, match=message):
-        build_examples(_items(**items), _log(**log), tmp_path / "data")
+        build_examples(make_items(**items), make_log(**log), tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_output_folder_exists(shop):
     before = sorted(shop.data.iterdir())
     with pytest.raises(InputError, match="exists already"):
-        build_examples(_items(), _log(), shop.data)
+        build_examples(make_items(), make_log(), shop.data)
     assert sorted(shop.data.iterdir()) == before
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "no such file"),
-        (b"", r"t.csv"),
-        (b"item_id,picture\n1,a\n", "t.csv: no column image.*item_id, picture"),
-        (b"item_id,image\n1,a\n2,\xe4\n", "t.csv: column image, line 3: not UTF-8"),
-        (b"item_id,im\xe4ge,image\n1,a,b\n", "t.csv"),
-        (b"item_id,image\n1,a,extra\n", "t.csv"),
-    ],
-)
-def test_errors_of_a_table(tmp_path, content, message):
-    path = tmp_path / "t.csv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read_table(path, ["item_id", "image"])
-
-
-def test_a_folder_of_tables(tmp_path):
-    pd.DataFrame({"a": [1, None], "b": ["x", ""]}).astype({"a": "Int64"}).to_csv(
-        tmp_path / "0.csv", index=False
-    )
-    pd.DataFrame({"a": [2**60 + 1], "b": ["ü"]}).to_parquet(tmp_path / "1.parquet")
-    table = read_table(tmp_path, ["a"])
-    assert table.a.dropna().tolist() == [1, 2**60 + 1]
-    assert table.b.tolist() == ["x", "", "ü"]
-    pd.DataFrame({"a": ["word"], "b": ["y"]}).to_csv(tmp_path / "2.csv", index=False)
-    with pytest.raises(InputError, match="disagree"):
-        read_table(tmp_path, ["a"])
 
 
 def test_a_repeated_hour_of_local_time_leaks_nothing(tmp_path):
     # From 02:59 summer time to 02:00 winter time: later, although it reads earlier.
     moments = pd.date_range("2023-10-29 00:30", periods=40, freq="7min", tz="UTC")
-    log = _log().assign(timestamp=moments)
+    log = make_log().assign(timestamp=moments)
     local = log.assign(timestamp=moments.tz_convert("Europe/Berlin"))
     seconds = log.assign(timestamp=moments.as_unit("s").astype("int64"))
     for name, frame in (("local", local), ("seconds", seconds)):
-        build_examples(_items(), frame, tmp_path / name)
+        build_examples(make_items(), frame, tmp_path / name)
     for split in ("train", "test"):
         local, seconds = (
-            [dict(features) for features in _examples(tmp_path / name, split)]
+            [dict(features) for features in read_examples(tmp_path / name, split)]
             for name in ("local", "seconds")
         )
         assert local == seconds

@@ -67,15 +67,15 @@ def test_a_loss_that_is_not_finite_names_the_step(shop):
 
     spoilt = train_set.enumerate().map(spoil)
     with pytest.raises(FloatingPointError, match=r"step 3: the loss is (nan|inf)"):
-        loop.train(_model(shop), spoilt, validation_set, 1e-3, 1, 1)
+        loop.train(_model(shop), spoilt, validation_set, shop.schema, 1e-3, 1, 1)
 
 
 def test_training_lowers_the_loss(shop):
     train_set, validation_set = _sets(shop, 64)
     model = _model(shop)
-    before = evaluate(model, train_set)
-    result = loop.train(model, train_set, validation_set, 1e-2, 3, 3)
-    after = evaluate(model, train_set)
+    before = evaluate(model, train_set, shop.schema)
+    result = loop.train(model, train_set, validation_set, shop.schema, 1e-2, 3, 3)
+    after = evaluate(model, train_set, shop.schema)
     assert after["log_loss"] < before["log_loss"] - 0.02
     assert after["auc"] > before["auc"] + 0.05
     assert result["epochs"] == 3 and result["seconds"] > 0
@@ -83,7 +83,7 @@ def test_training_lowers_the_loss(shop):
 
 def test_predictions_are_in_the_order_of_the_data(shop):
     model = _model(shop)
-    frame = predict(model, _sets(shop, 64)[1])
+    frame = predict(model, _sets(shop, 64)[1], shop.schema)
     part = shop.log[shop.log.split == "validation"]
     np.testing.assert_array_equal(frame.label, part.label)
     np.testing.assert_array_equal(frame.user_key, part.user_id)
@@ -96,13 +96,15 @@ def test_early_stopping_keeps_the_best_epoch(shop, monkeypatch, patience, epochs
     train_set, validation_set = _sets(shop)
     scores, weights = [0.6, 0.7, 0.65, 0.64, 0.9], []
 
-    def scripted(model, dataset):
+    def scripted(model, dataset, schema):
         weights.append([np.array(w) for w in model.get_weights()])
         return {"auc": scores[len(weights) - 1], "gauc": 0.0, "log_loss": 0.0}
 
     monkeypatch.setattr("hccm_tf.training.callbacks.evaluate", scripted)
     model = _model(shop)
-    result = loop.train(model, train_set, validation_set, 1e-2, 5, patience)
+    result = loop.train(
+        model, train_set, validation_set, shop.schema, 1e-2, 5, patience
+    )
     assert result["epochs"] == len(weights) == epochs
     for kept, best in zip(model.get_weights(), weights[1], strict=True):
         np.testing.assert_array_equal(kept, best)
@@ -112,16 +114,25 @@ def test_early_stopping_keeps_the_best_epoch(shop, monkeypatch, patience, epochs
 def test_resume_goes_on_where_a_run_was_interrupted(shop, tmp_path, monkeypatch):
     train_set, validation_set = _sets(shop)
     straight = _model(shop, id_dropout=0.0)
-    loop.train(straight, train_set, validation_set, 1e-2, 3, 3, tmp_path / "straight")
+    loop.train(
+        straight,
+        train_set,
+        validation_set,
+        shop.schema,
+        1e-2,
+        3,
+        3,
+        tmp_path / "straight",
+    )
     calls = []
 
-    def interrupted(model, dataset):
+    def interrupted(model, dataset, schema):
         calls.append(model)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return evaluate(model, dataset)
+        return evaluate(model, dataset, schema)
 
-    arguments = (train_set, validation_set, 1e-2, 3, 3, tmp_path / "run")
+    arguments = (train_set, validation_set, shop.schema, 1e-2, 3, 3, tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr("hccm_tf.training.callbacks.evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -129,9 +140,9 @@ def test_resume_goes_on_where_a_run_was_interrupted(shop, tmp_path, monkeypatch)
     resumed = _model(shop, id_dropout=0.0)
     result = loop.train(resumed, *arguments, resume=True)
     assert result["epochs"] == 1
-    expected = predict(straight, validation_set).ctr
+    expected = predict(straight, validation_set, shop.schema).ctr
     np.testing.assert_allclose(
-        predict(resumed, validation_set).ctr, expected, atol=1e-5
+        predict(resumed, validation_set, shop.schema).ctr, expected, atol=1e-5
     )
 
 
@@ -139,5 +150,7 @@ def test_without_resume_a_run_starts_anew(shop, tmp_path):
     train_set, validation_set = _sets(shop)
     for _ in range(2):
         model = _model(shop)
-        result = loop.train(model, train_set, validation_set, 1e-2, 2, 2, tmp_path)
+        result = loop.train(
+            model, train_set, validation_set, shop.schema, 1e-2, 2, 2, tmp_path
+        )
         assert result["epochs"] == 2

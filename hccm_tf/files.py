@@ -1,0 +1,73 @@
+"""Reads files of local and remote paths: `http://`, `s3://`, `hdfs://` and others.
+
+TensorFlow itself reads local paths and `gs://`; the other schemes come from
+tensorflow-io, the extra `[io]`, which pins the last TensorFlow that it loads on.
+"""
+
+import io
+import os
+
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from hccm_tf.errors import InputError
+
+
+def is_remote(path):
+    """Whether a path begins with a scheme such as `s3://`."""
+    return "://" in str(path)
+
+
+def require_scheme(path):
+    """Makes TensorFlow read a path's scheme, by importing tensorflow-io if it must.
+
+    Raises:
+        InputError: if the scheme needs the extra, and it is not there.
+    """
+    scheme = str(path).partition("://")[0]
+    if not is_remote(path) or scheme in tf.io.gfile.get_registered_schemes():
+        return
+    try:
+        import tensorflow_io  # noqa: F401, registers its file systems
+    except ImportError as error:
+        raise InputError(
+            f"{path}: TensorFlow {tf.__version__} does not read {scheme}:// paths; "
+            "install the extra with pip install 'hccm_tf[io]', which brings "
+            "tensorflow-io and TensorFlow 2.17, or copy the file to a disk"
+        ) from error
+    if scheme not in tf.io.gfile.get_registered_schemes():
+        raise InputError(f"{path}: no file system reads {scheme}:// paths")
+
+
+def open_file(path):
+    """Opens a file for reading; a remote one is read into memory.
+
+    Args:
+        path: str or `pathlib.Path`.
+
+    Returns:
+        A binary file object.
+
+    Raises:
+        InputError: if the path's scheme needs the extra `[io]`.
+        OSError: if the file cannot be read.
+    """
+    if not is_remote(path):
+        return open(path, "rb")
+    require_scheme(path)
+    try:
+        with tf.io.gfile.GFile(str(path), "rb") as handle:
+            return io.BytesIO(handle.read())
+    except tf.errors.OpError as error:
+        raise OSError(f"{path}: {error.message}") from error
+
+
+def read_parquet(path, columns=None):
+    """Reads a small Parquet file as a `pyarrow.Table`; `OSError` if it cannot."""
+    with open_file(path) as handle:
+        return pq.read_table(handle, columns=columns)
+
+
+def join(folder, *names):
+    """The path of a file in a local or remote folder, str."""
+    return os.path.join(str(folder), *names)

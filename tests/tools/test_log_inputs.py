@@ -1,0 +1,174 @@
+"""What a log may look like, and what becomes of what it must not."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hccm_tf.errors import InputError
+from hccm_tf.features import Schema
+from tests.reference import histories
+from tests.tools.logs import make_items, make_log, read_rows
+from tfrecords_tools.build_examples import build_examples
+
+KEY = ("user_id", "item_id", "timestamp", "label")
+
+
+def _summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_folder_of_files(tmp_path, suffix):
+    items, log = make_items(), make_log()
+    (tmp_path / "log").mkdir()
+    for number, rows in enumerate((log[:13], log[13:14], log[14:])):
+        path = tmp_path / "log" / f"{number}.{suffix}"
+        rows.to_csv(path, index=False) if suffix == "csv" else rows.to_parquet(path)
+    items.to_csv(tmp_path / "items.csv", index=False)
+    build_examples(items, log, tmp_path / "frames")
+    build_examples(tmp_path / "items.csv", tmp_path / "log", tmp_path / "files")
+    for split in ("train", "validation", "test"):
+        names = (*KEY, "history_item_id", "history_category", "image", "category")
+        frames = read_rows(tmp_path / "frames", split, *names)
+        assert frames == read_rows(tmp_path / "files", split, *names)
+
+
+def test_ids_are_any_signed_integer_or_text(tmp_path):
+    numbers = np.array([-(2**63) + 1, -1, 0, 2**53 + 1, 2**63 - 1])
+    items, log = make_items(item_id=numbers), make_log()
+    log = log.assign(item_id=numbers[log.item_id - 1], user_id=numbers[log.user_id])
+    build_examples(items, log, tmp_path / "numbers")
+    text = log.assign(item_id=log.item_id.astype(str), user_id=log.user_id.astype(str))
+    text_items = items.assign(item_id=items.item_id.astype(str))
+    build_examples(text_items, text, tmp_path / "text")
+    expected = log.item_id.to_numpy()
+    for row, history in zip(
+        read_rows(tmp_path / "numbers", "test", "history_item_id"),
+        histories(log, 100)[-2:],
+        strict=True,
+    ):
+        assert list(row[0]) == expected[history].tolist()
+    found = read_rows(tmp_path / "text", "train", "item_id", "history_item_id")
+    as_text = [
+        tuple(tuple(str(v).encode() for v in values) for values in row)
+        for row in read_rows(
+            tmp_path / "numbers", "train", "item_id", "history_item_id"
+        )
+    ]
+    assert found == as_text
+
+
+def test_integer_ids_that_pandas_made_floats(tmp_path):
+    log = make_log()
+    build_examples(make_items(), log, tmp_path / "integers")
+    build_examples(
+        make_items(), log.assign(user_id=1.0 * log.user_id), tmp_path / "floats"
+    )
+    assert Schema.load(tmp_path / "floats")["user_id"].dtype == "int64"
+    with pytest.raises(InputError, match="user_id"):
+        build_examples(make_items(), log.assign(user_id=0.5), tmp_path / "data")
+
+
+def test_ids_of_two_types(tmp_path):
+    log = make_log().astype({"item_id": str})
+    with pytest.raises(InputError, match="item_id is int64 in items and.*string"):
+        build_examples(make_items(), log, tmp_path / "data")
+
+
+BAD = {
+    "label": [2, np.nan, -1],
+    "timestamp": [np.nan, np.inf, None],
+    "user_id": [None],
+    "split": ["dev", None],
+}
+
+
+def test_bad_rows_are_counted_up_to_a_limit(tmp_path):
+    log = make_log()
+    parts = [log[:10]]
+    for name, values in BAD.items():
+        for value in values:
+            row = log[10:11].astype({name: object})
+            parts.append(row.assign(**{name: [value]}))
+    dirty = pd.concat([*parts, log[10:]], ignore_index=True)
+    dirty = dirty.astype({"label": float, "timestamp": float, "user_id": "Int64"})
+    count = len(dirty) - len(log)
+    build_examples(make_items(), log, tmp_path / "clean")
+    with pytest.raises(InputError, match=r"row 11: a label is 0 or 1\. Received: 2"):
+        build_examples(make_items(), dirty, tmp_path / "data", max_bad_rows=count - 1)
+    build_examples(make_items(), dirty, tmp_path / "data", max_bad_rows=count)
+    summary = _summary(tmp_path / "data")
+    assert summary["skipped"] == {"unknown_item": 0, "bad_row": count}
+    assert summary["rows"] == len(dirty) and len(summary["bad_rows"]) == 4
+    for split in ("train", "validation", "test"):
+        expected = read_rows(tmp_path / "clean", split, *KEY, "history_item_id")
+        assert read_rows(tmp_path / "data", split, *KEY, "history_item_id") == expected
+
+
+def test_a_csv_row_with_too_few_fields(tmp_path):
+    make_items().to_csv(tmp_path / "items.csv", index=False)
+    path = tmp_path / "log.csv"
+    make_log().to_csv(path, index=False)
+    lines = path.read_text().splitlines()
+    lines.insert(7, "1,2,3")
+    path.write_text("\n".join(lines) + "\n")
+    paths = tmp_path / "items.csv", path
+    with pytest.raises(InputError, match="log.csv: line 8: 3 fields instead of 5"):
+        build_examples(*paths, tmp_path / "data")
+    summary = build_examples(*paths, tmp_path / "data", max_bad_rows=1)
+    assert summary["rows"] == 41 and sum(summary["splits"].values()) == 40
+
+
+def test_ready_made_histories(tmp_path):
+    log = make_log(4, split=["train", "train", "validation", "test"])
+    log = log.drop(columns="timestamp")
+    log["history_item_id"] = [[1, 2, 3], [], [5, 99, 4], None]
+    summary = build_examples(make_items(), log, tmp_path / "data", max_history=2)
+    assert summary["ready_made_histories"]
+    rows = {
+        split: read_rows(
+            tmp_path / "data", split, "history_item_id", "history_category"
+        )
+        for split in summary["splits"]
+    }
+    assert sorted(rows["train"]) == [((), ()), ((2, 3), (b"y", b"x"))]
+    assert rows["validation"] == [((5, 4), (b"y", b""))]
+    assert rows["test"] == [((), ())]
+    with pytest.raises(InputError, match="no column timestamp"):
+        build_examples(make_items(), log.drop(columns="split"), tmp_path / "other")
+
+
+def test_the_time_split_keeps_a_second_together(tmp_path):
+    rng = np.random.default_rng(1)
+    log = make_log(200, timestamp=rng.integers(0, 30, 200)).drop(columns="split")
+    summary = build_examples(make_items(), log, tmp_path / "data", num_parts=3)
+    place = log.timestamp.rank(method="min", pct=True)
+    expected = np.select([place <= 0.8, place <= 0.9], ["train", "validation"], "test")
+    for split in ("train", "validation", "test"):
+        found = sorted(read_rows(tmp_path / "data", split, *KEY))
+        rows = log[expected == split][list(KEY)].itertuples(index=False)
+        assert found == sorted(tuple((v,) for v in row) for row in rows)
+    assert summary["splits"] == pd.Series(expected).value_counts().to_dict()
+
+
+def test_rare_values_are_out_of_the_vocabulary(tmp_path):
+    log = make_log(400, users=100)
+    build_examples(make_items(), log, tmp_path / "data", min_count=5, num_parts=3)
+    schema = Schema.load(tmp_path / "data")
+    counts = log.user_id[log.split == "train"].value_counts()
+    kept = counts[counts >= 5]
+    assert 10 < len(kept) < len(counts) - 10
+    table = pd.read_parquet(tmp_path / "data" / "vocabularies" / "user_id.parquet")
+    assert sorted(table.value) == sorted(kept.index)
+    assert schema["user_id"].size == len(kept)
+    assert schema["user_id"].frequency == pytest.approx(kept.mean())
+
+
+def test_a_vocabulary_that_is_too_large_becomes_a_hash(tmp_path):
+    log = make_log(400, users=100)
+    build_examples(make_items(), log, tmp_path / "data", max_vocabulary=20)
+    schema = Schema.load(tmp_path / "data")
+    assert (schema["user_id"].kind, schema["user_id"].size) == ("hash", 20)
+    assert schema["item_id"].kind == "vocabulary"
