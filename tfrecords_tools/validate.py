@@ -67,8 +67,8 @@ def _check_group(shards, read, splits, max_history):
             clicks. Where records have errors of their own, they never are.
 
     Returns:
-        `(repeated, errors, history errors)`: number of impressions whose user, item
-        and second came before; lists of str.
+        `(repeated, errors)`: number of impressions whose user, item and second came
+        before; list of str.
     """
     log, files, errors = [], [], []
     for shard in shards.itertuples():
@@ -82,13 +82,13 @@ def _check_group(shards, read, splits, max_history):
         files.append((shard.path, sum(batch["label"].size for batch in batches)))
         log += batches
     if not log or "time" not in log[0]:
-        return 0, errors, []
+        return 0, errors
     log = {name: np.concatenate([batch[name] for batch in log]) for name in log[0]}
     moments = pd.DataFrame({name: log[name] for name in ("user", "item", "time")})
     repeated = int(moments.duplicated().sum())
     if errors or max_history is None:
-        return repeated, errors, []
-    return repeated, errors, list(_history_errors(log, files, max_history))
+        return repeated, errors
+    return repeated, [*_history_errors(log, files, max_history)]
 
 
 def _table(splits):
@@ -115,20 +115,7 @@ def _table(splits):
     return pd.DataFrame(columns).fillna("").to_string().splitlines()
 
 
-def _read_summary(data_dir, errors):
-    path = data_dir / "summary.json"
-    if not path.exists():
-        return None
-    return read_json(
-        path,
-        lambda found: {name: to(found[name]) for name, to in SUMMARY.items()},
-        errors,
-    )
-
-
 def _describe_log(summary, schema):
-    if summary is None:
-        return "what was left out of the log is unknown: no summary.json"
     skipped = ", ".join(f"{name} {count}" for name, count in summary["skipped"].items())
     return (
         f"rows of the log: {summary['rows']}; skipped: {skipped}; negatives left out: "
@@ -141,9 +128,11 @@ def _why_not_compared(summary, has_times, complete):
     """Why the folder's clicks do not determine its histories, `None` if they do."""
     if not has_times:
         return "the impressions have no timestamp"
-    if summary and summary["ready_made_histories"]:
+    if summary is None:
+        return "summary.json cannot be read"
+    if summary["ready_made_histories"]:
         return "the log came with ready-made histories"
-    if summary and summary["history_rows"]:
+    if summary["history_rows"]:
         return f"{summary['history_rows']} rows of split history are not in the folder"
     return None if complete else "files are missing"
 
@@ -166,7 +155,11 @@ def _check_impressions(data_dir, schema, known, lines, errors):
     spec = parse_spec(schema)
     if has_times:
         spec["timestamp"] = tf.io.FixedLenFeature([], tf.int64)
-    summary = _read_summary(data_dir, errors)
+    summary = read_json(
+        data_dir / "summary.json",
+        lambda found: {name: to(found[name]) for name, to in SUMMARY.items()},
+        errors,
+    )
     shards, complete = find_shards(data_dir, errors)
     why_not = _why_not_compared(summary, has_times, complete)
     read = functools.partial(
@@ -179,37 +172,23 @@ def _check_impressions(data_dir, schema, known, lines, errors):
         split: (collections.Counter(), collections.Counter())
         for split in shards.split.unique()
     }
-    # A folder without summary is an older one, whose shards are not by user.
-    by_user = summary is not None and shards.total.nunique() == 1
-    repeated, differences, before = 0, [], len(errors)
-    for _, group in shards.groupby(shards.number if by_user else shards.number * 0):
-        count, group_errors, group_differences = _check_group(
+    repeated = 0
+    for _, group in shards.groupby("number"):
+        count, group_errors = _check_group(
             group, read, splits, None if why_not else schema.max_history
         )
         repeated += count
         errors += group_errors
-        differences += group_differences
     if splits:
         lines += _table(splits)
     if has_times:
         lines.append(f"impressions whose user, item and second came before: {repeated}")
-    lines.append(_describe_log(summary, schema))
+    if summary:
+        lines.append(_describe_log(summary, schema))
     if why_not:
         lines.append(f"histories cannot be checked for leaks: {why_not}")
-    elif summary is None and differences:
-        lines.append(
-            "histories do not agree with the clicks: without summary.json this"
-        )
-        lines.append(
-            "may be leaks, or rows of split history that are not in the folder"
-        )
-        lines += differences
-    elif len(errors) > before:
-        lines.append("histories were compared with the clicks, but not beside errors")
     else:
-        lines.append("histories were compared with the clicks")
-    if summary is not None:
-        errors += differences
+        lines.append("histories were compared with the clicks of undamaged shards")
     counts = {split: lengths.total() for split, (_, lengths) in splits.items()}
     for split, expected in summary["splits"].items() if summary else ():
         if counts.get(split, 0) != expected:
