@@ -50,6 +50,7 @@ from tfrecords_tools.items import ITEM_COLUMNS, prepare_items
 from tfrecords_tools.steps import Step, run_steps
 from tfrecords_tools.tables import estimate_rows, pieces, read_table, read_types
 
+LOG_COLUMNS = ["user_id", "item_id", "label"]
 PART_ROWS = 100_000
 # Every worker keeps a file open for each part.
 MAX_PARTS = 512
@@ -70,35 +71,54 @@ def _to_path(table, name, work):
 
 
 def _check_columns(types, item_types):
-    required = ["user_id", "item_id", "label"]
-    if "split" not in types or HISTORY_ITEM not in types:
-        required.append("timestamp")
-    missing = [name for name in required if name not in types]
-    if missing:
+    untimed = "split" in types and HISTORY_ITEM in types
+    if "timestamp" not in types and not untimed:
         raise InputError(
-            f"impressions: no column {', '.join(missing)}. Received columns: "
-            f"{', '.join(types)}"
+            "impressions: no column timestamp, which only a log with split and "
+            f"{HISTORY_ITEM} does without. Received columns: {', '.join(types)}"
         )
     both = sorted(set(item_types) & set(types) - {"item_id"})
     if both:
         raise InputError(f"items and impressions both have a column {', '.join(both)}")
-    if log_type("item_id", types["item_id"]) != item_types["item_id"]:
-        raise InputError(
-            f"item_id is {item_types['item_id']} in items and {types['item_id']} in "
-            "impressions: write both as integers or both as text"
-        )
+    found = {"item_id": types["item_id"]}
+    if HISTORY_ITEM in types:
+        found[HISTORY_ITEM] = getattr(types[HISTORY_ITEM], "value_type", None)
+    for name, dtype in found.items():
+        if dtype is None:
+            raise InputError(
+                f"impressions: column {name}: a list of item ids. Received: "
+                f"{types[name]}"
+            )
+        empty = pa.types.is_null(dtype)
+        if not empty and log_type("item_id", dtype) != item_types["item_id"]:
+            raise InputError(
+                f"item_id is {item_types['item_id']} in items and {name} is {dtype} in "
+                "impressions: write both as integers or both as text"
+            )
 
 
 def _read_all(folder):
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
+def _total_counts(pieces_read):
+    return {
+        key: sum(piece["counts"][key] for piece in pieces_read)
+        for key in ("rows", "bad_row", "unknown_item")
+    }
+
+
 def _check_read(job, _):
     """Step after the log was read: the pieces' bad rows together are not too many."""
     found = _read_all(job.work / "pieces")
     bad_rows = [row for piece in found for row in piece["bad_rows"]]
-    count = sum(piece["counts"]["bad_row"] for piece in found)
-    check_bad_rows(count, bad_rows, job.max_bad_rows)
+    total = _total_counts(found)
+    check_bad_rows(total["bad_row"], bad_rows, job.max_bad_rows)
+    if total["rows"] == total["bad_row"] + total["unknown_item"]:
+        raise InputError(
+            f"impressions: no row is left of {total['rows']}: {total['bad_row']} are "
+            f"bad, {total['unknown_item']} of items that are not in the catalogue"
+        )
 
 
 def _write_metadata(job, schema):
@@ -110,10 +130,7 @@ def _write_metadata(job, schema):
     for name, count in counts.items():
         if not count:
             raise InputError(f"impressions: split {name} is empty")
-    total = {
-        key: sum(piece["counts"][key] for piece in read)
-        for key in ("rows", "bad_row", "unknown_item")
-    }
+    total = _total_counts(read)
     summary = {
         "rows": total["rows"],
         "skipped": {key: total[key] for key in ("unknown_item", "bad_row")},
@@ -195,7 +212,7 @@ def build_examples(
         work.mkdir()
         items = _to_path(items, "items", work)
         impressions = _to_path(impressions, "impressions", work)
-        types = read_types(impressions, ())
+        types = read_types(impressions, LOG_COLUMNS)
         items = read_table(items, ITEM_COLUMNS, strings=["image"])
         item_types, image_is_item = prepare_items(items, folder, work)
         del items

@@ -110,8 +110,7 @@ CHECKS = {
 
 def _history_rows(column, item_keys):
     """Ready-made histories of item ids as rows of the catalogue, unknown ones out."""
-    flat = column.flatten()
-    flat = flat.fill_null("" if pa.types.is_string(flat.type) else 0)
+    flat = to_log_type("item_id", column.flatten())
     rows = find_keys(item_keys, to_keys(flat))
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     known = np.concatenate([[0], np.cumsum(rows >= 0)])
@@ -171,7 +170,7 @@ class LogReader:
                 self._check_count()
                 yield table
             self._check_count()
-        except InputError as error:
+        except (InputError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             name = "" if str(error).startswith(piece.file) else f"{piece.file}: "
             raise InputError(f"{name}{error}") from error
 
@@ -196,12 +195,12 @@ class LogReader:
                 check(name, bad, problem)
         keys = {}
         for name in ("user_id", "item_id"):
-            column = batch[name]
-            empty = column.is_null()
-            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                empty = pc.or_kleene(empty, pc.equal(column, ""))
-            check(name, empty.fill_null(True).to_numpy(zero_copy_only=False), "empty")
-            keys[name] = to_keys(to_log_type(name, column))
+            column = to_log_type(name, batch[name])
+            empty = batch[name].is_null()
+            if pa.types.is_string(column.type):
+                empty = pc.or_(empty, pc.equal(column, ""))
+            check(name, empty.to_numpy(zero_copy_only=False), "empty")
+            keys[name] = to_keys(column)
         item_row = find_keys(self.item_keys, keys["item_id"])
         known = item_row >= 0
         self.counts["unknown_item"] += int((good & ~known).sum())

@@ -80,7 +80,7 @@ def _open_csv(file, types=None, on_bad_row=None):
     return pa.csv.open_csv(
         _open(file),
         pa.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
-        pa.csv.ParseOptions(invalid_row_handler=on_bad_row),
+        pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_bad_row),
         pa.csv.ConvertOptions(column_types=types),
     )
 
@@ -119,6 +119,9 @@ def read_types(path, required, strings=()):
     schemas = []
     for file in table_files(path):
         schema = _file_schema(file)
+        twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
+        if twice:
+            raise InputError(f"{file}: columns named twice: {', '.join(twice)}")
         missing = [name for name in required if name not in schema.names]
         if missing:
             raise InputError(
@@ -133,7 +136,10 @@ def read_types(path, required, strings=()):
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"{path}: its files disagree on a column: {error}") from error
     types = {field.name: field.type for field in schema}
-    types.update({name: pa.string() for name in strings if name in types})
+    for name, dtype in types.items():
+        # What is empty at first may hold text further down.
+        if name in strings or (pa.types.is_null(dtype) and name not in required):
+            types[name] = pa.string()
     return types
 
 

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hccm_tf.errors import InputError
@@ -73,7 +75,7 @@ def test_integer_ids_that_pandas_made_floats(tmp_path):
 
 def test_ids_of_two_types(tmp_path):
     log = make_log().astype({"item_id": str})
-    with pytest.raises(InputError, match="item_id is int64 in items and.*string"):
+    with pytest.raises(InputError, match="is int64 in items and item_id is.*string"):
         build_examples(make_items(), log, tmp_path / "data")
 
 
@@ -172,3 +174,111 @@ def test_a_vocabulary_that_is_too_large_becomes_a_hash(tmp_path):
     schema = Schema.load(tmp_path / "data")
     assert (schema["user_id"].kind, schema["user_id"].size) == ("hash", 20)
     assert schema["item_id"].kind == "vocabulary"
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([1, 2], "history_item_id: a list of item ids. Received: int64"),
+        ([["1"], ["2"]], "history_item_id is.*string in impressions"),
+    ],
+)
+def test_a_history_of_another_type(tmp_path, column, message):
+    log = make_log(4).assign(history_item_id=column * 2)
+    with pytest.raises(InputError, match=message):
+        build_examples(make_items(), log, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [pa.large_list(pa.int32()), pa.list_(pa.float64()), pa.list_(pa.int64(), 2)],
+)
+def test_lists_of_other_types(tmp_path, dtype):
+    log = pa.Table.from_pandas(make_log(8))
+    histories = pa.array([[3, 4], [1, 2]] * 4, dtype)
+    pq.write_table(
+        log.append_column("history_item_id", histories), tmp_path / "log.parquet"
+    )
+    make_items().to_parquet(tmp_path / "items.parquet")
+    tables = tmp_path / "items.parquet", tmp_path / "log.parquet"
+    build_examples(*tables, tmp_path / "data")
+    rows = read_rows(tmp_path / "data", "test", "history_item_id")
+    assert rows == [((3, 4),), ((1, 2),)]
+
+
+def test_columns_of_other_types(tmp_path):
+    log = make_log()
+    table = pa.table(
+        {
+            "user_id": pa.array(log.user_id.astype(str)).dictionary_encode(),
+            "item_id": pa.array(log.item_id, pa.uint32()),
+            "timestamp": pa.array(log.timestamp * 86_400_000, pa.timestamp("ms")),
+            "label": pa.array(log.label == 1),
+            "split": pa.array(log.split, pa.large_string()).dictionary_encode(),
+            "new": pa.array([True, None] * 20),
+            "price": pa.array([None, 1.5] * 20).cast(pa.decimal128(5, 1)),
+            "nothing": pa.nulls(40),
+        }
+    )
+    days = table.set_column(2, "timestamp", table["timestamp"].cast(pa.date32()))
+    build_examples(
+        make_items(), log.assign(timestamp=log.timestamp * 86_400), tmp_path / "0"
+    )
+    expected = read_rows(
+        tmp_path / "0", "test", "timestamp", "label", "history_item_id"
+    )
+    make_items().to_parquet(tmp_path / "items.parquet")
+    for name, columns in (("1", table), ("2", days)):
+        pq.write_table(columns, tmp_path / f"{name}.parquet")
+        paths = tmp_path / "items.parquet", tmp_path / f"{name}.parquet"
+        build_examples(*paths, tmp_path / name)
+        found = read_rows(
+            tmp_path / name, "test", "timestamp", "label", "history_item_id"
+        )
+        assert found == expected
+        schema = Schema.load(tmp_path / name)
+        kinds = {
+            f: (schema[f].kind, schema[f].dtype) for f in ("user_id", "new", "price")
+        }
+        assert kinds == {
+            "user_id": ("vocabulary", "string"),
+            "new": ("vocabulary", "int64"),
+            "price": ("float", "float32"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user_id,item_id,timestamp,label\n", "no row is left of 0"),
+        (
+            "user_id,item_id,timestamp,label\n1,77,1,0\n",
+            "no row is left of 1: 0 are bad, 1 of items",
+        ),
+        (
+            "user_id,item_id,label,label\n1,1,1,0\n",
+            "log.csv: columns named twice: label",
+        ),
+        ("user_id,item_id,timestamp,label\n1,1,1\n", "line 2: 3 fields instead of 4"),
+    ],
+)
+def test_logs_without_a_good_row(tmp_path, text, message):
+    make_items().to_csv(tmp_path / "items.csv", index=False)
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        build_examples(tmp_path / "items.csv", tmp_path / "log.csv", tmp_path / "data")
+
+
+def test_text_with_line_breaks_and_a_column_that_is_empty_at_first(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tfrecords_tools.tables.CSV_BLOCK_BYTES", 200)
+    log = make_log(200, note="", place='shelf,\n"one"')
+    log.loc[190:, "note"] = "late"
+    log.to_csv(tmp_path / "log.csv", index=False)
+    make_items().to_csv(tmp_path / "items.csv", index=False)
+    build_examples(tmp_path / "items.csv", tmp_path / "log.csv", tmp_path / "data")
+    rows = read_rows(tmp_path / "data", "train", "place", "note")
+    assert len(rows) == 196
+    assert {place for place, _ in rows} == {(b'shelf,\n"one"',)}
+    assert sum(note == (b"late",) for _, note in rows) == 6
