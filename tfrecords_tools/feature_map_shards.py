@@ -97,6 +97,7 @@ def _encode_batches(pixels, encoding):
         encoding.image_size,
         encoding.layer,
     )
+    # While the CNN runs, the next images are decoded.
     while batch := list(itertools.islice(pixels, BATCH_SIZE)):
         maps = encode(np.stack(batch)).numpy()
         with np.errstate(over="ignore", invalid="ignore"):
