@@ -3,8 +3,11 @@
 import contextlib
 import pathlib
 import shutil
+import uuid
 
 from hccm_tf.errors import InputError
+
+DISK_IS_FULL = 1 << 20  # bytes left
 
 
 @contextlib.contextmanager
@@ -13,23 +16,45 @@ def new_folder(path, resume=False):
 
     Args:
         path: the folder to make; it must not exist.
-        resume: whether to keep what an interrupted run left in the temporary
-            folder. Otherwise the folder starts empty and an error removes it.
+        resume: whether to go on in what an interrupted run left. Otherwise the folder
+            starts empty, under a name of its own, because workers of a run that was
+            killed may live on for a while; an error removes it.
 
     Raises:
-        InputError: if `path` exists.
+        InputError: if `path` exists, or the disk is full.
     """
     path = pathlib.Path(path)
     if path.exists():
         raise InputError(f"{path} exists already: remove it or name another folder")
-    temporary = path.with_name(path.name + ".incomplete")
-    if temporary.exists() and not resume:
-        shutil.rmtree(temporary)
+    temporary = path.with_name(f"{path.name}.incomplete")
+    if not resume:
+        for left in path.parent.glob(f"{temporary.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = path.with_name(f"{temporary.name}-{uuid.uuid4().hex[:8]}")
     temporary.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
-    except BaseException:
+    except BaseException as error:
+        full = shutil.disk_usage(temporary).free < DISK_IS_FULL
         if not resume or not any(temporary.iterdir()):
             shutil.rmtree(temporary)
+        if full and not isinstance(error, InputError):
+            raise InputError(f"{path.parent}: the disk is full") from error
         raise
     temporary.rename(path)
+
+
+@contextlib.contextmanager
+def new_file(path):
+    """Yields a temporary path whose file becomes `path` when the block ends well.
+
+    Two workers may write the same file at once: one of them becomes it, whole.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield temporary
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(path)

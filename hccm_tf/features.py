@@ -63,6 +63,11 @@ class Feature:
             raise InputError(
                 f"feature {self.name}: kind is one of {KINDS}. Received: {self.kind}"
             )
+        if self.size is not None and (type(self.size) is not int or self.size < 0):
+            raise InputError(
+                f"feature {self.name}: size is a number of values. Received: "
+                f"{self.size!r}"
+            )
         if self.kind in ("hash", "integer") and not self.size:
             raise InputError(f"feature {self.name}: kind {self.kind} needs a size")
         if self.kind == "sequence" and self.name != f"{HISTORY}{self.shares}":
@@ -94,6 +99,10 @@ class Schema:
     negative_keep_rate: float = 1.0
 
     def __post_init__(self):
+        if type(self.max_history) is not int or self.max_history < 1:
+            raise InputError(
+                f"max_history: 1 click or more. Received: {self.max_history!r}"
+            )
         if not 0 < self.negative_keep_rate <= 1:
             raise InputError(
                 "negative_keep_rate: more than 0, at most 1. Received: "
@@ -257,5 +266,7 @@ def read_schema(path):
         )
     except OSError as error:
         raise InputError(f"{path}: no such file ({error})") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a feature schema: {error}") from error

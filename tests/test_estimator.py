@@ -141,10 +141,14 @@ def test_max_history(shop):
         CTREstimator("base", max_history=9).fit(shop.data)
 
 
-def test_a_truncated_record_is_an_error_of_one_line(shop, tmp_path):
+@pytest.mark.parametrize("keep", [-100, 5, 0, None], ids=str)
+def test_a_truncated_or_missing_file_is_an_error_of_one_line(shop, tmp_path, keep):
     shutil.copytree(shop.data, tmp_path / "data")
     (file,) = (tmp_path / "data").glob("*-train.tfrecord-*")
-    file.write_bytes(file.read_bytes()[:-100])
+    content = file.read_bytes()
+    file.unlink()
+    if keep is not None:
+        file.write_bytes(content[:keep])
     estimator = CTREstimator("base", epochs=1, model_options=TINY)
-    with pytest.raises(InputError, match="data: a TFRecord is truncated.*validate"):
+    with pytest.raises(InputError, match="a TFRecord is missing, truncated.*validate"):
         estimator.fit(tmp_path / "data")

@@ -10,8 +10,8 @@ the training split, the images of the catalogue (`catalogue.parquet`), what was 
 `tensorflow_datasets.builder_from_directory(DATA)` opens it. A user's impressions are in
 the shards of one number.
 
-The log is read in pieces and may be larger than memory; the catalogue and one
-vocabulary at a time are held in memory. Without a `split` column the newest 10% of the
+The log is read in pieces and may be larger than memory; the catalogue, and a vocabulary
+in each worker, are held in memory. Without a `split` column the newest 10% of the
 impressions are `test` and the 10% before them `validation`. Rows of split `history`
 feed the histories and are not written. A log with a list column `history_item_id`
 (oldest first) brings its histories; with `split` it needs no `timestamp`.
@@ -37,7 +37,8 @@ from absl import app, flags
 
 from hccm_tf.atomic import new_folder
 from hccm_tf.errors import InputError, report_input_errors
-from hccm_tf.features import read_schema
+from hccm_tf.features import HISTORY, read_schema
+from hccm_tf.files import is_remote
 from tfrecords_tools import fit_schema, parts, write_examples
 from tfrecords_tools.impressions import (
     CHECKED,
@@ -50,7 +51,9 @@ from tfrecords_tools.items import ITEM_COLUMNS, prepare_items
 from tfrecords_tools.steps import Step, run_steps
 from tfrecords_tools.tables import estimate_rows, pieces, read_table, read_types
 
+RESERVED = ("key", "user_key", "item_row", "image_key")
 LOG_COLUMNS = ["user_id", "item_id", "label"]
+MAX_HISTORY = 100
 PART_ROWS = 100_000
 # Every worker keeps a file open for each part.
 MAX_PARTS = 512
@@ -61,16 +64,24 @@ PARTS_FOR_PROCESSES = 4
 def _to_path(table, name, work):
     """A table's path; a data frame is written first."""
     if isinstance(table, (str, pathlib.Path)):
-        return table
+        # Workers may have another working directory.
+        return table if is_remote(table) else pathlib.Path(table).resolve()
     path = work / f"{name}.parquet"
     try:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
         raise InputError(f"{name}: {error}") from error
     return path
 
 
 def _check_columns(types, item_types):
+    for name in (*types, *item_types):
+        other_history = name.startswith(HISTORY) and name != HISTORY_ITEM
+        if name in RESERVED or other_history or not name or "/" in name:
+            raise InputError(
+                f"column {name!r}: the name is used here or is none for a file; rename "
+                "the column"
+            )
     untimed = "split" in types and HISTORY_ITEM in types
     if "timestamp" not in types and not untimed:
         raise InputError(
@@ -170,7 +181,7 @@ def build_examples(
     items,
     impressions,
     output_dir,
-    max_history=100,
+    max_history=None,
     schema=None,
     seed=0,
     negative_keep_rate=None,
@@ -188,7 +199,8 @@ def build_examples(
             label`, optionally `split` or `history_item_id`, and user or context
             attributes.
         output_dir: folder to write.
-        max_history: number of newest clicks that a history keeps.
+        max_history: number of newest clicks that a history keeps; `None` for the
+            schema's, or 100.
         schema: `Schema` to use; `None` infers one from the columns. One with
             vocabularies is used as it is, one without gets the training split's.
         seed: of the order of the training split's rows and the sample of negatives.
@@ -208,6 +220,7 @@ def build_examples(
         InputError: names table, column and row of what is wrong.
     """
     with new_folder(output_dir) as folder:
+        folder = folder.resolve()
         work = folder / "work"
         work.mkdir()
         items = _to_path(items, "items", work)
@@ -228,10 +241,15 @@ def build_examples(
             inferred = dict(columns)
             if image_is_item:
                 del inferred["image"]
-            schema = fit_schema.infer_schema(inferred, max_history)
-        if negative_keep_rate is not None:
-            schema = dataclasses.replace(schema, negative_keep_rate=negative_keep_rate)
-        fit_schema.check_schema(schema, columns)
+            schema = fit_schema.infer_schema(inferred, MAX_HISTORY)
+        changes = {
+            "max_history": max_history,
+            "negative_keep_rate": negative_keep_rate,
+        }
+        changes = {name: value for name, value in changes.items() if value is not None}
+        schema = dataclasses.replace(schema, **changes)
+        joined = HISTORY_ITEM not in types
+        fit_schema.check_schema(schema, columns, item_types, joined)
         rows = estimate_rows(impressions)
         job = parts.Job(
             output=folder,
@@ -245,6 +263,7 @@ def build_examples(
             seed=seed,
             **options,
         )
+        job.make_folders()
         run_steps(
             _steps(job),
             work,
@@ -303,10 +322,15 @@ if __name__ == "__main__":
     flags.DEFINE_string("items", None, "Catalogue, CSV or Parquet.", required=True)
     flags.DEFINE_string("impressions", None, "Log, CSV or Parquet.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-    flags.DEFINE_integer("max_history", 100, "Clicks to keep.", lower_bound=1)
+    flags.DEFINE_integer(
+        "max_history", None, "Clicks to keep; default: the schema's, or 100."
+    )
     flags.DEFINE_string("schema", None, "Edited schema.json; default: inferred.")
     flags.DEFINE_integer(
-        "seed", 0, "Seed of the training rows' order and the sample of negatives."
+        "seed",
+        0,
+        "Seed of the training rows' order and the sample of negatives.",
+        lower_bound=0,
     )
     flags.DEFINE_float(
         "negative_keep_rate", None, "Share of the training split's negatives to keep."

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hccm_tf.atomic import new_file
 from hccm_tf.data.feature_maps import METADATA, shard_files
 from hccm_tf.errors import InputError
 from tfrecords_tools.feature_map_shards import NAMES, REPORT, shard_folder
@@ -21,9 +22,8 @@ def link_or_copy(source, target):
     try:
         os.link(source, target)
     except OSError:
-        copy = target.with_name(f"{target.name}.part")
-        shutil.copyfile(source, copy)
-        copy.replace(target)
+        with new_file(target) as copy:
+            shutil.copyfile(source, copy)
 
 
 def _move(source, target):

@@ -6,6 +6,7 @@ import keras
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hccm_tf.atomic import new_file
 from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.errors import InputError
 from tfrecords_tools.backbones import (
@@ -117,9 +118,8 @@ def prepare(folder, work, settings, old, images):
     rows = max(SHARD_ROWS, -(-len(images) // MAX_SHARDS))
     table = pa.table({"image": pa.array(images, pa.string())})
     pq.write_table(table, work / NAMES, row_group_size=rows)
-    prepared = settings_file.with_suffix(".part")
-    prepared.write_text(
-        json.dumps({**settings, "weights_sha256": weights_sha256, "shape": shape})
-    )
-    prepared.rename(settings_file)
+    with new_file(settings_file) as prepared:
+        prepared.write_text(
+            json.dumps({**settings, "weights_sha256": weights_sha256, "shape": shape})
+        )
     return weights_sha256, shape

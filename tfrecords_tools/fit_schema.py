@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hccm_tf import ids
+from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.features import HISTORY, MISSING_INTEGER, Feature, Schema
 from tfrecords_tools.impressions import SPLITS
@@ -36,8 +37,21 @@ def infer_schema(types, max_history):
     return Schema(tuple(features), max_history)
 
 
-def check_schema(schema, types):
-    """Raises `InputError` if a schema does not fit the columns' types."""
+def check_schema(schema, types, item_columns, joined):
+    """Raises `InputError` if a schema does not fit the columns.
+
+    Args:
+        schema: `Schema`.
+        types: name → `log_type` of all columns.
+        item_columns: names of the catalogue's columns.
+        joined: whether histories are joined, not ready-made: those hold items only.
+    """
+    for feature in schema.sequences:
+        if not joined and feature.shares not in item_columns:
+            raise InputError(
+                f"schema: {feature.name}: ready-made histories hold items, and "
+                f"{feature.shares} is no column of theirs: leave the feature out"
+            )
     for feature in schema.scalars:
         if feature.name not in types:
             raise InputError(
@@ -120,20 +134,19 @@ def count(job, part):
             if feature.kind in ("vocabulary", "integer"):
                 found = pc.value_counts(_known_values(feature, column))
                 if quantity and len(found) > MAX_CODES:
-                    continue
-                path = job.work / "counts" / feature.name / f"{part:05d}.parquet"
-                path.parent.mkdir(parents=True, exist_ok=True)
+                    # So many that the feature is no code, whatever the others are.
+                    found = found[: MAX_CODES + 1]
                 values, counts = found.flatten()
-                pq.write_table(pa.table({"value": values, "count": counts}), path)
+                path = job.work / "counts" / feature.name / f"{part:05d}.parquet"
+                found = pa.table({"value": values, "count": counts})
+                with new_file(path) as temporary:
+                    pq.write_table(found, temporary)
     write_json(job.work / "counts" / f"{part:05d}.json", moments)
 
 
 def _read_counts(job, feature):
-    """Arrow table `value, count` over all parts, `None` if a part has too many."""
+    """Arrow table `value, count` over all parts."""
     files = sorted((job.work / "counts" / feature.name).glob("*.parquet"))
-    parts = [path for path in (job.work / "parts").iterdir()]
-    if len(files) < len(parts):
-        return None
     table = pa.concat_tables([pq.read_table(path) for path in files])
     table = table.group_by("value").aggregate([("count", "sum")])
     return table.rename_columns({"count_sum": "count"})
@@ -150,8 +163,7 @@ def fit(job, number):
         moments.append(json.loads(path.read_text()).get(feature.name, (0, 0.0, 0.0)))
     if feature.kind in ("vocabulary", "integer"):
         table = _read_counts(job, feature)
-        quantity = _may_be_quantity(job, feature)
-        if quantity and (table is None or len(table) > MAX_CODES):
+        if _may_be_quantity(job, feature) and len(table) > MAX_CODES:
             feature = Feature(feature.name, "float", "float32")
         elif feature.kind == "integer":
             feature = dataclasses.replace(feature, frequency=_frequency(table))
@@ -184,8 +196,8 @@ def _fit_vocabulary(job, feature, table):
 def write_vocabulary(output, name, keys, values=None):
     """Writes the sorted keys of a vocabulary, and the values where they are known."""
     table = {"key": keys} if values is None else {"key": keys, "value": values}
-    (output / "vocabularies").mkdir(exist_ok=True)
-    pq.write_table(pa.table(table), output / "vocabularies" / f"{name}.parquet")
+    with new_file(output / "vocabularies" / f"{name}.parquet") as temporary:
+        pq.write_table(pa.table(table), temporary)
 
 
 def fitted_schema(job):

@@ -38,7 +38,7 @@ def _download(url):
             content += block
             if len(content) > MAX_BYTES:
                 raise ValueError(f"more than {MAX_BYTES} bytes")
-            if False:
+            if time.monotonic() > end:
                 raise TimeoutError(f"takes longer than {TIMEOUT} s")
     return io.BytesIO(content)
 

@@ -1,6 +1,7 @@
 """Checks a click log batch by batch and brings its columns into the types used here."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
@@ -14,6 +15,7 @@ SPLITS = ("train", "validation", "test")
 ALL_SPLITS = (*SPLITS, "history")
 LISTED_BAD_ROWS = 20
 HISTORY_ITEM = HISTORY + "item_id"
+MISSING = {pa.int64(): MISSING_INTEGER, pa.float32(): np.nan, pa.string(): ""}
 CHECKED = ("label", "timestamp", "split", HISTORY_ITEM)
 
 
@@ -23,7 +25,9 @@ def log_type(name, dtype):
     Raises:
         InputError: if it can be none of them.
     """
-    if name in ("user_id", "item_id") and pa.types.is_floating(dtype):
+    if name in ("user_id", "item_id") and (
+        pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
+    ):
         return pa.int64()
     if pa.types.is_integer(dtype) or pa.types.is_boolean(dtype):
         return pa.int64()
@@ -45,12 +49,13 @@ def log_type(name, dtype):
 def to_log_type(name, column):
     """A column in its `log_type`, missing values as that type has them."""
     dtype = log_type(name, column.type)
+    if dtype == pa.int64() and pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
     try:
         column = column.cast(dtype)
     except pa.ArrowInvalid as error:
         raise InputError(f"column {name}: {error}") from error
-    missing = {pa.int64(): MISSING_INTEGER, pa.float32(): np.nan, pa.string(): ""}
-    return column.fill_null(missing[dtype])
+    return column.fill_null(MISSING[dtype])
 
 
 def to_keys(column):
@@ -71,6 +76,16 @@ def find_keys(sorted_keys, keys):
     return np.where(sorted_keys[place] == keys, place, -1)
 
 
+def _numbers(column):
+    """A column as float64, NaN where it is none."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        values = pd.to_numeric(column.to_pandas(), errors="coerce")
+        return values.to_numpy(np.float64, na_value=np.nan)
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
 def _seconds(column):
     """Timestamps as int64 seconds, and which of them are none."""
     if pa.types.is_temporal(column.type):
@@ -78,19 +93,13 @@ def _seconds(column):
     if pa.types.is_integer(column.type):
         bad = column.is_null().to_numpy(zero_copy_only=False)
         return column.fill_null(0).cast(pa.int64()).to_numpy(), bad
-    try:
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:
-        return np.zeros(len(column), np.int64), np.ones(len(column), bool)
-    bad = ~np.isfinite(values)
+    values = _numbers(column)
+    bad = ~(np.abs(values) < 2.0**62)
     return np.where(bad, 0, values).astype(np.int64), bad
 
 
 def _labels(column):
-    try:
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:
-        return np.zeros(len(column), np.int8), np.ones(len(column), bool)
+    values = _numbers(column)
     bad = ~np.isin(values, (0, 1))
     return np.where(bad, 0, values).astype(np.int8), bad
 
@@ -196,9 +205,7 @@ class LogReader:
         keys = {}
         for name in ("user_id", "item_id"):
             column = to_log_type(name, batch[name])
-            empty = batch[name].is_null()
-            if pa.types.is_string(column.type):
-                empty = pc.or_(empty, pc.equal(column, ""))
+            empty = pc.equal(column, MISSING[column.type])
             check(name, empty.to_numpy(zero_copy_only=False), "empty")
             keys[name] = to_keys(column)
         item_row = find_keys(self.item_keys, keys["item_id"])

@@ -4,6 +4,7 @@ All rows of a user come to one part, so that histories can be joined there with 
 for that part only. A shuffle of Beam's would hold the rows in memory on one machine.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hccm_tf.atomic import new_file
 from hccm_tf.features import Schema
 from tfrecords_tools.impressions import ALL_SPLITS, LogReader
 
@@ -59,6 +61,14 @@ class Job:
         with pa.memory_map(str(self.work / "items.arrow")) as source:
             return pa.ipc.open_file(source).read_all()
 
+    def make_folders(self):
+        """Makes the folders that the steps write into, once, before they run."""
+        for name in ("parts", "pieces", "counts", "features", "written"):
+            (self.work / name).mkdir()
+        for feature in self.schema.scalars:
+            (self.work / "counts" / feature.name).mkdir()
+        (self.output / "vocabularies").mkdir()
+
     def part_folder(self, part):
         """Where a part's rows lie, one file for each piece of the log."""
         return self.work / "parts" / f"{part:05d}"
@@ -66,10 +76,8 @@ class Job:
 
 def write_json(path, content):
     """Writes a small file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(content))
-    temporary.rename(path)
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(content))
 
 
 def hash_part(user_keys, parts):
@@ -87,9 +95,9 @@ def _add_seconds(one, two):
 def partition(job, number):
     """First step: deals out piece `number` of the log to the parts of its users."""
     reader = LogReader(job.types, job.items["key"].to_numpy(), job.max_bad_rows)
-    writers = {}
+    writers, name = {}, f"{number:06d}.arrow"
     seconds = np.zeros((2, 0), np.int64)
-    try:
+    with contextlib.ExitStack() as files:
         for table in reader.read(job.pieces[number]):
             part = hash_part(table["user_key"].to_numpy(), job.parts)
             order = np.argsort(part, kind="stable")
@@ -97,22 +105,21 @@ def partition(job, number):
             bounds = np.searchsorted(part[order], np.arange(job.parts + 1)).tolist()
             for target in np.unique(part).tolist():
                 if target not in writers:
-                    path = job.part_folder(target) / f"{number:06d}.arrow"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    writers[target] = pa.ipc.new_file(str(path), table.schema)
+                    folder = job.part_folder(target)
+                    folder.mkdir(exist_ok=True)
+                    path = files.enter_context(new_file(folder / name))
+                    writer = pa.ipc.new_file(str(path), table.schema)
+                    writers[target] = files.enter_context(writer)
                 begin, end = bounds[target], bounds[target + 1]
                 writers[target].write_table(rows.slice(begin, end - begin))
             if "split" not in job.types:
                 times = table["timestamp"].to_numpy()
                 seconds = _add_seconds(seconds, [times, np.ones_like(times)])
-    finally:
-        for writer in writers.values():
-            writer.close()
-    folder = job.work / "pieces"
-    folder.mkdir(exist_ok=True)
-    np.save(folder / f"{number:06d}.npy", seconds)
+    with new_file(job.work / "pieces" / f"{number:06d}.npy") as temporary:
+        with open(temporary, "wb") as handle:
+            np.save(handle, seconds)
     write_json(
-        folder / f"{number:06d}.json",
+        job.work / "pieces" / f"{number:06d}.json",
         {"counts": reader.counts, "bad_rows": reader.bad_rows},
     )
 
@@ -163,8 +170,13 @@ def load_part(job, part):
     left_out = np.zeros(len(table), bool)
     if job.schema.negative_keep_rate < 1:
         items = job.items["key"].to_numpy()[table["item_row"].to_numpy()]
-        times = table["timestamp"].to_numpy() if "timestamp" in job.types else items
-        draw = _uniform(job.seed, table["user_key"].to_numpy(), items, times)
+        keys = [table["user_key"].to_numpy(), items]
+        if "timestamp" in job.types:
+            keys.append(table["timestamp"].to_numpy())
+        # Rows that are alike are told apart by their order.
+        frame = pd.DataFrame(dict(enumerate(keys)))
+        keys.append(frame.groupby(list(frame)).cumcount().to_numpy())
+        draw = _uniform(job.seed, *keys)
         left_out = draw >= job.schema.negative_keep_rate
         left_out &= split == ALL_SPLITS.index("train")
         left_out &= table["label"].to_numpy() == 0

@@ -6,12 +6,14 @@ runner. What stands after `--` on a tool's command line are Beam's own options, 
 `--runner=FlinkRunner`.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import pathlib
-import shutil
+import queue
+import threading
 from collections.abc import Callable
 
 import apache_beam as beam
@@ -22,7 +24,6 @@ from hccm_tf.errors import InputError
 # By its name: Beam's default runner first tries to download another one.
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 ERROR = "error.txt"
-DISK_IS_FULL = 1 << 20  # bytes left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,80 @@ class _Call:
         return 0, part
 
 
+def _make_pipeline(beam_args, processes):
+    local = [f"--runner={IN_PROCESS}", f"--direct_num_workers={processes}"]
+    if processes > 1:
+        local.append("--direct_running_mode=multi_processing")
+    arguments = [*local, *beam_args]
+    try:
+        pipeline = beam.Pipeline(options=PipelineOptions(arguments))
+    except ValueError as error:
+        raise InputError(f"options of Beam: {error}") from error
+    # Only now, because a runner that has been imported brings options of its own.
+    options = PipelineOptions(arguments)
+    everything = options.get_all_options(retain_unknown_options=True)
+    unknown = sorted(set(everything) - set(options.get_all_options()))
+    if unknown:
+        raise InputError(f"options of Beam: it does not know --{', --'.join(unknown)}")
+    return pipeline
+
+
+@contextlib.contextmanager
+def _quiet_workers(folder):
+    """Errors are raised here, with the worker's traceback; Beam logs them once more.
+
+    Worker processes are told so in a file: they get no other options.
+    """
+    logger, name = logging.getLogger("apache_beam"), "PIPELINE_OPTIONS_FILE"
+    level, before = logger.level, os.environ.get(name)
+    file = folder / "beam.json"
+    file.write_text(json.dumps({"default_sdk_harness_log_level": "CRITICAL"}))
+    logger.setLevel(logging.CRITICAL)
+    os.environ[name] = str(file)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _wait(pipeline):
+    """Runs a pipeline; a worker process that dies is an error, not a wait for ever.
+
+    Beam raises that error in the thread that watches the worker.
+    """
+    ended = queue.SimpleQueue()
+
+    def run():
+        try:
+            pipeline.run().wait_until_finish()
+            ended.put(None)
+        except BaseException as error:
+            ended.put(error)
+
+    def on_error(arguments):
+        if "Worker subprocess exited" in str(arguments.exc_value):
+            ended.put(
+                InputError(
+                    "a worker process was killed; if memory ran out, take fewer with "
+                    "--direct_num_workers after --"
+                )
+            )
+        else:
+            before(arguments)
+
+    before, threading.excepthook = threading.excepthook, on_error
+    try:
+        threading.Thread(target=run, daemon=True).start()
+        error = ended.get()
+    finally:
+        threading.excepthook = before
+    if error is not None:
+        raise error
+
+
 def run_steps(steps, folder, beam_args=(), processes=1):
     """Runs steps one after the other, the parts of each in parallel.
 
@@ -71,18 +146,10 @@ def run_steps(steps, folder, beam_args=(), processes=1):
             this process.
 
     Raises:
-        InputError: of a step.
+        InputError: of a step, for an option that Beam does not know, or if a worker
+            process is killed.
     """
-    local = [f"--runner={IN_PROCESS}", f"--direct_num_workers={processes}"]
-    if processes > 1:
-        local.append("--direct_running_mode=multi_processing")
-    # Errors are raised here, with the worker's traceback; Beam logs them once more.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    # The only way to tell worker processes so: they get no other options.
-    quiet = folder / "beam.json"
-    quiet.write_text(json.dumps({"default_sdk_harness_log_level": "CRITICAL"}))
-    os.environ["PIPELINE_OPTIONS_FILE"] = str(quiet)
-    pipeline = beam.Pipeline(options=PipelineOptions([*local, *beam_args]))
+    pipeline = _make_pipeline(beam_args, processes)
     # The first collection has the most elements: Dask keeps its partitioning.
     most = max(step.parts for step in steps)
     parts = pipeline | beam.Create(range(most))
@@ -98,18 +165,12 @@ def run_steps(steps, folder, beam_args=(), processes=1):
             )
         parts |= f"step {number}" >> beam.Map(_Call(step, folder))
     try:
-        pipeline.run().wait_until_finish()
+        with _quiet_workers(folder):
+            _wait(pipeline)
     except Exception as error:
         if (folder / ERROR).exists():
             raise InputError((folder / ERROR).read_text()) from error
-        if shutil.disk_usage(folder).free < DISK_IS_FULL:
-            raise InputError(
-                f"{folder.parent}: the disk is full; nothing is left of this run"
-            ) from error
         raise
-    finally:
-        del os.environ["PIPELINE_OPTIONS_FILE"]
-        quiet.unlink()
 
 
 def _numbers(_, parts):

@@ -40,10 +40,17 @@ def table_files(path):
     path = pathlib.Path(path)
     files = [path]
     if path.is_dir():
-        files = sorted([*path.glob("*.csv"), *path.glob("*.parquet")])
-    if not files or not files[0].is_file():
+        # Spark and others leave files such as _SUCCESS.
+        files = [file for file in path.iterdir() if file.name[0] not in "._"]
+    if not files or not path.exists():
         raise InputError(f"{path}: no such file, or a folder without .csv or .parquet")
-    return [str(file) for file in files]
+    for file in files:
+        if file.is_dir() or file.suffix not in (".csv", ".parquet"):
+            raise InputError(
+                f"{file}: neither a .csv nor a .parquet file, and nothing else is "
+                "read; convert it, or put it elsewhere"
+            )
+    return sorted(map(str, files))
 
 
 def _is_parquet(file):
@@ -102,6 +109,14 @@ def _file_schema(file):
     return schema
 
 
+def _without_dictionaries(schema):
+    """A schema in which an encoding of text is text: files may differ in it."""
+    for place, field in enumerate(schema):
+        if pa.types.is_dictionary(field.type):
+            schema = schema.set(place, field.with_type(field.type.value_type))
+    return schema
+
+
 def read_types(path, required, strings=()):
     """Names and types of a table's columns, the same for all its files.
 
@@ -118,7 +133,7 @@ def read_types(path, required, strings=()):
     """
     schemas = []
     for file in table_files(path):
-        schema = _file_schema(file)
+        schema = _without_dictionaries(_file_schema(file))
         twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
         if twice:
             raise InputError(f"{file}: columns named twice: {', '.join(twice)}")
@@ -213,10 +228,9 @@ def read_batches(piece, types, on_bad_row=None):
             yield row, pa.record_batch(columns, schema=schema)
             row += len(batch)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise InputError(
-            f"{piece.file}: after row {row}: {error}; mend the row, or write the table "
-            "as Parquet, whose columns have types of their own"
-        ) from error
+        advice = "mend the row, or write the table as Parquet, which has types"
+        advice = "write the file again" if _is_parquet(piece.file) else advice
+        raise InputError(f"{piece.file}: after row {row}: {error}; {advice}") from error
 
 
 def read_table(path, required, strings=()):

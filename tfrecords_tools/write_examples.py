@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from hccm_tf.atomic import new_file
 from hccm_tf.data.histories import point_in_time
 from hccm_tf.features import HISTORY_IMAGE
 from tfrecords_tools.fit_schema import feature_values, fitted_schema
@@ -125,8 +126,7 @@ def _write_shard(path, job, schema, table, histories):
     for target, dtype in zip(targets, dtypes.values(), strict=True):
         target.append(b"" if dtype == "string" else 0)
     num_bytes = 0
-    temporary = path.with_name(path.name + ".part")
-    with tf.io.TFRecordWriter(str(temporary)) as writer:
+    with new_file(path) as file, tf.io.TFRecordWriter(str(file)) as writer:
         for start in range(0, len(table), SLICE_ROWS):
             rows = table.slice(start, SLICE_ROWS)
             columns = []
@@ -150,7 +150,6 @@ def _write_shard(path, job, schema, table, histories):
                 ) + serialize_history(first, last)
                 num_bytes += len(record)
                 writer.write(record)
-    temporary.rename(path)
     return num_bytes
 
 
@@ -170,7 +169,8 @@ def write(job, part):
     for name in job.splits:
         path = job.output / shard_name(name, part, job.parts)
         if loaded is None:
-            tf.io.TFRecordWriter(str(path)).close()
+            with new_file(path) as file:
+                tf.io.TFRecordWriter(str(file)).close()
             written[name] = 0, 0
             continue
         rows = np.flatnonzero(split == ALL_SPLITS.index(name))

@@ -11,6 +11,12 @@ from hccm_tf.files import join, open_file, require_scheme
 
 SHUFFLE_BUFFER = 20_000
 SHARDS_AT_ONCE = 16
+# Of a damaged record, of a file that ends early, and of one that is not there.
+DAMAGES = (
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+)
 
 
 def _shard_lengths(data_dir, split):
@@ -19,7 +25,7 @@ def _shard_lengths(data_dir, split):
         with open_file(path) as handle:
             splits = json.load(handle)["splits"]
         lengths = {entry["name"]: entry["shardLengths"] for entry in splits}[split]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: no TFRecords of split {split} ({error}); make them with "
             "python -m tfrecords_tools.build_examples"
@@ -46,11 +52,10 @@ def report_damage(data_dir):
     """Turns TensorFlow's error of a damaged record into one that says what to do."""
     try:
         yield
-    except tf.errors.DataLossError as error:
+    except DAMAGES as error:
         raise InputError(
-            f"{data_dir}: a TFRecord is truncated or damaged; "
-            "find it with python -m tfrecords_tools.validate, and build the examples "
-            "again"
+            f"{data_dir}: a TFRecord is missing, truncated or damaged; find it with "
+            "python -m tfrecords_tools.validate, and build the examples again"
         ) from error
 
 

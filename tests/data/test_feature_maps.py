@@ -10,7 +10,7 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from tests.conftest import MAPS
 from tests.reference import fingerprint, read_maps
-from tfrecords_tools import feature_map_settings
+from tfrecords_tools import feature_map_settings, feature_map_shards
 from tfrecords_tools.extract_feature_maps import extract_feature_maps
 from tfrecords_tools.feature_map_shards import quantize
 
@@ -19,6 +19,7 @@ def _extract(shop, path, dtype):
     names = [name for name in shop.items.image.unique() if name][:18]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feature_map_settings, "SHARD_ROWS", 4)
+        patch.setattr(feature_map_shards, "BATCH_SIZE", 3)
         extract_feature_maps(names, shop.images, path, dtype=dtype, **MAPS)
     return path, names
 

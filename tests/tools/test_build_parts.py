@@ -13,11 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.errors import InputError
+from hccm_tf.features import Schema
 from tests.reference import histories
 from tests.tools.logs import make_items, make_log, read_examples, read_rows
 from tfrecords_tools import build_examples as tool
 from tfrecords_tools.build_examples import build_examples
+from tfrecords_tools.parts import hash_part
 from tfrecords_tools.steps import Step, run_steps
 
 SPLITS = ("train", "validation", "test")
@@ -160,6 +163,32 @@ def test_an_input_error_of_a_worker_is_the_callers(tmp_path, processes):
         run_steps([Step(_fail, 3)], tmp_path, processes=processes)
 
 
+def _die(part):
+    if part == 0:
+        os._exit(9)
+
+
+def test_a_worker_that_is_killed_ends_the_run(tmp_path):
+    with pytest.raises(InputError, match="a worker process was killed"):
+        run_steps([Step(_die, 2)], tmp_path, processes=2)
+
+
+def _fail_otherwise(part):
+    raise ZeroDivisionError("no input error")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_another_error_of_a_worker_keeps_its_text(tmp_path, processes):
+    with pytest.raises(Exception, match="no input error"):
+        run_steps([Step(_fail_otherwise, 2)], tmp_path, processes=processes)
+
+
+@pytest.mark.parametrize("option", ["--runer=Flink", "--runner=Nonsense"])
+def test_options_that_beam_does_not_know(tmp_path, option):
+    with pytest.raises(InputError, match="options of Beam: .*(runer|Nonsense)"):
+        run_steps([Step(_fail)], tmp_path, [option])
+
+
 def test_killed_at_twenty_moments(tables, tmp_path):
     _build(tables, tmp_path / "whole")
     output, moments = tmp_path / "data", np.random.default_rng(0)
@@ -167,12 +196,12 @@ def test_killed_at_twenty_moments(tables, tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tfrecords_tools.build_examples"])
     killed = 0
-    for _ in range(20):
+    while killed < 20:
         process = context.Process(target=_build, args=(tables, output))
         process.start()
         files = moments.integers(1, 60)
         while process.is_alive() and not output.exists():
-            incomplete = (tmp_path / "data.incomplete").rglob("*")
+            incomplete = tmp_path.glob("data.incomplete-*/**/*")
             try:
                 if len(list(incomplete)) >= files:
                     os.kill(process.pid, signal.SIGKILL)
@@ -184,7 +213,6 @@ def test_killed_at_twenty_moments(tables, tmp_path):
         if output.exists():
             _same_files(output, tmp_path / "whole")
             shutil.rmtree(output)
-    assert killed >= 15
     _build(tables, output)
     _same_files(output, tmp_path / "whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "whole"]
@@ -210,3 +238,14 @@ def test_the_summary_counts(tables):
     assert summary["splits"] == {s: int((log.split == s).sum()) for s in SPLITS}
     assert summary["history_rows"] == (log.split == "history").sum()
     assert summary["rows"] == 600 and summary["skipped"]["bad_row"] == 0
+
+
+def test_a_training_batch_mixes_the_shards(tables, tmp_path):
+    _build(tables, tmp_path / "data")
+    schema = Schema.load(tmp_path / "data")
+    dataset = make_dataset(tmp_path / "data", "train", schema, 30, shuffle_seed=0)
+    users = next(iter(dataset))[2].numpy()
+    assert set(hash_part(users, 3)) == {0, 1, 2}
+    everything = sorted(np.concatenate([batch[2] for batch in dataset]))
+    log = _log()
+    assert everything == sorted(log.user_id[log.split == "train"])

@@ -30,7 +30,7 @@ from tfrecords_tools.feature_map_shards import Encoding, write_shard
 from tfrecords_tools.images import decode_image
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHARD_ROWS = 4
+SHARD_ROWS, BATCH_SIZE = 4, 3
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def names(shop):
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(feature_map_settings, "SHARD_ROWS", SHARD_ROWS)
+    monkeypatch.setattr(feature_map_shards, "BATCH_SIZE", BATCH_SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,7 @@ def test_the_store_does_not_know_where_it_was_made(shop, names, tmp_path):
 
 def _child(arguments):
     feature_map_settings.SHARD_ROWS = SHARD_ROWS
+    feature_map_shards.BATCH_SIZE = BATCH_SIZE
     extract_feature_maps(**arguments)
 
 
@@ -137,7 +139,7 @@ def _wait_for(path, process):
         time.sleep(0.005)
 
 
-def test_killed_again_and_again(names, photos, weights, tmp_path):
+def test_killed_again_and_again(names, photos, weights, tmp_path, capsys):
     # A server imports the package once and forks a fresh process for each run.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -180,7 +182,10 @@ def test_killed_again_and_again(names, photos, weights, tmp_path):
             for part, before in finished.items():
                 assert _inodes(files[part]) == before
             finished = {part: _inodes(found) for part, found in files.items()}
+    capsys.readouterr()
     extract_feature_maps(**arguments)
+    encoded = [line for line in capsys.readouterr().out.split() if "shard-" in line]
+    assert encoded == ["shard-00003:"]
     assert not work.parent.exists()
     store = FeatureMapStore.open(tmp_path / "maps")
     for files, before in zip(store.shards, finished.values(), strict=False):

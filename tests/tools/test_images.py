@@ -247,7 +247,8 @@ def server(monkeypatch):
             elif self.path == "/drip":
                 self.send_response(200)
                 self.end_headers()
-                while not end.wait(0.01):
+                for _ in range(200):
+                    end.wait(0.01)
                     self.wfile.write(b"\xff")
             elif self.path == "/silent":
                 end.wait()

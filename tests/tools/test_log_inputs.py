@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hccm_tf.errors import InputError
-from hccm_tf.features import Schema
+from hccm_tf.features import Feature, Schema, read_schema
 from tests.reference import histories
 from tests.tools.logs import make_items, make_log, read_rows
 from tfrecords_tools.build_examples import build_examples
@@ -282,3 +282,84 @@ def test_text_with_line_breaks_and_a_column_that_is_empty_at_first(
     assert len(rows) == 196
     assert {place for place, _ in rows} == {(b'shelf,\n"one"',)}
     assert sum(note == (b"late",) for _, note in rows) == 6
+
+
+@pytest.mark.parametrize(
+    "name", ["user_key", "item_row", "key", "a/b", "", "history_hour"]
+)
+@pytest.mark.parametrize("table", ["items", "log"])
+def test_names_that_no_column_may_have(tmp_path, name, table):
+    items, log = make_items(), make_log()
+    if table == "items":
+        items[name] = 1
+    else:
+        log[name] = 1
+    with pytest.raises(InputError, match="rename the column"):
+        build_examples(items, log, tmp_path / "data")
+
+
+def test_one_bad_text_among_good_rows(tmp_path):
+    log = make_log().astype({"label": str, "timestamp": str})
+    log.loc[20, "label"], log.loc[30, "timestamp"] = "yes", "noon"
+    with pytest.raises(InputError, match=r"row 21: a label is 0 or 1.*'yes'"):
+        build_examples(make_items(), log, tmp_path / "data")
+    summary = build_examples(make_items(), log, tmp_path / "data", max_bad_rows=2)
+    assert summary["splits"]["train"] == 34
+
+
+@pytest.mark.parametrize("timestamp", [1e300, -1e19, 2.0**62])
+def test_a_time_that_no_integer_holds(tmp_path, timestamp):
+    log = make_log().astype({"timestamp": float})
+    log.loc[3, "timestamp"] = timestamp
+    with pytest.raises(InputError, match="timestamp, row 4: not a time in seconds"):
+        build_examples(make_items(), log, tmp_path / "data")
+
+
+def test_ids_that_are_missing_or_decimal(tmp_path):
+    log = make_log().astype({"user_id": float})
+    log.loc[3, "user_id"] = np.nan
+    summary = build_examples(make_items(), log, tmp_path / "data", max_bad_rows=1)
+    assert summary["skipped"]["bad_row"] == 1
+    table = pa.Table.from_pandas(make_log())
+    decimals = table["item_id"].cast(pa.decimal128(20, 0))
+    pq.write_table(table.set_column(1, "item_id", decimals), tmp_path / "log.parquet")
+    build_examples(make_items(), tmp_path / "log.parquet", tmp_path / "decimals")
+    assert Schema.load(tmp_path / "decimals")["item_id"].dtype == "int64"
+
+
+def test_max_history_changes_that_of_a_schema(tmp_path):
+    build_examples(make_items(), make_log(), tmp_path / "one", max_history=5)
+    schema = read_schema(tmp_path / "one" / "schema.json")
+    for name, options, expected in (("same", {}, 5), ("other", {"max_history": 2}, 2)):
+        build_examples(
+            make_items(), make_log(), tmp_path / name, schema=schema, **options
+        )
+        assert Schema.load(tmp_path / name).max_history == expected
+        rows = read_rows(tmp_path / name, "train", "history_item_id")
+        assert max(len(history) for (history,) in rows) == expected
+
+
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.pq", "day=1", "LOG.CSV"])
+def test_nothing_in_a_folder_is_passed_over(tmp_path, name):
+    folder = tmp_path / "log"
+    (folder / "day=1").mkdir(parents=True) if name == "day=1" else folder.mkdir()
+    make_log().to_parquet(folder / "0.parquet")
+    (folder / "_SUCCESS").touch()
+    if name != "day=1":
+        (folder / name).touch()
+    with pytest.raises(InputError, match=f"{name}: neither a .csv nor a .parquet"):
+        build_examples(make_items(), folder, tmp_path / "data")
+    (folder / name).rmdir() if name == "day=1" else (folder / name).unlink()
+    build_examples(make_items(), folder, tmp_path / "data")
+
+
+def test_ready_made_histories_hold_no_column_of_the_log(tmp_path):
+    schema = Schema(
+        (
+            Feature("hour", "vocabulary"),
+            Feature("history_hour", "sequence", shares="hour"),
+        )
+    )
+    log = make_log(4, hour=1).assign(history_item_id=[[1]] * 4)
+    with pytest.raises(InputError, match="history_hour: ready-made"):
+        build_examples(make_items(), log, tmp_path / "data", schema=schema)

@@ -75,6 +75,13 @@ def test_histories_and_statistics_are_those_of_the_data(tmp_path):
     assert frequency == pytest.approx(counts.mean())
 
 
+def test_rows_without_a_time_that_are_alike_are_sampled_one_by_one(tmp_path):
+    log = make_log(1_000, users=1, item_id=1, label=0).drop(columns="timestamp")
+    log["history_item_id"] = [[]] * 1_000
+    summary = build_examples(make_items(), log, tmp_path / "d", negative_keep_rate=RATE)
+    assert 140 < summary["splits"]["train"] < 260
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, 1.5])
 def test_a_rate_is_a_share(tmp_path, rate):
     with pytest.raises(InputError, match="negative_keep_rate.*Received"):
@@ -107,7 +114,7 @@ def test_the_click_rate_of_the_whole_log_comes_back(tmp_path):
         make_items(), log, tmp_path / "data", max_history=1, negative_keep_rate=RATE
     )
     estimator = CTREstimator(
-        "base", epochs=4, patience=4, learning_rate=3e-3, model_options=TINY
+        "base", epochs=4, patience=4, learning_rate=1e-2, model_options=TINY
     )
     estimator.fit(tmp_path / "data")
     expected = log.label[log.split == "test"].mean()
