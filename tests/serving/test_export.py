@@ -181,7 +181,7 @@ def test_the_next_export_is_the_next_version(fitted, tmp_path):
     assert versions == ["1", "2"]
     (tmp_path / "9").mkdir()
     assert fitted["din"].export(tmp_path).name == "10"
-    assert not list(tmp_path.glob("*.incomplete"))
+    assert not list(tmp_path.glob("*.incomplete*"))
 
 
 def test_negative_and_string_ids(shop, tmp_path):

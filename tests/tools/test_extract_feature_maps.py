@@ -23,7 +23,12 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from tests.conftest import MAPS, TINY
 from tests.reference import read_maps
-from tfrecords_tools import backbones, feature_map_settings, feature_map_shards
+from tfrecords_tools import (
+    backbones,
+    feature_map_assembly,
+    feature_map_settings,
+    feature_map_shards,
+)
 from tfrecords_tools.backbones import estimate_normalization, load_backbone
 from tfrecords_tools.extract_feature_maps import extract_feature_maps
 from tfrecords_tools.feature_map_shards import Encoding, write_shard
@@ -232,12 +237,12 @@ def test_interrupted_while_files_are_put_in_place(
 
 
 def test_a_resumed_run_has_the_same_settings(shop, names, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError("disk full")
+    def fail(*_):
+        raise OSError("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "replace", full)
-        with pytest.raises(OSError, match="disk full"):
+        patch.setattr(feature_map_assembly, "shard_files", fail)
+        with pytest.raises(OSError, match="no answer"):
             _extract(shop, names, tmp_path / "maps")
     for changes in ({"image_size": 40}, {"dtype": "int8"}, {"max_pixels": 10**6}):
         with pytest.raises(InputError, match=next(iter(changes))):

@@ -149,6 +149,7 @@ def test_exif_orientation(tmp_path, file_format, orientation):
     assert_shows(decode(tmp_path, content), PHOTO, tolerance=8)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damaged_exif_does_not_cost_the_image(tmp_path):
     for exif in (b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\0"):
         content = encoded(PHOTO, "JPEG", quality=95, subsampling=0, exif=exif)
@@ -196,6 +197,7 @@ def test_what_cannot_be_read(tmp_path):
         assert "\n" not in reason and str(tmp_path) not in reason
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_no_damage_is_an_exception(tmp_path):
     rng = np.random.default_rng(0)
     exif = Image.Exif()
