@@ -150,6 +150,8 @@ def run_steps(steps, folder, beam_args=(), processes=1):
             process is killed.
     """
     pipeline = _make_pipeline(beam_args, processes)
+    # A folder that is resumed may hold an earlier run's.
+    (folder / ERROR).unlink(missing_ok=True)
     # The first collection has the most elements: Dask keeps its partitioning.
     most = max(step.parts for step in steps)
     parts = pipeline | beam.Create(range(most))

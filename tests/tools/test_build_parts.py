@@ -183,6 +183,13 @@ def test_another_error_of_a_worker_keeps_its_text(tmp_path, processes):
         run_steps([Step(_fail_otherwise, 2)], tmp_path, processes=processes)
 
 
+def test_an_earlier_error_is_not_reported_again(tmp_path):
+    with pytest.raises(InputError):
+        run_steps([Step(_fail, 3)], tmp_path)
+    with pytest.raises(Exception, match="no input error"):
+        run_steps([Step(_fail_otherwise)], tmp_path)
+
+
 @pytest.mark.parametrize("option", ["--runer=Flink", "--runner=Nonsense"])
 def test_options_that_beam_does_not_know(tmp_path, option):
     with pytest.raises(InputError, match="options of Beam: .*(runer|Nonsense)"):
