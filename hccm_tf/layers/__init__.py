@@ -5,6 +5,7 @@ from hccm_tf.layers.channel_attention import ChannelAttention
 from hccm_tf.layers.cosine_similarity import CosineSimilarity
 from hccm_tf.layers.dice import Dice
 from hccm_tf.layers.din_attention import DINAttention
+from hccm_tf.layers.embedding import Embedding
 from hccm_tf.layers.hybrid_cnn import HybridCNN
 from hccm_tf.layers.id_dropout import IdDropout
 from hccm_tf.layers.spatial_attention import SpatialAttention
@@ -15,6 +16,7 @@ __all__ = [
     "CosineSimilarity",
     "DINAttention",
     "Dice",
+    "Embedding",
     "HybridCNN",
     "IdDropout",
     "SpatialAttention",

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from hccm_tf.errors import InputError
-from hccm_tf.layers import IdDropout
+from hccm_tf.layers import Embedding, IdDropout
 
 
 class NonVisual:
@@ -53,7 +53,7 @@ class NonVisual:
 
 def _embedding(schema, feature, options, name):
     """Function from indices to embeddings, with dropout where ids can be unknown."""
-    table = keras.layers.Embedding(
+    table = Embedding(
         schema.num_rows(feature.name),
         feature.embedding_dim or options.embedding_dim,
         name=name,

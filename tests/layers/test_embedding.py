@@ -1,0 +1,58 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from hccm_tf.layers import Embedding
+
+IDS = np.array([[4, 1, 0], [0, 6, 4]], np.int32)
+
+
+def test_saved_in_a_model(tmp_path):
+    ids = keras.Input((3,), dtype="int32")
+    model = keras.Model(ids, Embedding(7, 5)(ids))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.layers[-1]) is Embedding
+    np.testing.assert_array_equal(model.predict(IDS), loaded.predict(IDS))
+
+
+def test_mixed_precision():
+    layer = Embedding(7, 5, dtype="mixed_float16")
+    outputs = layer(IDS)
+    assert outputs.dtype == "float16"
+    assert layer.embeddings.dtype == "float32"
+
+
+def test_rows_of_its_table():
+    layer = Embedding(7, 5)
+    layer.build()
+    table = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    layer.set_weights([table])
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(IDS)), table[IDS])
+
+
+def test_low_rank_adapters_as_in_keras():
+    layer = Embedding(7, 5)
+    layer.build()
+    layer.enable_lora(2)
+    layer.lora_embeddings_b.assign(np.ones((2, 5), np.float32))
+    plain = keras.layers.Embedding(7, 5)
+    plain.build()
+    plain.set_weights([layer.embeddings])
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(IDS)), ops.convert_to_numpy(plain(IDS)), rtol=1e-6
+    )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="graph operations")
+@pytest.mark.parametrize("layer", [Embedding, keras.layers.Embedding])
+def test_the_table_is_not_read_as_a_whole(layer):
+    import tensorflow as tf
+
+    layer = layer(7, 5)
+    layer.build()
+    graph = tf.function(layer.call).get_concrete_function(tf.constant(IDS)).graph
+    operations = {operation.type for operation in graph.get_operations()}
+    # What this layer is for: once Keras' reads no table, it is not needed any more.
+    assert ("ReadVariableOp" in operations) == (type(layer) is not Embedding)
