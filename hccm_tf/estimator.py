@@ -41,7 +41,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         epochs: number of passes at most.
         patience: epochs without a better validation AUC before training stops.
         batch_size: impressions in a batch.
-        learning_rate: of Adam.
+        learning_rate: of `hccm_tf.optimizers.LazyAdam`.
         seed: of everything random.
         max_history: number of newest clicks used; `None` for all that the data holds.
         shuffle_images: a control: deals the photos out to other items. What a model

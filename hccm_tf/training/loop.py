@@ -5,6 +5,7 @@ import shutil
 
 import keras
 
+from hccm_tf.optimizers import LazyAdam
 from hccm_tf.training.callbacks import (
     StopOnNonFinite,
     TrainingTime,
@@ -30,7 +31,7 @@ def train(
         train_set: `tf.data.Dataset` of `(inputs, label, user)`, finite.
         validation_set: likewise.
         schema: the data's `Schema`.
-        learning_rate: of Adam.
+        learning_rate: of `hccm_tf.optimizers.LazyAdam`.
         epochs: number of passes at most.
         patience: number of epochs without a better validation AUC before it stops.
         run_dir: folder for TensorBoard logs and the backup; `None` writes nothing.
@@ -46,7 +47,7 @@ def train(
     """
     # XLA on CPU is slower for convolutions, and the batches' shapes vary.
     model.compile(
-        keras.optimizers.Adam(learning_rate),
+        LazyAdam(learning_rate),
         loss="binary_crossentropy",
         jit_compile=False,
     )
