@@ -181,4 +181,9 @@ def make_dataset(
             -(-num_examples(data_dir, split) // batch_size)
         )
     )
-    return dataset.map(to_batch, num_parallel_calls=2).prefetch(2)
+    # Nothing here is left to tune, and the end of an epoch would wait for seconds until
+    # the tuner wakes up.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.map(to_batch, num_parallel_calls=2).prefetch(2)
+    return dataset.with_options(options)
