@@ -1,7 +1,8 @@
-# make quickstart: from nothing to a trained, compared, exported and asked model
-# make test:       the test suite
-# make test-io:    fast tests with the extra [io] and the TensorFlow that it pins
-# make soak:       the runs that are too long for the test suite
+# make quickstart:    from nothing to a trained, compared, exported and asked model
+# make test:          the test suite
+# make test-io:       fast tests with the extra [io] and the TensorFlow that it pins
+# make test-backends: tests of the layers and optimizers on JAX and on PyTorch
+# make soak:          the runs that are too long for the test suite
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ TRAIN := $(BIN)/python train_main.py --data_dir=$(OUT)/data --feature_maps=$(OUT
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: quickstart test test-io lint soak
+.PHONY: quickstart test test-io test-backends lint soak
 
 $(VENV)/base: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +51,18 @@ test-io: $(VENV)/io
 	$(BIN)/python -m pytest -q tests/test_files.py tests/test_features.py \
 		tests/test_ids.py tests/data tests/serving tests/layers \
 		tests/tools/test_tables.py tests/tools/test_log_inputs.py
+
+# Newer releases of torch come with gigabytes of CUDA libraries.
+$(VENV)/backends:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[backends,test]' torch==2.13.0
+	touch $@
+
+# JAX compiles each test for longer than it then runs it.
+test-backends: $(VENV)/backends
+	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+		$(BIN)/python -m pytest -q tests/layers tests/optimizers
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -q tests/layers tests/optimizers
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from keras import ops
 
 from hccm_tf.layers.dice import Dice
 
-_STATIC_SHAPES = keras.backend.backend() == "jax"
+_BACKEND = keras.backend.backend()
 
 
 @keras.saving.register_keras_serializable(package="hccm_tf")
@@ -142,7 +142,7 @@ class DINAttention(keras.layers.Layer):
         """Whether the MLP sees the non-masked positions only."""
         narrow = 3 * query.shape[-1] <= self.hidden_units[0]
         plain = self.normalize is None and len(query.shape) == 2
-        return keys_mask is not None and narrow and plain and not _STATIC_SHAPES
+        return keys_mask is not None and narrow and plain and _BACKEND != "jax"
 
     def _interest_in_clicks(self, query, keys, keys_mask, training):
         """Output `[B, D]`, from one row for each non-masked position."""
@@ -156,7 +156,10 @@ class DINAttention(keras.layers.Layer):
         rows = ops.concatenate([q, k, q * k, ops.ones_like(k[:, :1])], axis=-1)
         kernel = ops.concatenate([wq + wd, wk - wd, wp, self.bias[None]], axis=0)
         scores = self._mlp(ops.matmul(rows, kernel), None, training)
-        sums = ops.segment_sum(scores * k, place, sorted=True)
+        # PyTorch needs the number if there is no position. TensorFlow's sums of sorted
+        # rows, its fast ones, take none.
+        num_segments = None if _BACKEND == "tensorflow" else batch_size
+        sums = ops.segment_sum(scores * k, place, num_segments, sorted=True)
         # They end with the last history that is not empty.
         return ops.pad(sums, [[0, batch_size - ops.shape(sums)[0]], [0, 0]])
 

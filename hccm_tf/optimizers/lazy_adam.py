@@ -17,8 +17,8 @@ from hccm_tf.optimizers.rows import (
 class LazyAdam(keras.optimizers.Adam):
     """Adam that updates only the embedding rows which the batch touched.
 
-    For each row `r` that occurs in the batch, with `g` the sum of its gradients, `t` the
-    optimizer's step and all else as in `keras.optimizers.Adam`,
+    For each row `r` that occurs in the batch, with `g` the sum of its gradients, `t`
+    the optimizer's step and all else as in `keras.optimizers.Adam`,
 
     ```
     m[r] = beta_1 m[r] + (1 - beta_1) g
@@ -79,8 +79,8 @@ class LazyAdam(keras.optimizers.Adam):
         elif self._are_tables[index]:
             touched = ops.any(ops.not_equal(gradient, 0), axis=-1, keepdims=True)
             m, v, change = self._step(gradient, momentum, velocity, learning_rate)
-            self.assign(momentum, ops.where(touched, m, momentum))
-            self.assign(velocity, ops.where(touched, v, velocity))
+            self.assign(momentum, ops.where(touched, m, momentum.value))
+            self.assign(velocity, ops.where(touched, v, velocity.value))
             self.assign_sub(variable, ops.where(touched, change, 0))
         else:
             super().update_step(gradient, variable, learning_rate)
@@ -90,8 +90,8 @@ class LazyAdam(keras.optimizers.Adam):
         dtype = gradient.dtype
         step = ops.cast(self.iterations + 1, dtype)
         beta_1, beta_2 = ops.cast(self.beta_1, dtype), ops.cast(self.beta_2, dtype)
-        rate = ops.cast(learning_rate, dtype)
-        rate *= ops.sqrt(1 - ops.power(beta_2, step)) / (1 - ops.power(beta_1, step))
+        scale = ops.sqrt(1 - ops.power(beta_2, step)) / (1 - ops.power(beta_1, step))
+        rate = ops.cast(learning_rate, dtype) * scale
         m = m + (1 - self.beta_1) * (gradient - m)
         v = v + (1 - self.beta_2) * (ops.square(gradient) - v)
         return m, v, rate * m / (ops.sqrt(v) + self.epsilon)

@@ -20,8 +20,8 @@ OPTIONS = [
 ]
 
 
-def random_layer(**kwargs):
-    layer = DINAttention(hidden_units=(4, 3), **kwargs)
+def random_layer(hidden_units=(4, 3), **kwargs):
+    layer = DINAttention(hidden_units=hidden_units, **kwargs)
     layer(QUERY, KEYS)
     randomize_weights(layer)
     return layer
@@ -102,6 +102,19 @@ def test_training_equals_numpy(normalize, mask):
         np.testing.assert_allclose(
             after, 0.9 * before + 0.1 * batch, rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("activation", ["dice", "relu"])
+@pytest.mark.parametrize("training", [False, True])
+def test_narrow_history_equals_numpy(activation, training):
+    """Of which the MLP sees the non-masked positions only, and maybe none at all."""
+    layer = random_layer(hidden_units=(15, 3), activation=activation)
+    expected, _ = reference(layer, QUERY[:, :1], KEYS, MASK, training)
+    outputs = to_numpy(layer(QUERY[:, 0], KEYS, keys_mask=MASK, training=training))
+    np.testing.assert_allclose(outputs, expected[:, 0], rtol=1e-4, atol=1e-5)
+    nowhere = np.zeros_like(MASK)
+    outputs = layer(QUERY[:, 0], KEYS, keys_mask=nowhere, training=training)
+    np.testing.assert_array_equal(to_numpy(outputs), np.zeros_like(QUERY[:, 0]))
 
 
 @pytest.mark.parametrize("activation, normalize", OPTIONS)

@@ -46,6 +46,9 @@ def rowwise_adagrad(table, batches, epsilon=1e-7):
 OPTIMIZERS = pytest.mark.parametrize(
     "make, reference", [(LazyAdam, lazy_adam), (RowwiseAdagrad, rowwise_adagrad)]
 )
+ON_TENSORFLOW = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="row-sparse gradients"
+)
 
 
 @pytest.fixture
@@ -62,6 +65,7 @@ def make_table(layer=Embedding):
     return table
 
 
+@ON_TENSORFLOW
 @OPTIMIZERS
 @pytest.mark.parametrize("layer", [Embedding, keras.layers.Embedding])
 def test_sparse_gradients(make, reference, layer, batches):
@@ -112,9 +116,11 @@ def test_other_weights_get_the_rules_of_keras(make, plain):
         for gradient in gradients:
             optimizer.apply([ops.convert_to_tensor(gradient)], [weight])
         found.append(ops.convert_to_numpy(weight))
-    np.testing.assert_array_equal(*found)
+    # On PyTorch, Keras' Adam takes all weights at once and rounds differently.
+    np.testing.assert_allclose(*found, rtol=1e-6)
 
 
+@ON_TENSORFLOW
 @OPTIMIZERS
 def test_any_weight_may_have_a_sparse_gradient(make, reference, batches):
     """Adagrad's rule is then Keras', with duplicates summed before they are squared."""
@@ -173,6 +179,7 @@ def test_state_of_rowwise_adagrad_is_one_number_a_row():
     assert (ROWS, DIM) not in shapes
 
 
+@ON_TENSORFLOW
 @OPTIMIZERS
 def test_mirrored_replicas_are_one_device(make, reference):
     """Two replicas' rows overlap, so their gradients must be summed before the rule."""
