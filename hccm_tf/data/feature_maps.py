@@ -12,6 +12,7 @@ A store is a folder with
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -65,9 +66,16 @@ def dequantize(maps, scales=None):
 
 
 def _mapped(file, dtype, shape):
-    return tf.raw_ops.ImmutableConst(
+    """The array in a file, mapped into memory; in a graph."""
+    array = tf.raw_ops.ImmutableConst(
         dtype=dtype, shape=shape, memory_region_name=str(file)
     )
+    # TensorFlow evaluates constants when it prepares a graph, and copies them whole,
+    # unless they have this attribute (empty: of no other effect). There is no public
+    # way to set it.
+    nothing = tf.compat.v1.AttrValue(list=tf.compat.v1.AttrValue.ListValue())
+    array.op._set_attr("_scoped_allocator", nothing)
+    return array
 
 
 def _crc32(file):
@@ -206,6 +214,14 @@ class FeatureMapStore:
         Returns:
             float16 tensor `[U, h, w, c]`.
         """
+        return self._gather(rows)
+
+    @functools.cached_property
+    def _gather(self):
+        rows = tf.TensorSpec([None], tf.int64)
+        return tf.function(self._gather_in_graph, input_signature=[rows])
+
+    def _gather_in_graph(self, rows):
         shard_rows = self.metadata["shard_rows"]
         ends = tf.constant(np.cumsum([0, *shard_rows]), tf.int64)
         shard = tf.searchsorted(ends, rows, side="left", out_type=tf.int32)

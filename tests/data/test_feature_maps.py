@@ -1,4 +1,7 @@
 import json
+import math
+import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -156,6 +159,31 @@ def test_inside_a_dataset(sharded):
     assert dataset.element_spec.shape.as_list() == [None, *store.shape]
     found = np.concatenate(list(dataset.as_numpy_iterator()))
     np.testing.assert_array_equal(found, np.stack([maps[name] for name in names]))
+
+
+def _private_bytes():
+    """Memory of this process that is not of files."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
+
+
+def test_no_shard_is_read_into_memory(tmp_path):
+    shape, rows = (8, 8, 128), 20_000
+    size = 2 * rows * math.prod(shape)
+    metadata = {"dtype": "float16", "shape": shape, "shard_rows": [rows] * 2}
+    (tmp_path / "feature_maps.json").write_text(json.dumps(metadata))
+    images = pd.DataFrame({"key": range(2 * rows), "row": range(2 * rows)})
+    images.to_parquet(tmp_path / "images.parquet")
+    for shard in range(2):
+        # Of zeros, which take no room on the disk.
+        with open(tmp_path / f"feature_maps-{shard:05d}-of-00002.f16", "wb") as file:
+            file.truncate(size)
+    store, wanted = FeatureMapStore.open(tmp_path), [1, rows, rows + 1, 2 * rows]
+    dataset = tf.data.Dataset.from_tensors(np.asarray(wanted)).map(store.gather)
+    before = _private_bytes()
+    for maps in (store.gather(tf.constant(wanted, tf.int64)), *dataset):
+        assert maps.shape == (4, *shape)
+    assert _private_bytes() - before < size / 4
 
 
 def test_channel_statistics(sharded, shop):
