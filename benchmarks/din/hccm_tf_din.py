@@ -1,0 +1,49 @@
+"""This package's `din` with Keras' `fit`, compiled as `hccm_tf.training` does."""
+
+import tensorflow as tf
+from workload import (
+    ATTENTION_HIDDEN_UNITS,
+    EMBEDDING_DIM,
+    HIDDEN_UNITS,
+    LEARNING_RATE,
+    SIZES,
+    serve,
+    stacked,
+)
+
+from hccm_tf.features import RESERVED, Feature, Schema
+from hccm_tf.models import build_model
+from hccm_tf.optimizers import LazyAdam
+
+
+def make_train(batches, activation):
+    features = [
+        Feature(name, "integer", size=size - RESERVED) for name, size in SIZES.items()
+    ]
+    features.append(Feature("history_item_id", "sequence", shares="item_id"))
+    model = build_model(
+        "din",
+        Schema(tuple(features)),
+        embedding_dim=EMBEDDING_DIM,
+        hidden_units=HIDDEN_UNITS,
+        attention_hidden_units=ATTENTION_HIDDEN_UNITS,
+        attention_activation=activation,
+        id_dropout=0,
+    )
+    model.compile(LazyAdam(LEARNING_RATE), "binary_crossentropy", jit_compile=False)
+    features, history, _, label = stacked(batches)
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (features | {"history_item_id": history}, label[..., None])
+    )
+    dataset = dataset.repeat().prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
+
+    def train(steps):
+        model.fit(dataset, steps_per_epoch=steps, verbose=0)
+
+    return train, model.count_params()
+
+
+serve(make_train)

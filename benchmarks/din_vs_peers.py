@@ -1,0 +1,98 @@
+"""Training speed of `din` against the DIN of other packages, side by side.
+
+    python benchmarks/din_vs_peers.py --lengths=full --fuxictr=PYTHON
+        --deepctr_torch=PYTHON --deepctr=PYTHON --json=FILE
+
+Each PYTHON is the interpreter of an environment of its own:
+
+    pip install fuxictr==2.3.10 deepctr-torch==0.3.0 torch    (fuxictr, deepctr_torch)
+    pip install deepctr==0.9.4 "tensorflow<2.16"              (deepctr)
+
+All sides train one network on the same ids with Adam (`din/workload.py`): 25 features,
+1 million users, a history of 100 that shares the table of item_id, batch 1024,
+dimension 8, attention unit 80-40 with Dice or ReLU, MLP 400-160-80. Ours has
+`LazyAdam`; no other package offers an optimizer of single rows for its DIN. Each side
+is a process that keeps its model; one at a time trains, in turn.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pandas as pd
+from absl import app, flags
+from din.workload import BATCH_SIZE
+from timing import report
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+PEERS = ("fuxictr", "deepctr_torch", "deepctr")
+
+
+def start(python, name):
+    """Starts a side; returns its process, its answers and its number of parameters."""
+    # A pipe of its own, because the packages print.
+    read, write = os.pipe()
+    script = FOLDER / "din" / f"{name}_din.py"
+    process = subprocess.Popen(
+        [python, script, FLAGS.lengths, FLAGS.activation, str(write)],
+        stdin=subprocess.PIPE,
+        pass_fds=[write],
+        env=os.environ | {"PYTHONPATH": str(FOLDER.parent)},
+        text=True,
+    )
+    os.close(write)
+    answers = open(read)
+    return process, answers, answer(answers, name)
+
+
+def answer(answers, name):
+    line = answers.readline()
+    if not line:
+        raise RuntimeError(f"the side {name} ended: what it printed says why")
+    return json.loads(line)
+
+
+def main(argv):
+    del argv
+    pythons = {"hccm_tf": sys.executable}
+    pythons |= {name: FLAGS[name].value for name in PEERS if FLAGS[name].value}
+    started = {name: start(python, name) for name, python in pythons.items()}
+    rounds = []
+    try:
+        # The first round warms up.
+        for _ in range(FLAGS.rounds + 1):
+            rounds.append({})
+            for name, (process, answers, _) in started.items():
+                print(FLAGS.steps, file=process.stdin, flush=True)
+                rounds[-1][name] = BATCH_SIZE * FLAGS.steps / answer(answers, name)
+    finally:
+        for process, _, _ in started.values():
+            process.stdin.close()
+            process.wait()
+    rates = pd.DataFrame(rounds[1:])
+    table = rates.quantile([0.5, 0.25, 0.75]).T
+    table.columns = ["examples/s", "quartile 1", "quartile 3"]
+    table["parameters"] = {name: count for name, (*_, count) in started.items()}
+    ratios = {}
+    if len(started) > 1:
+        best = rates.drop(columns="hccm_tf").median().idxmax()
+        quotients = (rates["hccm_tf"] / rates[best]).quantile([0.5, 0.25, 0.75])
+        ratios[f"hccm_tf / {best}"] = quotients.tolist()
+    work = f"histories {FLAGS.lengths}, {FLAGS.activation}"
+    title = f"din, {work}, {os.cpu_count()} cores"
+    report({title: table}, ratios, FLAGS.json)
+
+
+FLAGS = flags.FLAGS
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("lengths", "full", ["full", "long_tail"], "Of the histories.")
+    flags.DEFINE_enum("activation", "dice", ["dice", "relu"], "Of the attention unit.")
+    flags.DEFINE_integer("rounds", 7, "Number of alternations.", lower_bound=1)
+    flags.DEFINE_integer("steps", 10, "Training steps a round.", lower_bound=1)
+    for name in PEERS:
+        flags.DEFINE_string(name, None, f"Interpreter that has {name}.")
+    flags.DEFINE_string("json", None, "File for the figures.")
+    app.run(main)

@@ -1,0 +1,45 @@
+"""Feature-map stores of random maps, for benchmarks."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from hccm_tf import ids
+from hccm_tf.data.feature_maps import METADATA, shard_files
+
+# MobileNetV3-Small at 224 pixels, cut after its default layer.
+MAP_SHAPE = (7, 7, 96)
+SHARD_ROWS, CHUNK = 100_000, 10_000
+
+
+def make_store(folder, images):
+    """Writes a float16 store with a random map, not negative, for each image.
+
+    Args:
+        folder: `pathlib.Path`, made.
+        images: list of distinct image names.
+    """
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    sizes = [
+        min(SHARD_ROWS, len(images) - s) for s in range(0, len(images), SHARD_ROWS)
+    ]
+    for shard, rows in enumerate(sizes):
+        (name,) = shard_files("float16", MAP_SHAPE, rows, shard, len(sizes))
+        with open(folder / name, "wb") as file:
+            for start in range(0, rows, CHUNK):
+                shape = (min(CHUNK, rows - start), *MAP_SHAPE)
+                rng.random(shape, np.float32).astype(np.float16).tofile(file)
+    table = pd.DataFrame({"image": images, "key": ids.image_keys(images).numpy()})
+    table["row"] = np.arange(len(images))
+    table.sort_values("key").to_parquet(folder / "images.parquet")
+    metadata = {
+        "dtype": "float16",
+        "shape": MAP_SHAPE,
+        "shard_rows": sizes,
+        "count": len(images),
+        "channel_mean": [0.5] * MAP_SHAPE[-1],
+        "channel_std": [12**-0.5] * MAP_SHAPE[-1],
+    }
+    (folder / METADATA).write_text(json.dumps(metadata))
