@@ -102,6 +102,11 @@ class FeatureMapStore:
     keys: np.ndarray
     rows: np.ndarray
 
+    def __getstate__(self):
+        # Without the function that `gather` keeps, which cannot be pickled.
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields}
+
     @classmethod
     def open(cls, path):
         """Opens the store at `path`; `InputError` names what is missing."""

@@ -82,6 +82,8 @@ class DINAttention(keras.layers.Layer):
                 "`normalize` must be None or 'softmax'. "
                 f"Received: normalize={normalize}"
             )
+        # XLA has no sum of sorted segments. (Keras asks for this on GPUs.)
+        self.supports_jit = _BACKEND != "tensorflow"
         self.hidden_units = tuple(hidden_units)
         self.activation = activation
         self.normalize = normalize
@@ -147,6 +149,7 @@ class DINAttention(keras.layers.Layer):
     def _interest_in_clicks(self, query, keys, keys_mask, training):
         """Output `[B, D]`, from one row for each non-masked position."""
         batch_size, length, dim = ops.shape(keys)
+        keys_mask = ops.broadcast_to(ops.cast(keys_mask, "bool"), (batch_size, length))
         position = ops.nonzero(ops.reshape(keys_mask, (-1,)))[0]
         place = position // length
         k = ops.take(ops.reshape(keys, (-1, dim)), position, axis=0)

@@ -17,7 +17,8 @@ class Embedding(keras.layers.Embedding):
     backends the two are the same.
 
     Call arguments:
-        inputs: integer tensor of shape `[...]`, indices from 0 to `input_dim` - 1.
+        inputs: tensor of shape `[...]`, indices from 0 to `input_dim` - 1; other than
+            int32 or int64 is cast to int32.
 
     Output:
         Tensor of shape `[..., output_dim]`, in the layer's compute dtype.
@@ -35,4 +36,6 @@ class Embedding(keras.layers.Embedding):
         is_variable = isinstance(table, keras.Variable)
         if keras.backend.backend() != "tensorflow" or not is_variable:
             return super().call(inputs)
+        if inputs.dtype not in ("int32", "int64"):
+            inputs = tf.cast(inputs, "int32")
         return tf.cast(tf.gather(table.value, inputs), self.compute_dtype)

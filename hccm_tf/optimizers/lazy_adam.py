@@ -27,15 +27,15 @@ class LazyAdam(keras.optimizers.Adam):
     ```
 
     Other rows keep `w`, `m` and `v`, while Keras' Adam decays their moments and moves
-    them on in every step. All other weights get Keras' Adam.
+    them on in every step. Weights whose gradients are dense get Keras' Adam.
 
     On the TensorFlow backend, where the gradients of embeddings are row-sparse, time
     follows the batch and not the table. (For that use `hccm_tf.layers.Embedding`:
     `keras.layers.Embedding` copies a table whose rows are updated one by one in each
-    step.) Where they are dense, on other backends and with
-    `gradient_accumulation_steps`, a row of `keras.layers.Embedding` counts as touched
-    if its gradient is not zero. `weight_decay` and `use_ema` go over whole tables, as
-    in Keras.
+    step.) Where they are dense, on other backends, with `gradient_accumulation_steps`
+    and with a regularizer, tables are known as matrices called `embeddings`, as in
+    `keras.layers.Embedding`, and a row counts as touched if its gradient is not zero.
+    `weight_decay` and `use_ema` go over whole tables, as in Keras.
 
     Args:
         learning_rate: float, or a `keras.optimizers.schedules.LearningRateSchedule`.

@@ -1,6 +1,7 @@
 import json
 import math
 import pathlib
+import pickle
 import re
 import shutil
 
@@ -184,6 +185,13 @@ def test_no_shard_is_read_into_memory(tmp_path):
     for maps in (store.gather(tf.constant(wanted, tf.int64)), *dataset):
         assert maps.shape == (4, *shape)
     assert _private_bytes() - before < size / 4
+
+
+def test_pickled_after_use(sharded):
+    store, rows = FeatureMapStore.open(sharded[0]), tf.constant([3, 0, 1], tf.int64)
+    maps = store.gather(rows)
+    again = pickle.loads(pickle.dumps(store))
+    np.testing.assert_array_equal(again.gather(rows), maps)
 
 
 def test_channel_statistics(sharded, shop):

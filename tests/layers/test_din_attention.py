@@ -18,6 +18,12 @@ OPTIONS = [
     for activation in ("dice", "relu")
     for normalize in (None, "softmax")
 ]
+# Of several candidates, and of one, where the MLP sees the non-masked positions only.
+FORMS = pytest.mark.parametrize(
+    "hidden_units, query",
+    [((4, 3), QUERY), ((15, 3), QUERY[:, 0])],
+    ids=["all", "some"],
+)
 
 
 def random_layer(hidden_units=(4, 3), **kwargs):
@@ -63,15 +69,26 @@ def reference(layer, query, keys, mask=None, training=False):
 
 
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
-@pytest.mark.parametrize("query", [QUERY, QUERY[:, 0]], ids=["BND", "BD"])
-def test_layer(query, activation, normalize):
+@pytest.mark.parametrize(
+    "hidden_units, query, mask",
+    [
+        ((4, 3), QUERY, None),
+        ((4, 3), QUERY[:, 0], MASK),
+        ((15, 3), QUERY[:, 0], MASK),
+    ],
+)
+def test_layer(hidden_units, query, mask, activation, normalize):
     dice = activation == "dice"
     inputs = {"query": query, "keys": KEYS}
-    if normalize == "softmax":
-        inputs["keys_mask"] = MASK
+    if mask is not None:
+        inputs["keys_mask"] = mask
     run_layer_test(
         DINAttention,
-        {"hidden_units": (4, 3), "activation": activation, "normalize": normalize},
+        {
+            "hidden_units": hidden_units,
+            "activation": activation,
+            "normalize": normalize,
+        },
         inputs,
         expected_num_trainable_weights=6 + 2 * dice - (normalize == "softmax"),
         expected_num_non_trainable_weights=4 if dice else 0,
@@ -89,13 +106,16 @@ def test_inference_equals_numpy(activation, normalize, mask):
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
+@FORMS
 @pytest.mark.parametrize("normalize", [None, "softmax"])
 @pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "mask"])
-def test_training_equals_numpy(normalize, mask):
-    layer = random_layer(normalize=normalize)
+def test_training_equals_numpy(hidden_units, query, normalize, mask):
+    layer = random_layer(hidden_units, normalize=normalize)
     old = [to_numpy(w) for w in layer.non_trainable_weights]
-    expected, statistics = reference(layer, QUERY, KEYS, mask, training=True)
-    outputs = to_numpy(layer(QUERY, KEYS, keys_mask=mask, training=True))
+    queries = query.reshape(len(QUERY), -1, QUERY.shape[-1])
+    expected, statistics = reference(layer, queries, KEYS, mask, training=True)
+    outputs = to_numpy(layer(query, KEYS, keys_mask=mask, training=True))
+    expected = expected.reshape(query.shape)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
     new = [to_numpy(w) for w in layer.non_trainable_weights]
     for before, after, batch in zip(old, new, statistics, strict=True):
@@ -106,15 +126,19 @@ def test_training_equals_numpy(normalize, mask):
 
 @pytest.mark.parametrize("activation", ["dice", "relu"])
 @pytest.mark.parametrize("training", [False, True])
-def test_narrow_history_equals_numpy(activation, training):
-    """Of which the MLP sees the non-masked positions only, and maybe none at all."""
-    layer = random_layer(hidden_units=(15, 3), activation=activation)
-    expected, _ = reference(layer, QUERY[:, :1], KEYS, MASK, training)
-    outputs = to_numpy(layer(QUERY[:, 0], KEYS, keys_mask=MASK, training=training))
-    np.testing.assert_allclose(outputs, expected[:, 0], rtol=1e-4, atol=1e-5)
+def test_histories_that_are_all_empty(activation, training):
+    layer = random_layer((15, 3), activation=activation)
     nowhere = np.zeros_like(MASK)
     outputs = layer(QUERY[:, 0], KEYS, keys_mask=nowhere, training=training)
     np.testing.assert_array_equal(to_numpy(outputs), np.zeros_like(QUERY[:, 0]))
+
+
+@FORMS
+def test_a_mask_for_all_histories(hidden_units, query):
+    layer = random_layer(hidden_units)
+    alike = layer(query, KEYS, keys_mask=np.repeat(MASK[:1], len(KEYS), axis=0))
+    outputs = to_numpy(layer(query, KEYS, keys_mask=MASK[:1]))
+    np.testing.assert_array_equal(outputs, to_numpy(alike))
 
 
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
@@ -126,24 +150,28 @@ def test_several_candidates_equal_several_calls(activation, normalize):
         np.testing.assert_allclose(together[:, n], alone, rtol=1e-5, atol=1e-6)
 
 
+@FORMS
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
-def test_masked_positions_leave_no_trace(activation, normalize, training):
+def test_masked_positions_leave_no_trace(
+    hidden_units, query, activation, normalize, training
+):
     garbage = KEYS.copy()
     garbage[~MASK] = 100.0 * RNG.standard_normal((np.sum(~MASK), 5))
     results = []
     for keys in (KEYS, garbage):
-        layer = random_layer(activation=activation, normalize=normalize)
-        outputs = layer(QUERY, keys, keys_mask=MASK, training=training)
+        layer = random_layer(hidden_units, activation=activation, normalize=normalize)
+        outputs = layer(query, keys, keys_mask=MASK, training=training)
         results.append([to_numpy(outputs), *layer.get_weights()])
     for plain, dirty in zip(*results, strict=True):
         np.testing.assert_allclose(plain, dirty, rtol=1e-6, atol=1e-6)
 
 
+@FORMS
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
-def test_empty_history_gives_zeros(activation, normalize):
-    layer = random_layer(activation=activation, normalize=normalize)
-    outputs = to_numpy(layer(QUERY, KEYS, keys_mask=MASK))
+def test_empty_history_gives_zeros(hidden_units, query, activation, normalize):
+    layer = random_layer(hidden_units, activation=activation, normalize=normalize)
+    outputs = to_numpy(layer(query, KEYS, keys_mask=MASK))
     np.testing.assert_array_equal(outputs[1], 0.0)
     assert (outputs[[0, 2, 3]] != 0).all()
 
@@ -174,27 +202,34 @@ def naive(layer, query, keys, mask):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="takes gradients with TensorFlow"
 )
+@FORMS
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
-def test_gradients_equal_the_naive_form(activation, normalize):
+def test_gradients_equal_the_naive_form(hidden_units, query, activation, normalize):
     import tensorflow as tf
 
     # float64 tells a missing term from rounding errors.
-    layer = random_layer(activation=activation, normalize=normalize, dtype="float64")
-    query = tf.constant(QUERY, "float64")
+    layer = random_layer(
+        hidden_units, activation=activation, normalize=normalize, dtype="float64"
+    )
+    query = tf.constant(query, "float64")
     keys = tf.constant(KEYS, "float64")
     mask = tf.constant(MASK)
-    target = tf.constant(RNG.standard_normal(QUERY.shape))
+    target = tf.constant(RNG.standard_normal(query.shape))
+    queries = (len(QUERY), -1, QUERY.shape[-1])
     results = []
     for form in (
         lambda: layer(query, keys, keys_mask=mask, training=True),
-        lambda: naive(layer, query, keys, mask),
+        lambda: tf.reshape(
+            naive(layer, tf.reshape(query, queries), keys, mask), query.shape
+        ),
     ):
         with tf.GradientTape() as tape:
             tape.watch([query, keys])
             outputs = form()
             loss = tf.reduce_sum(tf.square(outputs - target))
         sources = [query, keys, *[w.value for w in layer.trainable_weights]]
-        results.append([outputs, *tape.gradient(loss, sources)])
+        gradients = map(tf.convert_to_tensor, tape.gradient(loss, sources))
+        results.append([outputs, *gradients])
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
     keys_gradient = results[0][2].numpy()
