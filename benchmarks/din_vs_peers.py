@@ -11,8 +11,9 @@ Each PYTHON is the interpreter of an environment of its own:
 All sides train one network on the same ids with Adam (`din/workload.py`): 25 features,
 1 million users, a history of 100 that shares the table of item_id, batch 1024,
 dimension 8, attention unit 80-40 with Dice or ReLU, MLP 400-160-80. Ours has
-`LazyAdam`; no other package offers an optimizer of single rows for its DIN. Each side
-is a process that keeps its model; one at a time trains, in turn.
+`LazyAdam`, and for comparison Keras' Adam; no other package brings an optimizer of
+single rows. Where histories have padding, the others' normalisation may count it. Each
+side is a process that keeps its model; one at a time trains, in turn.
 """
 
 import json
@@ -24,19 +25,19 @@ import sys
 import pandas as pd
 from absl import app, flags
 from din.workload import BATCH_SIZE
-from timing import report
+from timing import ratio, report
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 PEERS = ("fuxictr", "deepctr_torch", "deepctr")
 
 
-def start(python, name):
+def start(name, python, *arguments):
     """Starts a side; returns its process, its answers and its number of parameters."""
     # A pipe of its own, because the packages print.
     read, write = os.pipe()
-    script = FOLDER / "din" / f"{name}_din.py"
+    script = FOLDER / "din" / f"{name.split(',')[0]}_din.py"
     process = subprocess.Popen(
-        [python, script, FLAGS.lengths, FLAGS.activation, str(write)],
+        [python, script, FLAGS.lengths, FLAGS.activation, str(write), *arguments],
         stdin=subprocess.PIPE,
         pass_fds=[write],
         env=os.environ | {"PYTHONPATH": str(FOLDER.parent)},
@@ -56,9 +57,12 @@ def answer(answers, name):
 
 def main(argv):
     del argv
-    pythons = {"hccm_tf": sys.executable}
-    pythons |= {name: FLAGS[name].value for name in PEERS if FLAGS[name].value}
-    started = {name: start(python, name) for name, python in pythons.items()}
+    sides = {
+        "hccm_tf": (sys.executable, "LazyAdam"),
+        "hccm_tf, Adam": (sys.executable, "Adam"),
+    }
+    sides |= {name: (FLAGS[name].value,) for name in PEERS if FLAGS[name].value}
+    started = {name: start(name, *command) for name, command in sides.items()}
     rounds = []
     try:
         # The first round warms up.
@@ -76,10 +80,11 @@ def main(argv):
     table.columns = ["examples/s", "quartile 1", "quartile 3"]
     table["parameters"] = {name: count for name, (*_, count) in started.items()}
     ratios = {}
-    if len(started) > 1:
-        best = rates.drop(columns="hccm_tf").median().idxmax()
-        quotients = (rates["hccm_tf"] / rates[best]).quantile([0.5, 0.25, 0.75])
-        ratios[f"hccm_tf / {best}"] = quotients.tolist()
+    peers = [name for name in PEERS if name in started]
+    if peers:
+        best = rates[peers].median().idxmax()
+        for name in ("hccm_tf", "hccm_tf, Adam"):
+            ratios[f"{name} / {best}"] = ratio(rates, name, best)
     work = f"histories {FLAGS.lengths}, {FLAGS.activation}"
     title = f"din, {work}, {os.cpu_count()} cores"
     report({title: table}, ratios, FLAGS.json)

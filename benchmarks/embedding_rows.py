@@ -5,9 +5,9 @@
 25 features and histories of 100 with lengths of median 15 (`din/workload.py`), batch
 1024, dimension 8, once with 10 thousand embedding rows in all and once with 5 million,
 spread evenly over the tables, with `LazyAdam` and with Keras' Adam. The ids are
-- zipf: Zipf(1.2) ranks up to 400, the same in both arms, each rank a random row of its
-  table, so that the touched rows are as many, and apart;
-- uniform: over the table, so that more rows touch a larger table.
+- zipf: Zipf(1.2) ranks up to 399, the same in both arms, each rank a random row of its
+  table: as many rows are touched, but further apart;
+- uniform: over the table, so that a batch touches more rows of a larger table.
 All arms take a step in turn.
 """
 
@@ -22,7 +22,7 @@ from hccm_tf.features import RESERVED, Feature, Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 
-FEATURES, BATCHES = 25, 16
+FEATURES, BATCHES, RANKS = 25, 16, 399
 SIZES = {"10 thousand rows": 10_000, "5 million rows": 5_000_000}
 OPTIMIZERS = {"LazyAdam": LazyAdam, "Adam": keras.optimizers.Adam}
 
@@ -37,9 +37,8 @@ def draw(rng, ids, rows, shape, places):
 
 def make_batches(ids, rows):
     rng = np.random.default_rng(0)
-    places = rng.permutation(np.arange(1, rows))[
-        : SIZES["10 thousand rows"] // FEATURES
-    ]
+    # Of a generator of its own, so that both arms draw the same ranks and lengths.
+    places = np.random.default_rng(1).permutation(np.arange(1, rows))[:RANKS]
     batches = []
     for _ in range(BATCHES):
         inputs = {

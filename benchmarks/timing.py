@@ -28,6 +28,13 @@ def training_step(model, batches):
     return lambda: model.train_on_batch(*next(turn))
 
 
+def batch_seconds(dataset, batches):
+    """Time of a batch in an input pipeline, which starts empty."""
+    iterator = iter(dataset)
+    next(iterator)
+    return seconds(lambda: [next(iterator) for _ in range(batches)]) / batches
+
+
 class _StepSeconds(keras.callbacks.Callback):
     """Without the first step, which waits for the input pipeline to start."""
 
@@ -80,14 +87,16 @@ def report(tables, ratios, path=None):
 
     Args:
         tables: dict from title to `pandas.DataFrame`.
-        ratios: dict from what is divided to `(median, quartile, quartile)`.
+        ratios: dict from what is divided to `(median, quartile, quartile)`, or to
+            `(ratio,)` of one measurement.
         path: JSON file, or `None`.
     """
     for title, table in tables.items():
         print(title)
         print(table.round(3).to_string())
-    for name, (median, low, high) in ratios.items():
-        print(f"{name}: {median:.3f} ({low:.3f} to {high:.3f})")
+    for name, (median, *quartiles) in ratios.items():
+        spread = " to ".join(f"{quartile:.3f}" for quartile in quartiles)
+        print(f"{name}: {median:.3f}" + (f" ({spread})" if spread else ""))
     if path:
         content = {title: t.to_dict(orient="index") for title, t in tables.items()}
         content["ratios"] = ratios

@@ -27,7 +27,15 @@ import tensorflow as tf
 from absl import app, flags
 from build_examples import make_log
 from stores import make_store
-from timing import fit_seconds, ratio, report, seconds, summary, training_step
+from timing import (
+    batch_seconds,
+    fit_seconds,
+    ratio,
+    report,
+    seconds,
+    summary,
+    training_step,
+)
 
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.pipeline import make_dataset
@@ -41,16 +49,16 @@ BATCH_SIZE, MATRIX = 512, 2048
 CNN_MULTIPLY_ADDS = 1_510_000
 
 
-def forward_and_backward(layer, inputs):
-    """Function that runs a layer, with the gradients of all floats it takes."""
+def forward_and_backward(layer, inputs, watched=()):
+    """Function that runs a layer, with the gradients of its weights and some inputs."""
 
     @tf.function
     def step(inputs):
-        floats = [x for x in tf.nest.flatten(inputs) if x.dtype.is_floating]
+        sources = [inputs[name] for name in watched]
         with tf.GradientTape() as tape:
-            tape.watch(floats)
+            tape.watch(sources)
             loss = tf.reduce_sum(layer(**inputs, training=True))
-        gradients = tape.gradient(loss, [*floats, *layer.trainable_weights])
+        gradients = tape.gradient(loss, [*sources, *layer.trainable_weights])
         return [tf.reduce_sum(g) for g in gradients]
 
     turn = itertools.cycle(inputs)
@@ -93,13 +101,6 @@ def operations(model, batch):
     return 3 * 2 * multiply_adds
 
 
-def batch_seconds(dataset, batches):
-    """Time of a batch in the input pipeline, which starts empty."""
-    iterator = iter(dataset)
-    next(iterator)
-    return seconds(lambda: [next(iterator) for _ in range(batches)]) / batches
-
-
 def main(argv):
     del argv
     with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +141,9 @@ def measure(models, datasets, batches):
     }
     arms["HybridCNN"] = forward_and_backward(cnn, [cnn_inputs(b) for b in images])
     arms["image attention"] = forward_and_backward(
-        attention, [attention_inputs(b, cnn.embedding_dim) for b in images]
+        attention,
+        [attention_inputs(b, cnn.embedding_dim) for b in images],
+        watched=("query", "keys"),
     )
     arms["matrix product"] = lambda: tf.matmul(matrix, matrix).numpy()
     for function in arms.values():

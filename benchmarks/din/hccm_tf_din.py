@@ -1,5 +1,8 @@
 """This package's `din` with Keras' `fit`, compiled as `hccm_tf.training` does."""
 
+import sys
+
+import keras
 import tensorflow as tf
 from workload import (
     ATTENTION_HIDDEN_UNITS,
@@ -30,7 +33,9 @@ def make_train(batches, activation):
         attention_activation=activation,
         id_dropout=0,
     )
-    model.compile(LazyAdam(LEARNING_RATE), "binary_crossentropy", jit_compile=False)
+    # The last argument: `Adam` shows what `LazyAdam` contributes.
+    optimizer = {"LazyAdam": LazyAdam, "Adam": keras.optimizers.Adam}[sys.argv[-1]]
+    model.compile(optimizer(LEARNING_RATE), "binary_crossentropy", jit_compile=False)
     features, history, _, label = stacked(batches)
     dataset = tf.data.Dataset.from_tensor_slices(
         (features | {"history_item_id": history}, label[..., None])

@@ -73,7 +73,7 @@ def serve(make_train):
         make_train: function from `batches(...)` and the activation to
             `(train, num_parameters)`; `train(steps)` takes so many training steps.
     """
-    lengths, activation, descriptor = sys.argv[1:]
+    lengths, activation, descriptor = sys.argv[1:4]
     answers = open(int(descriptor), "w")
     train, num_parameters = make_train(batches(lengths), activation)
     print(json.dumps(num_parameters), file=answers, flush=True)
