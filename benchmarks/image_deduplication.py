@@ -12,6 +12,7 @@ ready in memory: `training_step.py` times the pipeline that gathers them.
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from stores import MAP_SHAPE
 from timing import alternate, ratio, report, summary, training_step
 
 from hccm_tf.data.pipeline import deduplicate
@@ -19,7 +20,7 @@ from hccm_tf.features import RESERVED, Feature, Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 
-BATCH_SIZE, MAX_HISTORY, MAP_SHAPE = 64, 100, (7, 7, 96)
+BATCH_SIZE, MAX_HISTORY = 64, 100
 ITEMS, CATEGORIES, BATCHES = 10_000, 50, 4
 SCHEMA = Schema(
     (
@@ -33,7 +34,7 @@ SCHEMA = Schema(
 
 
 def make_batch(rng, deduplicated):
-    """`(inputs, label)` with images `row` 1 to 1,077 of map `maps[row]`."""
+    """`(inputs, label)`; image `row` has map `maps[row]`, 0 is no image."""
     slots = BATCH_SIZE * (MAX_HISTORY + 1)
     images = slots // FLAGS.slots_per_image
     maps = np.abs(rng.normal(size=(images + 1, *MAP_SHAPE))).astype(np.float16)
