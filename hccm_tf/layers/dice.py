@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from hccm_tf.layers.batch_normalization import normalize_batch, update_averages
+
 
 @keras.saving.register_keras_serializable(package="hccm_tf")
 class Dice(keras.layers.Layer):
@@ -63,23 +65,24 @@ class Dice(keras.layers.Layer):
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         x = ops.cast(inputs, dtype)
         if training and self.trainable:
-            centered, variance = self._center_on_batch(x, mask)
+            normalized = self._normalize_batch(x, mask)
         else:
-            centered = x - ops.cast(self.moving_mean, dtype)
+            mean = ops.cast(self.moving_mean, dtype)
             variance = ops.cast(self.moving_variance, dtype)
-        p = ops.sigmoid(centered * ops.rsqrt(variance + self.epsilon))
+            normalized = (x - mean) * ops.rsqrt(variance + self.epsilon)
+        p = ops.sigmoid(normalized)
         alpha = ops.cast(self.alpha, dtype)
         return ops.cast(x * (alpha + (1.0 - alpha) * p), self.compute_dtype)
 
-    def _center_on_batch(self, x, mask):
-        """`x` minus the batch's mean, and its variance; updates the averages.
-
-        The moments are products with a row of weights: BatchNormalization's `mask`
-        gives the same numbers but writes masked copies of `x`.
-        """
-        channels = x.shape[-1]
+    def _normalize_batch(self, x, mask):
+        """`x` normalized by the batch's moments; updates the averages."""
         if mask is None:
-            mask = ops.ones_like(x[..., 0])
+            normalized, mean, variance = normalize_batch(x, self.epsilon)
+            update_averages(self, mean, variance, ops.size(x) > 0)
+            return normalized
+        # The moments are products with a row of weights: BatchNormalization's `mask`
+        # gives the same numbers but writes masked copies of `x`.
+        channels = x.shape[-1]
         mask = ops.reshape(ops.cast(mask, x.dtype), (1, -1))
         count = ops.sum(mask)
         weights = mask / ops.maximum(count, 1.0)
@@ -87,15 +90,8 @@ class Dice(keras.layers.Layer):
         centered = x - mean
         squares = ops.reshape(ops.square(centered), (-1, channels))
         variance = ops.matmul(weights, squares)[0]
-        # A batch without any position says nothing about the averages.
-        rate = (1.0 - self.momentum) * ops.cast(count > 0, x.dtype)
-        for average, value in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance),
-        ):
-            old = ops.cast(average, x.dtype)
-            average.assign(old + rate * (value - old))
-        return centered, variance
+        update_averages(self, mean, variance, count > 0)
+        return centered * ops.rsqrt(variance + self.epsilon)
 
     def compute_output_shape(self, inputs_shape):
         return inputs_shape

@@ -3,8 +3,11 @@
 import keras
 from keras import ops
 
+from hccm_tf.layers.batch_normalization import BatchNormalization
 from hccm_tf.layers.category_prior import CategoryPrior
 from hccm_tf.layers.channel_attention import ChannelAttention
+
+_BACKEND = keras.backend.backend()
 
 
 @keras.saving.register_keras_serializable(package="hccm_tf")
@@ -53,7 +56,8 @@ class HybridCNN(keras.layers.Layer):
         category: integer tensor of shape `[...]`, given if and only if the layer has
             `num_categories`.
         feature_map_mask: optional boolean tensor of shape `[...]`, `True` where there
-            is an image. Other rows leave no trace in the normalization's statistics.
+            is an image. Other rows give 0 and leave no trace in the normalization's
+            statistics.
         training: Python boolean: batch statistics (`True`) or moving averages.
 
     Output:
@@ -88,6 +92,8 @@ class HybridCNN(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        # XLA has no arrays whose size depends on a mask. (Keras asks for it on GPUs.)
+        self.supports_jit = _BACKEND != "tensorflow"
         self.embedding_dim = embedding_dim
         self.num_categories = num_categories
         self.filters = tuple(filters)
@@ -134,7 +140,7 @@ class HybridCNN(keras.layers.Layer):
             )
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
-            norm = keras.layers.BatchNormalization(
+            norm = BatchNormalization(
                 momentum=self.momentum, dtype=policy, name=f"norm{i}"
             )
             norm.build(shape)
@@ -152,19 +158,41 @@ class HybridCNN(keras.layers.Layer):
         # Convolutions take exactly one leading dimension.
         x = ops.reshape(feature_map, (-1, height, width, channels))
         if category is not None:
-            v = self.prior(ops.reshape(category, (-1,)))
+            category = ops.reshape(category, (-1,))
+        mask = feature_map_mask
+        if mask is not None:
+            mask = ops.reshape(mask, (-1,))
+        if mask is not None and training and _BACKEND == "tensorflow":
+            images = self._encode_unmasked(x, category, mask)
+        else:
+            images = self._encode(x, category, mask, training)
+        if mask is not None:
+            images = ops.where(mask[:, None], images, ops.zeros_like(images))
+        return ops.reshape(images, (*leading, self.embedding_dim))
+
+    def _encode_unmasked(self, x, category, mask):
+        """The same in training, without a mask, so that the normalization is fused."""
+        # All of them if there is no image: oneDNN's convolutions need one.
+        rows = ops.nonzero(ops.logical_or(mask, ops.logical_not(ops.any(mask))))[0]
+        if category is not None:
+            category = ops.take(category, rows, axis=0)
+        images = self._encode(ops.take(x, rows, axis=0), category, None, True)
+        return ops.scatter(rows[:, None], images, (ops.shape(x)[0], self.embedding_dim))
+
+    def _encode(self, x, category, mask, training):
+        """Images `[N, embedding_dim]` from maps `[N, h, w, c]`."""
+        if category is not None:
+            v = self.prior(category)
             x = self.attention(x, prior=v)
-            x = ops.concatenate([x, ops.reshape(v, (-1, height, width, 1))], axis=-1)
-        if feature_map_mask is not None:
-            feature_map_mask = ops.reshape(feature_map_mask, (-1, 1, 1))
+            v = ops.reshape(v, (-1, *x.shape[1:3], 1))
+            x = ops.concatenate([x, v], axis=-1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
-            mask = feature_map_mask
+            positions = mask
             if mask is not None:
-                mask = ops.broadcast_to(mask, ops.shape(x)[:-1])
-            x = ops.relu(norm(x, mask=mask, training=training))
-        x = self.project(ops.mean(x, axis=(1, 2)))
-        return ops.reshape(x, (*leading, self.embedding_dim))
+                positions = ops.broadcast_to(mask[:, None, None], ops.shape(x)[:-1])
+            x = ops.relu(norm(x, mask=positions, training=training))
+        return self.project(ops.mean(x, axis=(1, 2)))
 
     def _check_category(self, category):
         if (category is None) != (self.num_categories is None):

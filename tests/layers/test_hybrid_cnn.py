@@ -51,6 +51,8 @@ def reference(layer, feature_map, category, mask=None, training=False):
         x = relu(gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta)
     assert len(weights) == len(layer.weights)
     x = dense(x.mean(axis=(1, 2)), _weights_of(layer, "project/"))
+    if mask is not None:
+        x *= mask.reshape(-1, 1)
     return x.reshape(*leading, -1), statistics
 
 
@@ -94,14 +96,17 @@ def test_layer(with_category, with_mask):
 @pytest.mark.parametrize("category", [None, CATEGORY], ids=["hcm", "hccm"])
 @pytest.mark.parametrize("kernel_size, strides", [(3, 2), (2, 1)])
 @pytest.mark.parametrize("rank", [1, 2])
-def test_inference_equals_numpy(category, kernel_size, strides, rank):
+@pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "mask"])
+def test_inference_equals_numpy(category, kernel_size, strides, rank, mask):
     layer = random_layer(category, kernel_size=kernel_size, strides=strides)
-    feature_map = FEATURE_MAP if rank == 2 else FEATURE_MAP[:, 0]
-    if category is not None and rank == 1:
-        category = category[:, 0]
-    outputs = to_numpy(layer(feature_map=feature_map, category=category))
-    expected, _ = reference(layer, feature_map, category)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    feature_map = FEATURE_MAP
+    if rank == 1:
+        feature_map, category, mask = [
+            None if x is None else x[:, 0] for x in (FEATURE_MAP, category, mask)
+        ]
+    outputs = layer(feature_map=feature_map, category=category, feature_map_mask=mask)
+    expected, _ = reference(layer, feature_map, category, mask)
+    np.testing.assert_allclose(to_numpy(outputs), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("category", [None, CATEGORY], ids=["hcm", "hccm"])
@@ -132,6 +137,44 @@ def test_masked_images_leave_no_trace():
         results.append([to_numpy(outputs)[MASK], *layer.get_weights()])
     for plain, dirty in zip(*results, strict=True):
         np.testing.assert_allclose(plain, dirty, rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_do_not_depend_on_how_masked_images_are_left_out():
+    """Plain: the images that the mask leaves, alone."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow's tape")
+    import tensorflow as tf
+
+    layer = random_layer(CATEGORY)
+    factors = RNG.standard_normal((np.sum(MASK), 7))
+    gradients = []
+    for inputs in (
+        {"feature_map": FEATURE_MAP[MASK], "category": CATEGORY[MASK]},
+        {"feature_map": FEATURE_MAP, "category": CATEGORY, "feature_map_mask": MASK},
+    ):
+        with tf.GradientTape() as tape:
+            outputs = layer(**inputs, training=True)
+            outputs = outputs[MASK] if "feature_map_mask" in inputs else outputs
+            total = tf.reduce_sum(outputs * factors)
+        weights = [w.value for w in layer.trainable_weights]
+        gradients.append(tape.gradient(total, weights))
+    for plain, masked in zip(*gradients, strict=True):
+        np.testing.assert_allclose(
+            tf.convert_to_tensor(masked), tf.convert_to_tensor(plain), atol=1e-5
+        )
+
+
+def test_a_batch_without_images():
+    layer = random_layer(CATEGORY)
+    outputs = layer(
+        FEATURE_MAP,
+        category=CATEGORY,
+        feature_map_mask=np.zeros_like(MASK),
+        training=True,
+    )
+    np.testing.assert_array_equal(to_numpy(outputs), 0)
+    for weight in layer.get_weights():
+        assert np.isfinite(weight).all()
 
 
 def test_category_changes_the_output():
