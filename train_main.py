@@ -19,7 +19,8 @@ from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import IMAGE_MODELS, MODELS
 from hccm_tf.models.options import IMAGE_ATTENTIONS, SIMILARITIES, ModelOptions
-from hccm_tf.serving.request import example_request
+from hccm_tf.serving.representations import DTYPES
+from hccm_tf.serving.request import Impressions, impressions_request, to_json
 
 FLAGS = flags.FLAGS
 
@@ -28,6 +29,7 @@ flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")
 flags.DEFINE_enum("model", "hccm", MODELS, "Model.")
 flags.DEFINE_string("run_dir", None, "Folder for metrics and logs.", required=True)
 flags.DEFINE_string("export_dir", None, "Folder of SavedModel versions.")
+flags.DEFINE_enum("representation_dtype", "float32", DTYPES, "Of the export's table.")
 flags.DEFINE_integer("seed", 0, "Seed; the same gives the same metrics.")
 flags.DEFINE_integer("epochs", 5, "Passes at most.", lower_bound=1)
 flags.DEFINE_integer("patience", 1, "Epochs without gain to stop.", lower_bound=0)
@@ -94,10 +96,13 @@ def run():
     test.to_parquet(run_dir / "test_predictions.parquet")
     print(json.dumps(write_metrics(estimator, test, run_dir)))
     if FLAGS.export_dir:
-        print(f"exported {estimator.export(FLAGS.export_dir)}")
+        version = estimator.export(FLAGS.export_dir, FLAGS.representation_dtype)
+        print(f"exported {version}")
+        rows = Impressions(FLAGS.data_dir, "test", 3).rows
         with_images = FLAGS.model in IMAGE_MODELS
-        request = example_request(FLAGS.data_dir, estimator.schema_, with_images)
-        (run_dir / "request.json").write_text(json.dumps(request))
+        request = impressions_request(rows, estimator.schema_, with_images)
+        request = json.dumps(to_json("serving_default", request))
+        (run_dir / "request.json").write_text(request)
 
 
 def main(argv):

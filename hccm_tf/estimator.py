@@ -147,7 +147,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         examples = run["epochs"] * num_examples(data_dir, "train")
         self.examples_per_second_ = examples / max(run["seconds"], 1e-9)
         self.validation_metrics_ = evaluate(self.model_, validation_set, self.schema_)
-        self._data_dir = data_dir
+        self._data_dir, self._options = data_dir, options
         return self
 
     def predictions(self, X, split="test"):
@@ -185,11 +185,17 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """Labels: 1 where a click has probability 0.5 or more."""
         return (self.predict_proba(X, split)[:, 1] >= 0.5).astype(int)
 
-    def export(self, export_dir):
+    def export(self, export_dir, representation_dtype="float32"):
         """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
         check_is_fitted(self, "model_")
         return export(
-            self.model_, self.schema_, self._data_dir, self.feature_maps_, export_dir
+            self.model_,
+            self.schema_,
+            self._data_dir,
+            self.feature_maps_,
+            export_dir,
+            self._options,
+            representation_dtype,
         )
 
     def _dataset(self, data_dir, split, shuffle_seed=None):

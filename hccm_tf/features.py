@@ -46,6 +46,7 @@ class Feature:
         std: of a `float`, over the training split.
         frequency: of a `vocabulary` or `integer`: how often a value occurs in the
             training split, the mean over the values that do.
+        candidate: whether it is a column of the items, and not of user or context.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Feature:
     mean: float = 0.0
     std: float = 1.0
     frequency: float | None = None
+    candidate: bool = False
 
     def __post_init__(self):
         if self.kind not in KINDS:

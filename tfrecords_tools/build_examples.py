@@ -247,7 +247,11 @@ def build_examples(
             "negative_keep_rate": negative_keep_rate,
         }
         changes = {name: value for name, value in changes.items() if value is not None}
-        schema = dataclasses.replace(schema, **changes)
+        features = tuple(
+            dataclasses.replace(feature, candidate=feature.name in item_types)
+            for feature in schema.features
+        )
+        schema = dataclasses.replace(schema, features=features, **changes)
         joined = HISTORY_ITEM not in types
         fit_schema.check_schema(schema, columns, item_types, joined)
         rows = estimate_rows(impressions)

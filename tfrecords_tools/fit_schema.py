@@ -164,7 +164,7 @@ def fit(job, number):
     if feature.kind in ("vocabulary", "integer"):
         table = _read_counts(job, feature)
         if _may_be_quantity(job, feature) and len(table) > MAX_CODES:
-            feature = Feature(feature.name, "float", "float32")
+            feature = dataclasses.replace(feature, kind="float", dtype="float32")
         elif feature.kind == "integer":
             feature = dataclasses.replace(feature, frequency=_frequency(table))
         else:

@@ -37,9 +37,11 @@ class ChannelAttention(keras.layers.Layer):
         feature_map: float tensor of shape `[..., h, w, c]`.
         prior: optional float tensor of shape `[..., p]`. Once the layer is built with
             a prior, it needs one in each call.
+        return_attention_scores: whether to return M too.
 
     Output:
-        Tensor of the shape of `feature_map`, in the layer's compute dtype.
+        Tensor of the shape of `feature_map`, in the layer's compute dtype. With
+        `return_attention_scores` a tuple of it and M, `[..., c]`.
 
     Raises:
         ValueError: If `reduction_ratio` is not positive, if `pooling` is empty, repeats
@@ -96,7 +98,7 @@ class ChannelAttention(keras.layers.Layer):
         )
         self.logits.build((None, units))
 
-    def call(self, feature_map, prior=None):
+    def call(self, feature_map, prior=None, return_attention_scores=False):
         logits = 0.0
         for name in self.pooling:
             squeezed = _POOLINGS[name](feature_map, axis=(-3, -2))
@@ -104,10 +106,20 @@ class ChannelAttention(keras.layers.Layer):
                 squeezed = ops.concatenate([squeezed, prior], axis=-1)
             logits = logits + self.logits(self.hidden(squeezed))
         weights = ops.sigmoid(logits)
-        return feature_map * weights[..., None, None, :]
+        outputs = feature_map * weights[..., None, None, :]
+        return (outputs, weights) if return_attention_scores else outputs
 
     def compute_output_shape(self, feature_map_shape, prior_shape=None):
         return feature_map_shape
+
+    def compute_output_spec(
+        self, feature_map, prior=None, return_attention_scores=False
+    ):
+        outputs = keras.KerasTensor(feature_map.shape, self.compute_dtype)
+        if not return_attention_scores:
+            return outputs
+        shape = (*feature_map.shape[:-3], feature_map.shape[-1])
+        return outputs, keras.KerasTensor(shape, self.compute_dtype)
 
     def get_config(self):
         config = super().get_config()

@@ -46,10 +46,12 @@ class DINAttention(keras.layers.Layer):
         keys_mask: optional boolean tensor of shape `[B, T]`, `True` where a position
             counts. Masked positions have weight 0 and may hold any finite values.
         training: Python boolean, passed on to Dice.
+        return_attention_scores: whether to return the weights w too.
 
     Output:
         Tensor of shape `[B, D]` or `[B, N, D]`, in the layer's compute dtype. A history
-        without any non-masked position gives zeros.
+        without any non-masked position gives zeros. With `return_attention_scores` a
+        tuple of it and the weights, `[B, T]` or `[B, N, T]`.
 
     Raises:
         ValueError: If `hidden_units` is empty, `normalize` is unknown, or `query` and
@@ -123,8 +125,15 @@ class DINAttention(keras.layers.Layer):
             self.denses.append(dense)
             units = next_units
 
-    def call(self, query, keys, keys_mask=None, training=None):
-        if self._can_skip(query, keys_mask):
+    def call(
+        self,
+        query,
+        keys,
+        keys_mask=None,
+        training=None,
+        return_attention_scores=False,
+    ):
+        if self._can_skip(query, keys_mask) and not return_attention_scores:
             return self._interest_in_clicks(query, keys, keys_mask, training)
         one_candidate = len(query.shape) == 2
         if one_candidate:
@@ -138,7 +147,9 @@ class DINAttention(keras.layers.Layer):
         elif mask is not None:
             scores = ops.where(mask, scores, ops.zeros_like(scores))
         outputs = ops.matmul(scores, keys)
-        return outputs[:, 0] if one_candidate else outputs
+        if one_candidate:
+            outputs, scores = outputs[:, 0], scores[:, 0]
+        return (outputs, scores) if return_attention_scores else outputs
 
     def _can_skip(self, query, keys_mask):
         """Whether the MLP sees the non-masked positions only."""
@@ -188,6 +199,20 @@ class DINAttention(keras.layers.Layer):
 
     def compute_output_shape(self, query_shape, keys_shape):
         return query_shape
+
+    def compute_output_spec(
+        self,
+        query,
+        keys,
+        keys_mask=None,
+        training=None,
+        return_attention_scores=False,
+    ):
+        outputs = keras.KerasTensor(query.shape, self.compute_dtype)
+        if not return_attention_scores:
+            return outputs
+        shape = (*query.shape[:-1], keys.shape[1])
+        return outputs, keras.KerasTensor(shape, self.compute_dtype)
 
     def get_config(self):
         config = super().get_config()

@@ -11,15 +11,21 @@
 All see the same non-visual features, so a difference is the image branch.
 """
 
+import keras
+
 from hccm_tf.models import base, din, din_fixed_cnn, hccm, hcm
+from hccm_tf.models.image_encoder import join
+from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.options import ModelOptions
 
-_BUILDERS = {
-    module.__name__.rsplit(".", 1)[-1]: module.build
+_MODULES = {
+    module.__name__.rsplit(".", 1)[-1]: module
     for module in (base, din, din_fixed_cnn, hcm, hccm)
 }
-MODELS = tuple(_BUILDERS)
-IMAGE_MODELS = ("din_fixed_cnn", "hcm", "hccm")
+MODELS = tuple(_MODULES)
+IMAGE_MODELS = tuple(
+    name for name in MODELS if hasattr(_MODULES[name], "build_image_encoder")
+)
 
 
 def build_model(name, schema, **options):
@@ -46,9 +52,42 @@ def build_model(name, schema, **options):
     - X. Chen et al., Hybrid CNN Based Attention with Category Prior for User Image
       Behavior Modeling, SIGIR '22.
     """
-    if name not in _BUILDERS:
+    if name not in MODELS:
         raise ValueError(f"model is one of {MODELS}. Received: {name}")
     options = ModelOptions(**options)
-    if name in IMAGE_MODELS and options.feature_map_shape is None:
+    layers = LayerPool()
+    if name not in IMAGE_MODELS:
+        return _MODULES[name].build_ranker(schema, options, layers)
+    if options.feature_map_shape is None:
         raise ValueError(f"model {name} needs feature_map_shape. Received: None")
-    return _BUILDERS[name](schema, options)
+    encoder = _MODULES[name].build_image_encoder(schema, options, layers)
+    return join(name, encoder, _MODULES[name].build_ranker(schema, options, layers))
+
+
+def build_form(form, model, schema, **options):
+    """Another graph over the weights of a model.
+
+    Args:
+        form: `"rank"`, the ranker whose rows are requests with N candidates;
+            `"explain"`, the ranker to its attentions' weights; or `"encode_images"`,
+            the image encoder, to its channel attention too where there is one.
+        model: of `build_model`.
+        schema: as there.
+        **options: as there.
+
+    Returns:
+        `keras.Model`, see `hccm_tf.models.ranker` and `hccm_tf.models.image_encoder`.
+    """
+    options = ModelOptions(**options)
+    parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    layers = LayerPool(model, *parts)
+    module = _MODULES[model.name]
+    if form == "encode_images":
+        return module.build_image_encoder(schema, options, layers, explain=True)
+    return module.build_ranker(
+        schema,
+        options,
+        layers,
+        many_candidates=form == "rank",
+        explain=form == "explain",
+    )

@@ -1,20 +1,34 @@
 """`hccm`: the hybrid CNN with category prior (HCCM, Eq. 8-15)."""
 
+import functools
+
 from hccm_tf.layers import HybridCNN
+from hccm_tf.models import image_encoder
+from hccm_tf.models.image_encoder import build_ranker
 from hccm_tf.models.non_visual import id_dropout
-from hccm_tf.models.visual import build_with_images, image_encoder
+
+__all__ = ["build_image_encoder", "build_ranker"]
 
 
-def build(schema, options):
-    """Builds the model; the schema needs the feature `category`."""
-    cnn = HybridCNN(
+def build_image_encoder(schema, options, layers, explain=False):
+    """The schema needs the feature `category`; explained by the channel attention."""
+    make = functools.partial(
+        HybridCNN,
         options.image_embedding_dim,
         num_categories=schema.num_rows("category"),
         filters=options.cnn_filters,
-        name="hybrid_cnn",
     )
-    dropout = id_dropout(schema["category"], options, "image_category_dropout")
-    encoder = image_encoder(
-        options, lambda maps, category, mask: cnn(maps, dropout(category), mask)
-    )
-    return build_with_images("hccm", schema, options, encoder)
+    cnn = layers.get("hybrid_cnn", make)
+    dropout = id_dropout(schema["category"], options, layers, "image_category_dropout")
+
+    def encode(maps, category, mask):
+        category = dropout(category)
+        images = cnn(maps, category, mask)
+        if not explain:
+            return images
+        _, weights = cnn.attention(
+            maps, prior=cnn.prior(category), return_attention_scores=True
+        )
+        return {"representation": images, "channel_attention": weights}
+
+    return image_encoder.build_image_encoder(encode, options)

@@ -1,5 +1,7 @@
 """What all models do with features that are no images (HCCM, Eq. 1-4)."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -10,59 +12,68 @@ from hccm_tf.layers import Embedding, IdDropout
 class NonVisual:
     """Inputs and embeddings of a schema's features.
 
+    Each row is an impression or, with `many_candidates`, a request: one user and N
+    candidates. `[B, *]` stands for `[B]` or `[B, N]`.
+
     Args:
         schema: `hccm_tf.features.Schema`.
         options: `ModelOptions`.
+        layers: `LayerPool`.
+        many_candidates: whether the candidates' inputs are `[B, N]`.
 
     Attributes:
-        inputs: name → `keras.Input`, `[B]` for scalars and `[B, T]` for sequences.
-        features: list of tensors `[B, ·]`: every embedded or float scalar.
-        candidate: `[B, D]`, the candidate's embeddings of what the histories hold;
+        inputs: name → `keras.Input`, `[B]` for users and context, `[B, *]` for
+            candidates and `[B, T]` for sequences.
+        user: list of tensors `[B, ·]`: embedded or float scalars of user and context.
+        candidate: list of tensors `[B, *, ·]`: those of the candidate.
+        query: `[B, *, D]`, the candidate's embeddings of what the histories hold;
             `None` without histories.
         history: `[B, T, D]`, the same of each click.
         history_mask: bool `[B, T]`, true at clicks.
     """
 
-    def __init__(self, schema, options):
-        self.inputs, self.features = {}, []
+    def __init__(self, schema, options, layers, many_candidates=False):
+        self.inputs, self.user, self.candidate = {}, [], []
         tables, embedded = {}, {}
         for feature in schema.scalars:
+            shape = (None,) if feature.candidate and many_candidates else ()
             dtype = "float32" if feature.kind == "float" else "int32"
-            value = keras.Input((), dtype=dtype, name=feature.name)
+            value = keras.Input(shape, dtype=dtype, name=feature.name)
             self.inputs[feature.name] = value
+            side = self.candidate if feature.candidate else self.user
             if feature.kind == "float":
-                self.features.append(ops.expand_dims(value, -1))
+                side.append(ops.expand_dims(value, -1))
                 continue
-            name = f"{feature.name}_embedding"
-            tables[feature.name] = _embedding(schema, feature, options, name)
+            tables[feature.name] = _embedding(schema, feature, options, layers)
             embedded[feature.name] = tables[feature.name](value)
-            self.features.append(embedded[feature.name])
-        candidate, history, mask = [], [], None
+            side.append(embedded[feature.name])
+        query, history, mask = [], [], None
         for feature in schema.sequences:
             value = keras.Input((None,), dtype="int32", name=feature.name)
             self.inputs[feature.name] = value
             history.append(tables[feature.shares](value))
-            candidate.append(embedded[feature.shares])
+            query.append(embedded[feature.shares])
             mask = ops.not_equal(value, 0) if mask is None else mask
-        self.candidate = self.history = self.history_mask = None
+        self.query = self.history = self.history_mask = None
         if history:
-            self.candidate = ops.concatenate(candidate, axis=-1)
+            self.query = ops.concatenate(query, axis=-1)
             self.history = ops.concatenate(history, axis=-1)
             self.history_mask = mask
 
 
-def _embedding(schema, feature, options, name):
+def _embedding(schema, feature, options, layers):
     """Function from indices to embeddings, with dropout where ids can be unknown."""
-    table = Embedding(
+    make = functools.partial(
+        Embedding,
         schema.num_rows(feature.name),
         feature.embedding_dim or options.embedding_dim,
-        name=name,
     )
-    dropout = id_dropout(feature, options, f"{feature.name}_dropout")
+    table = layers.get(f"{feature.name}_embedding", make)
+    dropout = id_dropout(feature, options, layers, f"{feature.name}_dropout")
     return lambda ids: table(dropout(ids))
 
 
-def id_dropout(feature, options, name):
+def id_dropout(feature, options, layers, name):
     """`IdDropout` at the rate that `ModelOptions` describes."""
     rate = 0.0
     # A hash has no out-of-vocabulary row.
@@ -73,7 +84,7 @@ def id_dropout(feature, options, name):
                 "needs; build the examples again"
             )
         rate = options.id_dropout / (options.id_dropout + feature.frequency)
-    return IdDropout(rate, name=name)
+    return layers.get(name, functools.partial(IdDropout, rate))
 
 
 def mean_pool(history, mask):
@@ -83,25 +94,9 @@ def mean_pool(history, mask):
     return ops.einsum("bt,btd->bd", mask, history) / count
 
 
-def din_interest(non_visual, options):
-    """DIN's attention over the item history, with its products as an option."""
-    query, keys = non_visual.candidate, non_visual.history
-    if keys is None:
-        return []
-    mask = non_visual.history_mask
-    attention = options.din_attention("history_attention")
-    interest = attention(query, keys, keys_mask=mask)
-    if not options.products:
-        return [interest]
-    return [interest, query * interest, query * mean_pool(keys, mask)]
-
-
-def click_probability(features, options):
-    """The final MLP (Eq. 4 and 15): concatenation → hidden units → probability."""
-    x = ops.concatenate(features, axis=-1)
-    for index, units in enumerate(options.hidden_units):
-        x = keras.layers.Dense(units, activation="relu", name=f"hidden_{index}")(x)
-        if options.dropout:
-            x = keras.layers.Dropout(options.dropout)(x)
-    # Probabilities stay float32 under mixed precision.
-    return keras.layers.Dense(1, activation="sigmoid", dtype="float32", name="ctr")(x)
+def products(query, interest, history, mask):
+    """`[query * interest, query * mean_pool(history)]`, each `[B, *, D]`."""
+    mean = mean_pool(history, mask)
+    if len(query.shape) == 3:
+        mean = mean[:, None]
+    return [query * interest, query * mean]

@@ -1,6 +1,5 @@
 """The representation table: (image, category) → vector (HCCM, 2.3)."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -8,36 +7,83 @@ from hccm_tf import ids
 from hccm_tf.errors import InputError
 
 BATCH_SIZE = 512
+DTYPES = ("float32", "float16", "int8")
 
 
-class RepresentationTable(keras.layers.Layer):
+class RepresentationTable(tf.Module):
     """Looks representations up by image and category, in graph operations.
 
+    The number of rows is not part of a graph that uses the table, so that a version
+    with other rows can be written without the model (`hccm_tf.serving.refresh`).
+
     Args:
-        keys: int64 `[P]`, sorted keys of (image, category) pairs.
-        representations: float32 `[P + 1, D]`; row 0 is zero, row i + 1 is that of key
-            i.
+        keys: int64 `[P]`, sorted keys of (image, category) pairs, P at least 1.
+        vectors: `[P + 1, D]`, float32, float16 or int8; row 0 is zero, row i + 1 is
+            that of key i.
+        scales: float32 `[P + 1]` for int8: row i is `scales[i] * vectors[i]`.
     """
 
-    def __init__(self, keys, representations):
-        super().__init__(name="representation_table", trainable=False)
-        self.keys = self.add_weight(
-            shape=keys.shape, dtype="int64", initializer="zeros", name="keys"
-        )
-        self.representations = self.add_weight(
-            shape=representations.shape, initializer="zeros", name="representations"
-        )
-        self.keys.assign(keys)
-        self.representations.assign(representations)
+    def __init__(self, keys, vectors, scales=None):
+        super().__init__(name="representation_table")
+        self.representation_keys = _variable(keys)
+        self.representation_vectors = _variable(vectors)
+        self.representation_scales = None if scales is None else _variable(scales)
 
     def find(self, image_keys, categories):
         """Row numbers; 0, no image, for a pair that the table does not hold."""
         pairs = ids.pair_keys(image_keys, categories)
-        rows = tf.cast(ids.find(self.keys.value, pairs) + 1, tf.int32)
+        rows = tf.cast(ids.find(self.representation_keys, pairs) + 1, tf.int32)
         return tf.where(image_keys == ids.NO_IMAGE, 0, rows)
 
+    def look_up(self, rows):
+        """float32 representations `[..., D]` of row numbers `[...]`."""
+        vectors = tf.cast(tf.gather(self.representation_vectors, rows), tf.float32)
+        if self.representation_scales is None:
+            return vectors
+        return vectors * tf.gather(self.representation_scales, rows)[..., None]
 
-def encode_catalogue(encoder, feature_maps, image_keys, categories):
+
+def _variable(values):
+    shape = [None, *values.shape[1:]]
+    return tf.Variable(values, trainable=False, shape=tf.TensorShape(shape))
+
+
+def quantize(vectors, dtype):
+    """Rows in the form in which a table keeps them.
+
+    Args:
+        vectors: float32 `[N, D]`.
+        dtype: one of `DTYPES`. int8 rounds to 127 steps on either side of 0, as wide
+            as the row's largest value needs.
+
+    Returns:
+        `(vectors, scales)` of `RepresentationTable`.
+    """
+    if dtype != "int8":
+        return vectors.astype(dtype), None
+    scales = np.abs(vectors).max(axis=1, initial=0) / 127
+    steps = vectors / np.where(scales > 0, scales, 1)[:, None]
+    return np.rint(steps).astype(np.int8), scales.astype(np.float32)
+
+
+def encode(encoder, feature_maps, rows, categories):
+    """Representations float32 `[N, D]`.
+
+    Args:
+        encoder: function from `image_map` and `image_category` to vectors.
+        feature_maps: `FeatureMapStore`.
+        rows: int64 `[N]`, rows of the store.
+        categories: `[N]`, what `encoder` takes.
+    """
+    batches = []
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = slice(start, start + BATCH_SIZE)
+        maps = feature_maps.gather(tf.constant(rows[batch]))
+        batches.append(encoder(maps, tf.constant(categories[batch])).numpy())
+    return np.concatenate(batches)
+
+
+def encode_catalogue(encoder, feature_maps, image_keys, categories, dtype="float32"):
     """Encodes every (image, category) of a catalogue that has a feature map.
 
     Args:
@@ -45,15 +91,18 @@ def encode_catalogue(encoder, feature_maps, image_keys, categories):
         feature_maps: `FeatureMapStore`.
         image_keys: int64 `[N]`, one for each item.
         categories: int32 `[N]`, category indices.
+        dtype: one of `DTYPES`.
 
     Returns:
         `RepresentationTable`.
 
     Raises:
-        InputError: if two different pairs have one key.
+        InputError: if two different pairs have one key, or no image has a map.
     """
     rows = feature_maps.find(image_keys).numpy()
     with_map = np.flatnonzero(rows > 0)
+    if not with_map.size:
+        raise InputError("the store has no feature map of any image of the catalogue")
     pairs = np.stack([rows[with_map], categories[with_map]], axis=1)
     chosen = with_map[np.unique(pairs, axis=0, return_index=True)[1]]
     keys = ids.pair_keys(image_keys[chosen], categories[chosen]).numpy()
@@ -61,16 +110,14 @@ def encode_catalogue(encoder, feature_maps, image_keys, categories):
     chosen, keys = chosen[order], keys[order]
     if (keys[1:] == keys[:-1]).any():
         raise InputError("two (image, category) pairs share one 64-bit key")
-    encode = tf.function(
-        lambda inputs: encoder(inputs, training=False), reduce_retracing=True
+
+    @tf.function(reduce_retracing=True)
+    def vectors_of(maps, category):
+        inputs = {"image_map": maps, "image_category": category}
+        return encoder(inputs, training=False)
+
+    vectors = encode(
+        vectors_of, feature_maps, rows[chosen], categories[chosen].astype(np.int32)
     )
-    vectors = np.zeros((len(keys) + 1, encoder.output_shape[-1]), np.float32)
-    for start in range(0, len(keys), BATCH_SIZE):
-        batch = chosen[start : start + BATCH_SIZE]
-        vectors[start + 1 : start + 1 + len(batch)] = encode(
-            {
-                "image_map": feature_maps.gather(tf.constant(rows[batch])),
-                "image_category": tf.constant(categories[batch], tf.int32),
-            }
-        )
-    return RepresentationTable(keys, vectors)
+    vectors = np.concatenate([np.zeros_like(vectors[:1]), vectors])
+    return RepresentationTable(keys, *quantize(vectors, dtype))

@@ -1,59 +1,104 @@
-"""A request made of real impressions, in the form of TensorFlow Serving's REST."""
+"""Requests made of real impressions, for warm-up and as an example."""
 
+import numpy as np
 import tensorflow as tf
 
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.pipeline import data_files
 from hccm_tf.features import HISTORY_IMAGE
-from hccm_tf.serving.export import input_signature
+from hccm_tf.serving.signatures import impression_spec
 
-PADDING = {"string": "", "int64": 0, "float32": 0.0}
+EMPTY = {tf.string: b"", tf.int64: 0, tf.float32: 0.0}
 
 
-def example_request(data_dir, schema, with_images, split="test", count=3):
-    """The first impressions of a split as a request of `serving_default`.
+class Impressions:
+    """The first impressions of a split, with images by name.
 
     Args:
         data_dir: data folder.
-        schema: `Schema`.
-        with_images: whether the export is of a model with images.
         split: name.
-        count: number of impressions.
+        count: number of impressions at most.
+
+    Attributes:
+        records: list of serialized `tf.train.Example`s.
+        rows: list of dicts, column → list of values.
+    """
+
+    def __init__(self, data_dir, split, count):
+        catalogue = read_catalogue(data_dir)
+        names = catalogue["image"].to_pylist()
+        keys = catalogue["image_key"].to_pylist()
+        names = dict(zip(keys, names, strict=True))
+        files = data_files(data_dir, split)
+        self.records = list(
+            tf.data.TFRecordDataset(files).take(count).as_numpy_iterator()
+        )
+        self.rows = []
+        for record in self.records:
+            row = {}
+            example = tf.train.Example.FromString(record)
+            for name, feature in example.features.feature.items():
+                kind = feature.WhichOneof("kind") or "int64_list"
+                row[name] = list(getattr(feature, kind).value)
+                if name in ("image", HISTORY_IMAGE):
+                    row[name] = [names.get(key, "").encode() for key in row[name]]
+            self.rows.append(row)
+
+
+def impressions_request(rows, schema, with_images):
+    """Tensors of `serving_default` for some `Impressions.rows`; name → array."""
+    return _columns(rows, impression_spec(schema, with_images))
+
+
+def rank_request(rows, schema, with_images):
+    """Tensors of `rank`: the first row's user, and the candidates of all rows."""
+    spec = impression_spec(schema, with_images, many_candidates=True)
+    del spec["candidate_mask"]
+    candidates = {f.name for f in schema.scalars if f.candidate} | {"image"}
+    scalars = {
+        name: tf.TensorSpec([None], value.dtype)
+        for name, value in spec.items()
+        if name in candidates
+    }
+    user = {name: value for name, value in spec.items() if name not in candidates}
+    request = _columns(rows[:1], user)
+    request.update({k: v[None] for k, v in _columns(rows, scalars).items()})
+    request["candidate_mask"] = np.ones((1, len(rows)), bool)
+    return request
+
+
+def _columns(rows, spec):
+    lengths = [len(row[HISTORY_IMAGE]) for row in rows]
+    request = {}
+    for name, value in spec.items():
+        dtype = value.dtype.as_numpy_dtype
+        if name == "history_length":
+            request[name] = np.array(lengths, np.int64)
+        elif value.shape.rank == 1:
+            request[name] = np.array([row[name][0] for row in rows], dtype)
+        else:
+            shape = len(rows), max(lengths)
+            request[name] = np.full(shape, EMPTY[value.dtype], dtype)
+            for place, row in enumerate(rows):
+                request[name][place, : len(row[name])] = row[name]
+    return request
+
+
+def to_json(signature_name, request):
+    """A request in the form of TensorFlow Serving's REST interface.
+
+    Args:
+        signature_name: string.
+        request: name → array.
 
     Returns:
-        dict `{"signature_name", "inputs"}` that JSON can hold; see
-        `hccm_tf.serving.export.input_signature` for the inputs.
+        dict `{"signature_name", "inputs"}` that JSON can hold.
     """
-    catalogue = read_catalogue(data_dir)
-    names = dict(
-        zip(
-            catalogue["image_key"].to_pylist(),
-            catalogue["image"].to_pylist(),
-            strict=True,
-        )
-    )
-    rows = []
-    for record in tf.data.TFRecordDataset(data_files(data_dir, split)).take(count):
-        features = tf.train.Example.FromString(record.numpy()).features.feature
-        row = {}
-        for name, feature in features.items():
-            values = list(
-                getattr(feature, feature.WhichOneof("kind") or "int64_list").value
-            )
-            if name in ("image", HISTORY_IMAGE):
-                values = [names.get(value, "") for value in values]
-            row[name] = [v.decode() if isinstance(v, bytes) else v for v in values]
-        rows.append(row)
-    lengths = [len(row[HISTORY_IMAGE]) for row in rows]
-    inputs = {}
-    for name, spec in input_signature(schema, with_images).items():
-        if name == "history_length":
-            inputs[name] = lengths
-        elif spec.shape.rank == 1:
-            inputs[name] = [row[name][0] for row in rows]
-        else:
-            padding = [PADDING[spec.dtype.name]]
-            inputs[name] = [
-                row[name] + padding * (max(lengths) - len(row[name])) for row in rows
-            ]
-    return {"signature_name": "serving_default", "inputs": inputs}
+
+    def plain(value):
+        if isinstance(value, list):
+            return [plain(entry) for entry in value]
+        return value.decode() if isinstance(value, bytes) else value
+
+    inputs = {name: plain(value.tolist()) for name, value in request.items()}
+    return {"signature_name": signature_name, "inputs": inputs}

@@ -6,10 +6,11 @@ import tensorflow as tf
 from hccm_tf.data.pipeline import deduplicate, make_dataset
 from hccm_tf.errors import InputError
 from hccm_tf.features import Feature, Schema
-from hccm_tf.models import IMAGE_MODELS, MODELS, build_model
+from hccm_tf.models import IMAGE_MODELS, MODELS, build_form, build_model
+from hccm_tf.models.attention import DotProductAttention
+from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.non_visual import id_dropout
 from hccm_tf.models.options import ModelOptions
-from hccm_tf.models.visual import dot_product_attention
 from tests.conftest import TINY
 
 SHAPE = (5, 4, 6)
@@ -18,10 +19,17 @@ SMALL = {**TINY, "id_dropout": 0.0}
 SCHEMA = Schema(
     (
         Feature("user_id", "vocabulary", size=7, frequency=2.0),
-        Feature("item_id", "vocabulary", size=20, frequency=1.5),
-        Feature("category", "vocabulary", "string", size=CATEGORIES, frequency=9.0),
+        Feature("item_id", "vocabulary", size=20, frequency=1.5, candidate=True),
+        Feature(
+            "category",
+            "vocabulary",
+            "string",
+            size=CATEGORIES,
+            frequency=9.0,
+            candidate=True,
+        ),
         Feature("zip", "hash", "string", size=5, embedding_dim=3),
-        Feature("price", "float", "float32"),
+        Feature("price", "float", "float32", candidate=True),
         Feature("history_item_id", "sequence", shares="item_id"),
         Feature("history_category", "sequence", "string", shares="category"),
     ),
@@ -208,7 +216,7 @@ def test_dot_product_attention_is_a_softmax():
         if len(chosen):
             weight = np.exp(chosen @ query[row] / np.sqrt(6))
             expected[row] = weight @ chosen / weight.sum()
-    found = dot_product_attention(*map(tf.constant, (query, keys, mask)))
+    found = DotProductAttention()(*map(tf.constant, (query, keys, mask)))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -264,6 +272,94 @@ def test_all_models_have_the_same_other_features(name):
     assert bool(names & images) == (name in IMAGE_MODELS)
 
 
+def _ranker_inputs(model, inputs):
+    """What the ranker takes of a batch."""
+    if model.name not in IMAGE_MODELS:
+        return inputs
+    encoder = model.get_layer("image_encoder")
+    vectors = encoder(
+        {name: inputs[name] for name in ("image_map", "image_category")},
+        training=False,
+    ).numpy()
+    inputs = dict(inputs)
+    for name in ("image_map", "image_category"):
+        del inputs[name]
+    for name in ("item", "history"):
+        inputs[f"{name}_representation"] = vectors[inputs[f"{name}_image"]]
+    return inputs
+
+
+@pytest.mark.parametrize("image_attention", ["din", "dot_product"])
+@pytest.mark.parametrize("name", MODELS)
+def test_ranking_candidates_equals_one_row_each(name, image_attention):
+    options = {
+        "image_attention": image_attention,
+        "similarity": "cosine",
+        "products": True,
+    }
+    model = _build(name, **options)
+    images = {"feature_map_shape": SHAPE} if name in IMAGE_MODELS else {}
+    rank = build_form("rank", model, SCHEMA, **{**SMALL, **options, **images})
+    inputs = _ranker_inputs(model, _inputs(name))
+    candidate = {f.name for f in SCHEMA.scalars if f.candidate}
+    candidate |= {"item_image", "item_representation"}
+    # Three users, each with the candidates of all rows.
+    users = [1, 2, 5]
+    requests = {
+        name: np.stack([value] * 3) if name in candidate else value[users]
+        for name, value in inputs.items()
+    }
+    found = rank(requests, training=False).numpy()[..., 0]
+    ranker = model.get_layer("ranker") if name in IMAGE_MODELS else model
+    for row, user in enumerate(users):
+        rows = {
+            name: value if name in candidate else np.stack([value[user]] * BATCH)
+            for name, value in inputs.items()
+        }
+        np.testing.assert_allclose(found[row], _predict(ranker, rows), atol=1e-5)
+    assert found.std() > 1e-4
+    assert {id(w) for w in rank.weights} <= {id(w) for w in model.weights}
+
+
+@pytest.mark.parametrize("image_attention", ["din", "dot_product"])
+@pytest.mark.parametrize("name", ["din", "hccm"])
+def test_explanations_are_the_weights_of_the_attentions(name, image_attention):
+    options = {"image_attention": image_attention}
+    model = _build(name, **options)
+    images = {"feature_map_shape": SHAPE} if name in IMAGE_MODELS else {}
+    explain = build_form("explain", model, SCHEMA, **{**SMALL, **options, **images})
+    inputs = _ranker_inputs(model, _inputs(name))
+    weights = {k: v.numpy() for k, v in explain(inputs, training=False).items()}
+    clicks = inputs["history_item_id"] != 0
+    assert (weights["history_attention"][~clicks] == 0).all()
+    assert np.abs(weights["history_attention"][clicks]).min() > 0
+    assert ("image_attention" in weights) == (name == "hccm")
+    if name == "hccm":
+        attended = weights["image_attention"]
+        there = (inputs["history_image"] != 0) & (inputs["item_image"] != 0)[:, None]
+        assert (attended[~there] == 0).all()
+        if image_attention == "dot_product":
+            total = there.any(axis=1).astype(float)
+            np.testing.assert_allclose(attended.sum(axis=1), total, atol=1e-5)
+
+
+def test_the_channel_attention_of_new_images():
+    model = _build("hccm")
+    form = build_form("encode_images", model, SCHEMA, **SMALL, feature_map_shape=SHAPE)
+    maps = _slots()[3][1:]
+    inputs = {"image_map": maps, "image_category": np.arange(1, ROWS) % 4 + 1}
+    found = form(inputs, training=False)
+    expected = model.get_layer("image_encoder")(inputs, training=False)
+    np.testing.assert_allclose(found["representation"], expected, atol=1e-6)
+    attention = model.get_layer("image_encoder").get_layer("hybrid_cnn").attention
+    flat = maps.astype(np.float32)
+    weights = found["channel_attention"].numpy()
+    assert weights.shape == (ROWS - 1, SHAPE[-1])
+    prior = model.get_layer("image_encoder").get_layer("hybrid_cnn").prior
+    outputs = attention(flat, prior=prior(inputs["image_category"])).numpy()
+    np.testing.assert_allclose(outputs, flat * weights[:, None, None], atol=1e-5)
+
+
 def test_models_without_histories():
     schema = Schema((Feature("a", "integer", size=3), Feature("b", "float")))
     for name in ("base", "din", "hcm"):
@@ -298,13 +394,17 @@ def test_id_dropout_follows_the_features_frequency():
     options = ModelOptions(id_dropout=3.0)
     for frequency, rate in ((1.0, 0.75), (3.0, 0.5), (297.0, 0.01)):
         feature = Feature("brand", "vocabulary", size=9, frequency=frequency)
-        assert id_dropout(feature, options, "brand").rate == pytest.approx(rate)
+        assert id_dropout(feature, options, LayerPool(), "brand").rate == pytest.approx(
+            rate
+        )
     hashed = Feature("brand", "hash", size=9, frequency=3.0)
-    assert id_dropout(hashed, options, "brand").rate == 0
+    assert id_dropout(hashed, options, LayerPool(), "brand").rate == 0
     unknown = Feature("brand", "vocabulary", size=9)
-    assert id_dropout(unknown, ModelOptions(id_dropout=0), "brand").rate == 0
+    assert (
+        id_dropout(unknown, ModelOptions(id_dropout=0), LayerPool(), "brand").rate == 0
+    )
     with pytest.raises(InputError, match="brand has no frequency"):
-        id_dropout(unknown, options, "brand")
+        id_dropout(unknown, options, LayerPool(), "brand")
     with pytest.raises(ValueError, match="id_dropout.*-1"):
         ModelOptions(id_dropout=-1)
 

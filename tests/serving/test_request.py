@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hccm_tf.models import IMAGE_MODELS
-from hccm_tf.serving.request import example_request
+from hccm_tf.serving.request import Impressions, impressions_request, to_json
 
 ASK = Path(__file__).resolve().parents[2] / "hccm_tf" / "serving" / "ask.py"
 
@@ -16,7 +16,9 @@ ASK = Path(__file__).resolve().parents[2] / "hccm_tf" / "serving" / "ask.py"
 def test_asking_the_export_gives_the_models_answer(shop, fitted, tmp_path, name):
     estimator = fitted[name]
     version = estimator.export(tmp_path / "versions")
-    request = example_request(shop.data, shop.schema, name in IMAGE_MODELS)
+    rows = Impressions(shop.data, "test", 3).rows
+    request = impressions_request(rows, shop.schema, name in IMAGE_MODELS)
+    request = to_json("serving_default", request)
     (tmp_path / "request.json").write_text(json.dumps(request))
     asked = subprocess.run(
         [sys.executable, ASK, version, tmp_path / "request.json"],

@@ -1,0 +1,142 @@
+"""The ranker: features, histories and image vectors to a click probability.
+
+It is the whole of a model without images, and the part behind the image encoder of one
+with images (HCCM, Eq. 14-15). In training its rows are impressions; serving also has a
+form whose rows are requests of one user with N candidates, over the same layers.
+`[B, *]` stands for `[B]` or `[B, N]`.
+"""
+
+import functools
+
+import keras
+from keras import ops
+
+from hccm_tf.layers import CosineSimilarity
+from hccm_tf.models.attention import AttentionWeights, DotProductAttention
+from hccm_tf.models.candidate_dense import CandidateDense
+from hccm_tf.models.non_visual import NonVisual, mean_pool, products
+
+IMAGE_INPUTS = (
+    "item_image",
+    "history_image",
+    "item_representation",
+    "history_representation",
+)
+
+
+def build_ranker(
+    name,
+    schema,
+    options,
+    layers,
+    *,
+    attends=True,
+    image_dim=None,
+    many_candidates=False,
+    explain=False,
+):
+    """Builds a ranker.
+
+    Args:
+        name: of the `keras.Model`.
+        schema: `hccm_tf.features.Schema`.
+        options: `ModelOptions`.
+        layers: `LayerPool`; a second ranker from the same pool has the same weights.
+        attends: whether DIN's unit or a mean pools the item history.
+        image_dim: width of the images' vectors, `None` without images. With it the
+            inputs are also `item_representation [B, *, D]`, `history_representation
+            [B, T, D]`, and `item_image [B, *]` and `history_image [B, T]`, of which
+            only counts whether they are 0: no image.
+        many_candidates: whether a row has N candidates.
+        explain: whether the outputs are the attentions' weights instead.
+
+    Returns:
+        `keras.Model` to the click probability `[B, 1]`, or `[B, N, 1]`; with `explain`
+        to a dict of `history_attention` and `image_attention`, `[B, T]` each, where
+        the model has them.
+    """
+    non_visual = NonVisual(schema, options, layers, many_candidates)
+    inputs = dict(non_visual.inputs)
+    user, candidate = list(non_visual.user), list(non_visual.candidate)
+    attention_weights = {}
+    if non_visual.history is not None:
+        if attends:
+            interest, weights = _item_interest(non_visual, options, layers, explain)
+            candidate += interest
+            attention_weights["history_attention"] = weights
+        else:
+            user.append(mean_pool(non_visual.history, non_visual.history_mask))
+    if image_dim is not None:
+        images = _image_inputs(image_dim, many_candidates)
+        inputs.update(images)
+        interest, weights = _image_interest(images, options, layers, explain)
+        candidate += interest
+        attention_weights["image_attention"] = weights
+    if explain:
+        return keras.Model(inputs, attention_weights, name=name)
+    return keras.Model(
+        inputs, _click_probability(user, candidate, options, layers), name=name
+    )
+
+
+def _item_interest(non_visual, options, layers, explain):
+    """DIN's attention over the item history, with its products as an option."""
+    query, keys, mask = non_visual.query, non_visual.history, non_visual.history_mask
+    attention = layers.get("history_attention", options.din_attention)
+    if explain:
+        return [], AttentionWeights(attention)(query, keys, mask)
+    interest = attention(query, keys, keys_mask=mask)
+    if not options.products:
+        return [interest], None
+    return [interest, *products(query, interest, keys, mask)], None
+
+
+def _image_inputs(dim, many_candidates):
+    candidates = (None,) if many_candidates else ()
+    shapes = zip(
+        IMAGE_INPUTS,
+        (candidates, (None,), (*candidates, dim), (None, dim)),
+        ("int32", "int32", "float32", "float32"),
+        strict=True,
+    )
+    return {
+        name: keras.Input(shape, dtype=dtype, name=name)
+        for name, shape, dtype in shapes
+    }
+
+
+def _image_interest(images, options, layers, explain):
+    """x_v of Eq. 14 and its options, 0 where the candidate has no image."""
+    item, history, query, keys = (images[name] for name in IMAGE_INPUTS)
+    mask = ops.not_equal(history, 0)
+    has_image = ops.cast(ops.not_equal(item, 0), query.dtype)[..., None]
+    is_din = options.image_attention == "din"
+    make = options.din_attention if is_din else DotProductAttention
+    attention = layers.get("image_attention", make)
+    if explain:
+        return [], AttentionWeights(attention)(query, keys, mask) * has_image
+    interest = attention(query, keys, keys_mask=mask)
+    features = [interest]
+    if options.products:
+        features += products(query, interest, keys, mask)
+    if options.similarity == "cosine":
+        similarity = layers.get("image_similarity", CosineSimilarity)
+        features.append(similarity(query, keys, mask))
+    return [feature * has_image for feature in features] + [1 - has_image], None
+
+
+def _click_probability(user, candidate, options, layers):
+    """The final MLP (Eq. 4 and 15): concatenation → hidden units → probability."""
+    x = [ops.concatenate(side, axis=-1) for side in (candidate, user) if side]
+    for index, units in enumerate(options.hidden_units):
+        kind = keras.layers.Dense if index else CandidateDense
+        make = functools.partial(kind, units, activation="relu")
+        x = [layers.get(f"hidden_{index}", make)(*x)]
+        if options.dropout:
+            make = functools.partial(keras.layers.Dropout, options.dropout)
+            x = [layers.get(f"dropout_{index}", make)(*x)]
+    # Probabilities stay float32 under mixed precision.
+    make = functools.partial(
+        keras.layers.Dense, 1, activation="sigmoid", dtype="float32"
+    )
+    return layers.get("ctr", make)(*x)

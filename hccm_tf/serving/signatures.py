@@ -1,0 +1,225 @@
+"""The signatures of an export: raw columns to answers, in graph operations.
+
+| signature | inputs | outputs |
+|---|---|---|
+| `serving_default` | impressions | `ctr [B]` |
+| `rank` | R requests: one user, N candidates | `ctr [R, N]` |
+| `serve_examples` | `examples [B]`, serialized `tf.train.Example` | `ctr [B]` |
+| `regress` | `inputs [B]`, the same for the Regress API | `outputs [B]` |
+| `explain` | impressions | `history_attention`, `image_attention [B, T]` |
+| `encode_images` | `image_map [U, h, w, c]`, `category [U]` | `representation [U, D]` |
+| | | and, where there is one, `channel_attention [U, c]` |
+| `image_keys` | `image [U]`, `category [U]` | `key [U]`, the table's |
+
+Columns are as in the log: scalars `[B]`; histories `[B, T]`, oldest click first, of
+which the first `history_length [B]` places count. `rank` has `[R]` for user and
+context, `[R, N]` for the candidates, and `candidate_mask [R, N]`; the answer at masked
+places is 0. Images are names as in the catalogue, empty for none. Examples are as
+`tfrecords_tools.build_examples` writes them. T of `explain` is that of the longest
+history, at most `max_history`: the newest clicks, oldest first.
+
+Unknown ids have the out-of-vocabulary row, unknown images are no image, numbers that
+are not finite are the training split's mean. Inputs whose sizes do not fit each other
+are an `InvalidArgumentError` that names one.
+"""
+
+import contextlib
+
+import tensorflow as tf
+
+from hccm_tf import ids
+from hccm_tf.data.pipeline import parse_spec
+from hccm_tf.features import HISTORY_IMAGE, to_padded
+
+NOT_SERVED = ("label", "user_key")
+
+
+def impression_spec(schema, with_images, many_candidates=False):
+    """Named inputs of `serving_default`, or of `rank` with `many_candidates`."""
+    scalar, matrix = [None], [None, None]
+    candidate = matrix if many_candidates else scalar
+    shapes = {
+        f.name: (candidate if f.candidate else scalar, f.dtype) for f in schema.scalars
+    }
+    shapes.update({f.name: (matrix, f.dtype) for f in schema.sequences})
+    if with_images:
+        shapes[HISTORY_IMAGE] = matrix, tf.string
+    if with_images or "image" in schema:
+        shapes["image"] = candidate, tf.string
+    if schema.sequences or with_images:
+        shapes["history_length"] = scalar, tf.int64
+    if many_candidates:
+        shapes["candidate_mask"] = matrix, tf.bool
+    return {name: tf.TensorSpec(*spec, name) for name, spec in shapes.items()}
+
+
+class Signatures:
+    """The functions behind the signatures of one model.
+
+    Args:
+        schema: `hccm_tf.features.Schema`.
+        forms: name → `keras.Model`: `ranker` and, where the model has them, `rank`,
+            `explain` and `encode_images`.
+        table: `RepresentationTable`, `None` without images.
+    """
+
+    def __init__(self, schema, forms, table=None):
+        self.schema, self.forms, self.table = schema, forms, table
+        self.histories = [f.name for f in schema.sequences]
+        if table is not None:
+            self.histories.append(HISTORY_IMAGE)
+
+    def endpoints(self):
+        """Name → `(function, input signature)` for `ExportArchive.add_endpoint`."""
+        with_images = self.table is not None
+        impressions = impression_spec(self.schema, with_images)
+        endpoints = {
+            "serving_default": (self.serving_default, impressions),
+            "serve_examples": (
+                self.serve_examples,
+                tf.TensorSpec([None], tf.string, "examples"),
+            ),
+            "regress": (self.regress, tf.TensorSpec([None], tf.string, "inputs")),
+        }
+        if "rank" in self.forms:
+            spec = impression_spec(self.schema, with_images, many_candidates=True)
+            endpoints["rank"] = self.rank, spec
+        if "explain" in self.forms:
+            endpoints["explain"] = self.explain, impressions
+        if with_images:
+            shape = self.forms["encode_images"].input["image_map"].shape
+            maps = tf.TensorSpec(shape, tf.float16, "image_map")
+            images = {"image": tf.TensorSpec([None], tf.string, "image")}
+            category = {}
+            if "category" in self.schema:
+                dtype = self.schema["category"].dtype
+                category["category"] = tf.TensorSpec([None], dtype, "category")
+            endpoints["encode_images"] = (
+                self.encode_images,
+                {"image_map": maps, **category},
+            )
+            endpoints["image_keys"] = self.image_keys, {**images, **category}
+        return endpoints
+
+    def serving_default(self, request):
+        """`ctr [B]` of impressions."""
+        return {"ctr": self._ctr(self._raw(request))}
+
+    def serve_examples(self, examples):
+        """`ctr [B]` of serialized `tf.train.Example`s."""
+        spec = parse_spec(self.schema)
+        wanted = {f.name for f in self.schema.scalars} | set(self.histories)
+        if self.table is not None:
+            wanted.add("image")
+        spec = {name: spec[name] for name in spec if name in wanted}
+        return {"ctr": self._ctr(tf.io.parse_example(examples, spec))}
+
+    def regress(self, inputs):
+        """`serve_examples` under the names of the Regress API."""
+        return {"outputs": self.serve_examples(inputs)["ctr"]}
+
+    def rank(self, request):
+        """`ctr [R, N]` of N candidates for each of R users."""
+        candidates = [f.name for f in self.schema.scalars if f.candidate]
+        if self.table is not None:
+            candidates.append("image")
+        candidates = sorted({*candidates, "candidate_mask"})
+        request = _with_equal_sizes(request, candidates, 1, "numbers of candidates")
+        inputs = self._inputs(self._raw(request))
+        ctr = self.forms["rank"](inputs, training=False)[..., 0]
+        mask = request["candidate_mask"]
+        return {"ctr": tf.where(mask, self.schema.unsampled(ctr), 0.0)}
+
+    def explain(self, request):
+        """The attentions' weights `[B, T]` of each click, 0 where there is none."""
+        inputs = self._inputs(self._raw(request))
+        return self.forms["explain"](inputs, training=False)
+
+    def encode_images(self, request):
+        """`representation [U, D]` and what else the encoder explains."""
+        category = self._category(request, "image_map")
+        # One image more, because oneDNN's convolutions need one.
+        inputs = {
+            "image_map": tf.pad(request["image_map"], [[0, 1]] + 3 * [[0, 0]]),
+            "image_category": tf.pad(category, [[0, 1]]),
+        }
+        outputs = self.forms["encode_images"](inputs, training=False)
+        if not isinstance(outputs, dict):
+            outputs = {"representation": outputs}
+        return {name: values[:-1] for name, values in outputs.items()}
+
+    def image_keys(self, request):
+        """`key [U]`, under which the table has an image."""
+        images = ids.image_keys(request["image"])
+        return {"key": ids.pair_keys(images, self._category(request, "image"))}
+
+    def _category(self, request, images):
+        """Category indices; 1 for all if the model has no categories."""
+        if "category" not in self.schema:
+            return tf.ones(tf.shape(request[images])[:1], tf.int32)
+        names = [images, "category"]
+        request = _with_equal_sizes(request, names, 0, "numbers of images")
+        return self.schema.index("category", request["category"])
+
+    def _raw(self, request):
+        """The columns of a request in the form that a data set has them."""
+        raw = request = _with_equal_sizes(
+            request, sorted(request), 0, "numbers of rows"
+        )
+        if self.histories:
+            request = _with_equal_sizes(request, self.histories, 1, "widths")
+            width = tf.shape(request[self.histories[0]], tf.int64)[1]
+            length = tf.clip_by_value(request["history_length"], 0, width)
+        for name in self.histories:
+            raw[name] = tf.RaggedTensor.from_tensor(request[name], lengths=length)
+        if "image" in raw:
+            raw["image"] = ids.image_keys(raw["image"])
+        if HISTORY_IMAGE in raw:
+            images = raw[HISTORY_IMAGE]
+            keys = ids.image_keys(images.flat_values)
+            raw[HISTORY_IMAGE] = images.with_flat_values(keys)
+        return raw
+
+    def _inputs(self, raw):
+        """What a ranker takes, of raw columns with ragged histories."""
+        lengths = [raw[name].row_lengths() for name in self.histories]
+        with _require_equal(lengths, self.histories, "lengths"):
+            inputs = self.schema.index_all(raw)
+        if self.table is None:
+            return inputs
+        history = to_padded(self.schema.truncate(raw[HISTORY_IMAGE]))
+        one = tf.ones([], tf.int32)
+        for name, keys in (("item", raw["image"]), ("history", history)):
+            column = "category" if name == "item" else "history_category"
+            category = inputs.get(column, tf.broadcast_to(one, tf.shape(keys)))
+            rows = self.table.find(keys, category)
+            inputs[f"{name}_image"] = rows
+            inputs[f"{name}_representation"] = self.table.look_up(rows)
+        return inputs
+
+    def _ctr(self, raw):
+        ctr = self.forms["ranker"](self._inputs(raw), training=False)[:, 0]
+        return self.schema.unsampled(ctr)
+
+
+def _with_equal_sizes(request, names, axis, what):
+    """The request, once the named tensors' sizes along an axis are found equal."""
+    sizes = [tf.shape(request[name])[axis] for name in names]
+    with _require_equal(sizes, names, what):
+        return {name: tf.identity(value) for name, value in request.items()}
+
+
+def _require_equal(values, names, what):
+    """Context of operations that wait for an `InvalidArgumentError` if values differ.
+
+    Without it, one that fails for the same reason may come first with its message.
+    """
+    if not values:
+        return contextlib.nullcontext()
+    check = tf.debugging.assert_equal(
+        tf.stack(values),
+        values[0],
+        message=f"inputs {', '.join(names)} need equal {what}",
+        summarize=len(names),
+    )
+    return tf.control_dependencies([check])

@@ -1,0 +1,85 @@
+"""Warm-up requests, which TensorFlow Serving runs before a version takes traffic."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from hccm_tf import ids
+from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.serving.request import Impressions, impressions_request, rank_request
+
+# TensorFlow Serving takes 1,000 records at most.
+IMPRESSIONS = 32
+PATH = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
+
+
+def write_warmup(version, data_dir, schema, endpoints, feature_maps=None):
+    """Writes a version's warm-up records, made of impressions of the training split.
+
+    Args:
+        version: folder of the SavedModel.
+        data_dir: data folder.
+        schema: `hccm_tf.features.Schema`.
+        endpoints: of `hccm_tf.serving.signatures.Signatures`.
+        feature_maps: `FeatureMapStore`, `None` without images.
+    """
+    with_images = feature_maps is not None
+    impressions = Impressions(data_dir, "train", IMPRESSIONS)
+    records = np.array(impressions.records, object)
+    one, many = impressions.rows[:1], impressions.rows
+    requests = {
+        "serving_default": [
+            impressions_request(rows, schema, with_images) for rows in (one, many)
+        ],
+        "serve_examples": [{"examples": records[:1]}, {"examples": records}],
+    }
+    requests["explain"] = requests["serving_default"]
+    requests["rank"] = [
+        rank_request(rows, schema, with_images)
+        for rows in (one, many, many[::-1])
+        if "rank" in endpoints
+    ]
+    if with_images:
+        images = _images(data_dir, endpoints, feature_maps)
+        for name in ("encode_images", "image_keys"):
+            spec = endpoints[name][1]
+            requests[name] = [{column: images[column] for column in spec}]
+    logs = [_predict_log(n, r) for n in endpoints for r in requests.get(n, [])]
+    logs += [_regress_log(records[:1]), _regress_log(records)]
+    path = pathlib.Path(version) / PATH
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+
+
+def _images(data_dir, endpoints, feature_maps):
+    """Some images of the catalogue with their categories and feature maps."""
+    catalogue = read_catalogue(data_dir).slice(0, IMPRESSIONS)
+    image = catalogue["image"].to_numpy().astype(object)
+    rows = feature_maps.find(ids.image_keys(tf.constant(image)))
+    return {
+        "image": image,
+        "category": catalogue["category"].to_numpy(),
+        "image_map": feature_maps.gather(rows).numpy(),
+    }
+
+
+def _predict_log(signature_name, request):
+    log = prediction_log_pb2.PredictionLog()
+    predict = log.predict_log.request
+    predict.model_spec.signature_name = signature_name
+    for name, values in request.items():
+        predict.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+    return log
+
+
+def _regress_log(records):
+    log = prediction_log_pb2.PredictionLog()
+    regress = log.regress_log.request
+    regress.model_spec.signature_name = "regress"
+    examples = regress.input.example_list.examples
+    examples.extend(tf.train.Example.FromString(record) for record in records)
+    return log

@@ -1,0 +1,285 @@
+"""The signatures of an export against the estimator, NumPy and each other."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hccm_tf import ids
+from hccm_tf.models import IMAGE_MODELS, build_form
+from hccm_tf.serving.request import Impressions, impressions_request, rank_request
+
+ALL = {
+    "serving_default",
+    "rank",
+    "serve_examples",
+    "regress",
+    "explain",
+    "encode_images",
+    "image_keys",
+}
+ROWS = 12
+
+
+@pytest.fixture(scope="module", params=["din", "hccm"])
+def served(request, shop, fitted, tmp_path_factory):
+    """`(estimator, name → signature, impressions, whether it has images)`."""
+    estimator = fitted[request.param]
+    version = estimator.export(tmp_path_factory.mktemp("export") / request.param)
+    signatures = tf.saved_model.load(str(version)).signatures
+    impressions = Impressions(shop.data, "test", ROWS)
+    return estimator, signatures, impressions, request.param in IMAGE_MODELS
+
+
+def _ask(signature, request):
+    specs = signature.structured_input_signature[1]
+    tensors = {k: tf.constant(v, specs[k].dtype) for k, v in request.items()}
+    return {name: value.numpy() for name, value in signature(**tensors).items()}
+
+
+def test_names(served):
+    _, signatures, _, with_images = served
+    names = ALL if with_images else ALL - {"encode_images", "image_keys"}
+    assert set(signatures) == names
+
+
+def test_examples_give_the_models_answers(served, shop):
+    estimator, signatures, impressions, _ = served
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    records = np.array(impressions.records, object)
+    for name, given_as, answer in (
+        ("serve_examples", "examples", "ctr"),
+        ("regress", "inputs", "outputs"),
+    ):
+        found = _ask(signatures[name], {given_as: records})
+        np.testing.assert_allclose(found[answer], expected, atol=1e-5)
+
+
+def _one_row_each(rows, schema, with_images):
+    """The impressions that `rank_request` asks about, one row for each candidate."""
+    users = [feature.name for feature in schema.scalars if not feature.candidate]
+    users += [name for name in rows[0] if name.startswith("history_")]
+    rows = [row | {name: rows[0][name] for name in users} for row in rows]
+    return impressions_request(rows, schema, with_images)
+
+
+def test_rank_equals_one_row_for_each_candidate(served, shop):
+    _, signatures, impressions, with_images = served
+    rows = impressions.rows
+    found = _ask(signatures["rank"], rank_request(rows, shop.schema, with_images))
+    plain = _one_row_each(rows, shop.schema, with_images)
+    expected = _ask(signatures["serving_default"], plain)["ctr"]
+    assert expected.std() > 1e-4
+    np.testing.assert_allclose(found["ctr"], expected[None], atol=1e-6)
+
+
+def _pad(value, shape):
+    value = np.asarray(value)
+    padding = [(0, size - old) for size, old in zip(shape, value.shape, strict=True)]
+    # As TensorFlow Serving pads when it merges requests: with the first value.
+    first = value.flat[0] if value.size else np.zeros(1, value.dtype)[0]
+    return np.pad(value, padding, constant_values=first)
+
+
+def test_merged_requests_give_the_answers_of_each(served, shop):
+    """Padded as server-side batching pads."""
+    _, signatures, impressions, with_images = served
+    parts = [impressions.rows[:3], impressions.rows[5:]]
+    parts = [rank_request(rows, shop.schema, with_images) for rows in parts]
+    merged = {}
+    for name in parts[0]:
+        values = [part[name] for part in parts]
+        shape = np.max([value.shape for value in values], axis=0)
+        merged[name] = np.concatenate([_pad(value, shape) for value in values])
+    together = _ask(signatures["rank"], merged)["ctr"]
+    for row, part in enumerate(parts):
+        alone = _ask(signatures["rank"], part)["ctr"][0]
+        np.testing.assert_allclose(together[row, : len(alone)], alone, atol=1e-6)
+
+
+def test_masked_candidates_answer_0(served, shop):
+    _, signatures, impressions, with_images = served
+    request = rank_request(impressions.rows, shop.schema, with_images)
+    before = _ask(signatures["rank"], request)["ctr"]
+    mask = np.arange(ROWS)[None] % 3 > 0
+    after = _ask(signatures["rank"], request | {"candidate_mask": mask})["ctr"]
+    np.testing.assert_allclose(after, np.where(mask, before, 0), atol=1e-7)
+
+
+def test_explain_gives_each_clicks_weight(served, shop):
+    estimator, signatures, impressions, with_images = served
+    request = impressions_request(impressions.rows, shop.schema, with_images)
+    weights = _ask(signatures["explain"], request)
+    names = {"history_attention", "image_attention"}
+    assert set(weights) == (names if with_images else {"history_attention"})
+    beyond = np.arange(request["history_item_id"].shape[1])
+    beyond = beyond >= request["history_length"][:, None]
+    for value in weights.values():
+        assert value.shape == beyond.shape
+        assert (value[beyond] == 0).all() and (np.abs(value[~beyond]) > 0).mean() > 0.5
+    schema = estimator.schema_
+    form = build_form("explain", estimator.model_, schema, **estimator._options)
+    assert set(form.output) == set(weights)
+
+
+def test_encode_images_gives_the_tables_rows(served, shop):
+    estimator, signatures, _, with_images = served
+    if not with_images:
+        pytest.skip("the model has no images")
+    rows = shop.store.find(ids.image_keys(shop.items.image.to_numpy(object)))
+    items = shop.items[rows.numpy() > 0].head(20)
+    rows = shop.store.find(ids.image_keys(items.image.to_numpy(object)))
+    maps = shop.store.gather(rows)
+    found = _ask(
+        signatures["encode_images"],
+        {"image_map": maps, "category": items.category.to_numpy(object)},
+    )
+    category = estimator.schema_.index("category", tf.constant(items.category))
+    expected = estimator.model_.get_layer("image_encoder")(
+        {"image_map": maps, "image_category": category}, training=False
+    )
+    np.testing.assert_allclose(found["representation"], expected, atol=1e-5)
+    weights = found["channel_attention"]
+    assert weights.shape == (20, maps.shape[-1])
+    assert ((weights > 0) & (weights < 1)).all() and weights.std() > 0
+    none = {"image_map": maps[:0], "category": np.zeros(0, object)}
+    assert _ask(signatures["encode_images"], none)["representation"].shape[0] == 0
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_row_and_no_candidate(served, shop, count):
+    _, signatures, impressions, with_images = served
+    request = rank_request(impressions.rows[:2], shop.schema, with_images)
+    candidates = {name for name, value in request.items() if value.shape == (1, 2)}
+    assert {"item_id", "candidate_mask"} <= candidates
+    none = {
+        name: value[:count, :0] if name in candidates else value[:count]
+        for name, value in request.items()
+    }
+    assert _ask(signatures["rank"], none)["ctr"].shape == (count, 0)
+    request = impressions_request(impressions.rows, shop.schema, with_images)
+    some = {name: value[:count] for name, value in request.items()}
+    assert _ask(signatures["serving_default"], some)["ctr"].shape == (count,)
+    records = np.array(impressions.records[:count], object)
+    found = _ask(signatures["serve_examples"], {"examples": records})["ctr"]
+    assert found.shape == (count,)
+
+
+def _bad_requests(request):
+    """Requests whose sizes do not fit, with the inputs that the error names."""
+    short = request | {"item_id": request["item_id"][:, :-1]}
+    yield short, "item_id"
+    yield request | {"user_id": np.repeat(request["user_id"], 2)}, "user_id"
+    history = request["history_item_id"]
+    wide = np.concatenate([history, history], axis=1)
+    yield request | {"history_item_id": wide}, "history_item_id"
+
+
+def test_sizes_that_do_not_fit_name_the_input(served, shop):
+    _, signatures, impressions, with_images = served
+    request = rank_request(impressions.rows, shop.schema, with_images)
+    for bad, name in _bad_requests(request):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=name):
+            _ask(signatures["rank"], bad)
+
+
+def test_examples_that_are_none(served):
+    _, signatures, impressions, _ = served
+    example = tf.train.Example.FromString(impressions.records[0])
+    del example.features.feature["user_id"]
+    without = np.array([example.SerializeToString()], object)
+    for records, message in (
+        (np.array([b"no example"], object), "parse|Example"),
+        (without, "user_id"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            _ask(signatures["serve_examples"], {"examples": records})
+
+
+def test_a_history_that_is_too_long_is_cut(served, shop):
+    _, signatures, impressions, with_images = served
+    request = impressions_request(impressions.rows, shop.schema, with_images)
+    longest = int(request["history_length"].max())
+    rows = request["history_length"] == longest
+    assert longest == shop.schema.max_history and rows.any()
+    full = {name: value[rows] for name, value in request.items()}
+    longer = {}
+    for name, value in full.items():
+        if value.ndim == 2:
+            # Older clicks stand in front.
+            longer[name] = np.concatenate([value[:, :5], value[:, :longest]], axis=1)
+        else:
+            longer[name] = value
+    longer["history_length"] = full["history_length"] + 5
+    np.testing.assert_allclose(
+        _ask(signatures["serving_default"], longer)["ctr"],
+        _ask(signatures["serving_default"], full)["ctr"],
+        atol=1e-6,
+    )
+
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 40)
+STRINGS = st.binary(max_size=40) | st.sampled_from([b"", b"0001.jpg", b"\xff" * 10**6])
+FLOATS = st.floats(width=32)
+
+
+@st.composite
+def _requests(draw, spec):
+    rows, candidates, width = (draw(st.integers(0, 3)) for _ in range(3))
+    request = {}
+    for name, value in spec.items():
+        second = candidates if name in _candidates_of(spec) else width
+        shape = (rows, second)[: value.shape.rank]
+        count = int(np.prod(shape))
+        kind = {tf.int64: INTEGERS, tf.string: STRINGS, tf.float32: FLOATS}.get(
+            value.dtype, st.booleans()
+        )
+        values = draw(st.lists(kind, min_size=count, max_size=count))
+        dtype = object if value.dtype == tf.string else value.dtype.as_numpy_dtype
+        array = np.empty(count, dtype)
+        array[:] = values
+        request[name] = array.reshape(shape)
+    return request
+
+
+def _candidates_of(spec):
+    """The inputs `[R, N]` of `rank`."""
+    if "candidate_mask" not in spec:
+        return set()
+    histories = {name for name in spec if name.startswith("history_")}
+    return {name for name, v in spec.items() if v.shape.rank == 2} - histories
+
+
+@pytest.mark.parametrize("name", ["serving_default", "rank", "explain"])
+def test_any_request_has_a_finite_answer(served, name):
+    """2 models x 3 signatures x 350 requests, of ids and values of all kinds."""
+    signature = served[1][name]
+    spec = signature.structured_input_signature[1]
+
+    @settings(
+        max_examples=350,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    @given(request=_requests(spec))
+    def ask(request):
+        for key, answer in _ask(signature, request).items():
+            assert np.isfinite(answer).all(), key
+            if key == "ctr":
+                assert ((answer >= 0) & (answer <= 1)).all()
+
+    ask()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_small_tables_answer_almost_the_same(fitted, shop, tmp_path, dtype):
+    estimator = fitted["hccm"]
+    version = estimator.export(tmp_path / dtype, representation_dtype=dtype)
+    signature = tf.saved_model.load(str(version)).signatures["serving_default"]
+    rows = Impressions(shop.data, "test", 500).rows
+    found = _ask(signature, impressions_request(rows, shop.schema, True))["ctr"]
+    expected = estimator.predict_proba(shop.data)[: len(rows), 1]
+    difference = np.abs(found - expected).max()
+    assert 0 < difference < {"float16": 1e-3, "int8": 1e-2}[dtype]
