@@ -37,26 +37,37 @@ def export(
     Returns:
         `pathlib.Path` of the version.
     """
-    options = model_options or {}
-    forms, table = {"ranker": model}, None
-    if any(feature.candidate for feature in schema.scalars):
-        forms["rank"] = build_form("rank", model, schema, **options)
+    table = None
     if model.name in IMAGE_MODELS:
         table = _table(model, schema, data_dir, feature_maps, representation_dtype)
-        forms["ranker"] = model.get_layer("ranker")
-        forms["encode_images"] = build_form("encode_images", model, schema, **options)
-    if table is not None or (schema.sequences and model.name != "base"):
-        forms["explain"] = build_form("explain", model, schema, **options)
+    forms = build_forms(model, schema, model_options or {})
     endpoints = Signatures(schema, forms, table).endpoints()
-    archive = keras.export.ExportArchive()
-    for name, (function, spec) in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=[spec])
     version = next_version(export_dir)
     with new_folder(version) as folder:
-        archive.write_out(str(folder), verbose=False)
-        _set_regress_method(folder)
+        write_saved_model(folder, endpoints)
         write_warmup(folder, data_dir, schema, endpoints, feature_maps)
     return version
+
+
+def build_forms(model, schema, options):
+    """The `forms` of `Signatures` that a model has.
+
+    Args:
+        model: of `build_model`.
+        schema: `Schema`.
+        options: dict, the model's `ModelOptions`.
+    """
+    with_images = model.name in IMAGE_MODELS
+    wanted = {
+        "rank": any(feature.candidate for feature in schema.scalars),
+        "explain": with_images or (schema.sequences and model.name != "base"),
+        "encode_images": with_images,
+    }
+    forms = {"ranker": model.get_layer("ranker") if with_images else model}
+    for name in wanted:
+        if wanted[name]:
+            forms[name] = build_form(name, model, schema, **options)
+    return forms
 
 
 def next_version(export_dir):
@@ -87,9 +98,14 @@ def _table(model, schema, data_dir, feature_maps, dtype):
     )
 
 
-def _set_regress_method(folder):
-    """Gives the signature `regress` the method that the Regress API asks for."""
+def write_saved_model(folder, endpoints):
+    """Writes `Signatures.endpoints` as a SavedModel."""
+    archive = keras.export.ExportArchive()
+    for name, (function, spec) in endpoints.items():
+        archive.add_endpoint(name, function, input_signature=[spec])
+    archive.write_out(str(folder), verbose=False)
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater
     updater = updater(str(folder))
+    # What the Regress API asks for.
     updater.replace_method_name("regress", "tensorflow/serving/regress")
     updater.save()

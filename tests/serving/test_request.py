@@ -13,15 +13,16 @@ ASK = Path(__file__).resolve().parents[2] / "hccm_tf" / "serving" / "ask.py"
 
 
 @pytest.mark.parametrize("name", ["din", "hccm"])
-def test_asking_the_export_gives_the_models_answer(shop, fitted, tmp_path, name):
+def test_asking_the_export_gives_the_models_answer(
+    shop, fitted, versions, tmp_path, name
+):
     estimator = fitted[name]
-    version = estimator.export(tmp_path / "versions")
     rows = Impressions(shop.data, "test", 3).rows
     request = impressions_request(rows, shop.schema, name in IMAGE_MODELS)
     request = to_json("serving_default", request)
     (tmp_path / "request.json").write_text(json.dumps(request))
     asked = subprocess.run(
-        [sys.executable, ASK, version, tmp_path / "request.json"],
+        [sys.executable, ASK, versions[name], tmp_path / "request.json"],
         capture_output=True,
         text=True,
         check=True,

@@ -7,8 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hccm_tf import ids
+from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.models import IMAGE_MODELS, build_form
+from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
+from hccm_tf.serving.signatures import Signatures
 
 ALL = {
     "serving_default",
@@ -23,11 +26,10 @@ ROWS = 12
 
 
 @pytest.fixture(scope="module", params=["din", "hccm"])
-def served(request, shop, fitted, tmp_path_factory):
+def served(request, shop, fitted, versions):
     """`(estimator, name → signature, impressions, whether it has images)`."""
     estimator = fitted[request.param]
-    version = estimator.export(tmp_path_factory.mktemp("export") / request.param)
-    signatures = tf.saved_model.load(str(version)).signatures
+    signatures = tf.saved_model.load(str(versions[request.param])).signatures
     impressions = Impressions(shop.data, "test", ROWS)
     return estimator, signatures, impressions, request.param in IMAGE_MODELS
 
@@ -274,12 +276,21 @@ def test_any_request_has_a_finite_answer(served, name):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_small_tables_answer_almost_the_same(fitted, shop, tmp_path, dtype):
-    estimator = fitted["hccm"]
-    version = estimator.export(tmp_path / dtype, representation_dtype=dtype)
-    signature = tf.saved_model.load(str(version)).signatures["serving_default"]
-    rows = Impressions(shop.data, "test", 500).rows
-    found = _ask(signature, impressions_request(rows, shop.schema, True))["ctr"]
-    expected = estimator.predict_proba(shop.data)[: len(rows), 1]
+def test_small_tables_answer_almost_the_same(fitted, shop, dtype):
+    model = fitted["hccm"].model_
+    catalogue = read_catalogue(shop.data)
+    category = shop.schema.index("category", catalogue["category"].to_numpy())
+    table = encode_catalogue(
+        model.get_layer("image_encoder"),
+        shop.store,
+        catalogue["image_key"].to_numpy(),
+        category.numpy(),
+        dtype,
+    )
+    assert table.representation_vectors.dtype == dtype
+    records = np.array(Impressions(shop.data, "test", 500).records, object)
+    forms = {"ranker": model.get_layer("ranker")}
+    found = Signatures(shop.schema, forms, table).serve_examples(records)["ctr"]
+    expected = fitted["hccm"].predict_proba(shop.data)[: len(records), 1]
     difference = np.abs(found - expected).max()
     assert 0 < difference < {"float16": 1e-3, "int8": 1e-2}[dtype]
