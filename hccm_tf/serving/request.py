@@ -77,7 +77,8 @@ def _columns(rows, spec):
         elif value.shape.rank == 1:
             request[name] = np.array([row[name][0] for row in rows], dtype)
         else:
-            shape = len(rows), max(lengths)
+            # TensorFlow Serving merges no request that has an input without a value.
+            shape = len(rows), max([1, *lengths])
             request[name] = np.full(shape, EMPTY[value.dtype], dtype)
             for place, row in enumerate(rows):
                 request[name][place, : len(row[name])] = row[name]
