@@ -39,7 +39,9 @@ def export(
     """
     table = None
     if model.name in IMAGE_MODELS:
-        table = _table(model, schema, data_dir, feature_maps, representation_dtype)
+        table = encode_images_of(
+            model, schema, data_dir, feature_maps, representation_dtype
+        )
     forms = build_forms(model, schema, model_options or {})
     endpoints = Signatures(schema, forms, table).endpoints()
     version = next_version(export_dir)
@@ -82,7 +84,7 @@ def versions(export_dir):
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def _table(model, schema, data_dir, feature_maps, dtype):
+def encode_images_of(model, schema, data_dir, feature_maps, dtype):
     """The `RepresentationTable` of a data folder's catalogue."""
     catalogue = read_catalogue(data_dir)
     category = np.ones(len(catalogue), np.int32)
