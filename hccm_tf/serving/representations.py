@@ -8,6 +8,10 @@ from hccm_tf.errors import InputError
 
 BATCH_SIZE = 512
 DTYPES = ("float32", "float16", "int8")
+# Names of a table's variables, by which they are found in an export.
+KEYS = "representation_keys"
+VECTORS = "representation_vectors"
+SCALES = "representation_scales"
 
 
 class RepresentationTable(tf.Module):
@@ -25,9 +29,11 @@ class RepresentationTable(tf.Module):
 
     def __init__(self, keys, vectors, scales=None):
         super().__init__(name="representation_table")
-        self.representation_keys = _variable(keys)
-        self.representation_vectors = _variable(vectors)
-        self.representation_scales = None if scales is None else _variable(scales)
+        self.representation_keys = _variable(keys, KEYS)
+        self.representation_vectors = _variable(vectors, VECTORS)
+        self.representation_scales = None
+        if scales is not None:
+            self.representation_scales = _variable(scales, SCALES)
 
     def find(self, image_keys, categories):
         """Row numbers; 0, no image, for a pair that the table does not hold."""
@@ -43,9 +49,9 @@ class RepresentationTable(tf.Module):
         return vectors * tf.gather(self.representation_scales, rows)[..., None]
 
 
-def _variable(values):
-    shape = [None, *values.shape[1:]]
-    return tf.Variable(values, trainable=False, shape=tf.TensorShape(shape))
+def _variable(values, name):
+    shape = tf.TensorShape([None, *values.shape[1:]])
+    return tf.Variable(values, trainable=False, name=name, shape=shape)
 
 
 def quantize(vectors, dtype):
