@@ -50,6 +50,7 @@ $(VENV)/io:
 test-io: $(VENV)/io
 	$(BIN)/python -m pytest -q tests/test_files.py tests/test_features.py \
 		tests/test_ids.py tests/data tests/serving tests/layers \
+		tests/serving/test_signatures.py tests/serving/test_c_api.py \
 		tests/tools/test_tables.py tests/tools/test_log_inputs.py
 
 # Newer releases of torch come with gigabytes of CUDA libraries.
