@@ -49,7 +49,7 @@ $(VENV)/io:
 
 test-io: $(VENV)/io
 	$(BIN)/python -m pytest -q tests/test_files.py tests/test_features.py \
-		tests/test_ids.py tests/data tests/serving tests/layers \
+		tests/test_ids.py tests/data tests/layers \
 		tests/serving/test_signatures.py tests/serving/test_c_api.py \
 		tests/tools/test_tables.py tests/tools/test_log_inputs.py
 
