@@ -31,8 +31,6 @@ from hccm_tf import ids
 from hccm_tf.data.pipeline import parse_spec
 from hccm_tf.features import HISTORY_IMAGE, to_padded
 
-NOT_SERVED = ("label", "user_key")
-
 
 def impression_spec(schema, with_images, many_candidates=False):
     """Named inputs of `serving_default`, or of `rank` with `many_candidates`."""
