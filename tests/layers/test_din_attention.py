@@ -141,6 +141,30 @@ def test_a_mask_for_all_histories(hidden_units, query):
     np.testing.assert_array_equal(outputs, to_numpy(alike))
 
 
+@FORMS
+@pytest.mark.parametrize("activation, normalize", OPTIONS)
+def test_weights_are_those_of_the_output(hidden_units, query, activation, normalize):
+    """As many clicks as dimensions: only one set of weights gives the output."""
+    layer = random_layer(hidden_units, activation=activation, normalize=normalize)
+    keys, mask = KEYS[:, :5], MASK[:, :5]
+    several = query.reshape(4, -1, 5)
+    expected, _ = reference(layer, several, keys, mask)
+    outputs, weights = layer(query, keys, keys_mask=mask, return_attention_scores=True)
+    weights = to_numpy(weights)
+    assert weights.shape == (*query.shape[:-1], 5)
+    weights = weights.reshape(4, -1, 5)
+    assert (weights[~np.broadcast_to(mask[:, None], weights.shape)] == 0).all()
+    np.testing.assert_allclose(weights @ keys, expected, rtol=1e-4, atol=1e-5)
+    outputs = to_numpy(outputs).reshape(expected.shape)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    symbolic = [keras.KerasTensor((None, *x.shape[1:])) for x in (query, keys)]
+    specs = layer(*symbolic, return_attention_scores=True)
+    assert [spec.shape[1:] for spec in specs] == [
+        query.shape[1:],
+        (*query.shape[1:-1], 5),
+    ]
+
+
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
 def test_several_candidates_equal_several_calls(activation, normalize):
     layer = random_layer(activation=activation, normalize=normalize)
