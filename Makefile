@@ -69,6 +69,7 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-soak: $(VENV)/base
+soak: $(VENV)/test
 	test -d $(OUT)/data || $(MAKE) quickstart
 	$(BIN)/python benchmarks/demo_seeds.py $(OUT)
+	REFRESHES=50 $(BIN)/python -m pytest -q tests/tools/test_refresh_polling.py

@@ -28,6 +28,7 @@ from hccm_tf.errors import InputError
 
 METADATA = "feature_maps.json"
 DTYPES = ("float16", "int8")
+CNN = ("backbone", "layer", "weights_sha256", "image_size", "shape")
 
 
 def shard_files(dtype, shape, rows, shard, count):
@@ -167,6 +168,11 @@ class FeatureMapStore:
         return tuple(self.metadata["shape"])
 
     @property
+    def cnn(self):
+        """What the maps of an image depend on, for a comparison of two stores; dict."""
+        return {name: self.metadata.get(name) for name in CNN}
+
+    @property
     def channel_mean(self):
         """Mean of each channel over all images and positions, float32 `[c]`."""
         return np.float32(self.metadata["channel_mean"])
@@ -224,7 +230,9 @@ class FeatureMapStore:
     @functools.cached_property
     def _gather(self):
         rows = tf.TensorSpec([None], tf.int64)
-        return tf.function(self._gather_in_graph, input_signature=[rows])
+        return tf.function(
+            self._gather_in_graph, input_signature=[rows], autograph=False
+        )
 
     def _gather_in_graph(self, rows):
         shard_rows = self.metadata["shard_rows"]

@@ -1,5 +1,6 @@
 """Exports a trained model as a SavedModel that answers from ids alone."""
 
+import json
 import pathlib
 
 import keras
@@ -12,6 +13,9 @@ from hccm_tf.models import IMAGE_MODELS, build_form
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.warmup import write_warmup
+
+# `FeatureMapStore.cnn` of the maps that a version's model takes.
+CNN = pathlib.Path("assets.extra", "feature_maps.json")
 
 
 def export(
@@ -47,6 +51,9 @@ def export(
     version = next_version(export_dir)
     with new_folder(version) as folder:
         write_saved_model(folder, endpoints)
+        (folder / CNN).parent.mkdir()
+        if table is not None:
+            (folder / CNN).write_text(json.dumps(feature_maps.cnn, indent=2) + "\n")
         write_warmup(folder, data_dir, schema, endpoints, feature_maps)
     return version
 

@@ -18,7 +18,7 @@ class RepresentationTable(tf.Module):
     """Looks representations up by image and category, in graph operations.
 
     The number of rows is not part of a graph that uses the table, so that a version
-    with other rows can be written without the model (`hccm_tf.serving.refresh`).
+    with other rows can be written without the model (`tfrecords_tools.refresh_export`).
 
     Args:
         keys: int64 `[P]`, sorted keys of (image, category) pairs, P at least 1.
@@ -117,7 +117,7 @@ def encode_catalogue(encoder, feature_maps, image_keys, categories, dtype="float
     if (keys[1:] == keys[:-1]).any():
         raise InputError("two (image, category) pairs share one 64-bit key")
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def vectors_of(maps, category):
         inputs = {"image_map": maps, "image_category": category}
         return encoder(inputs, training=False)

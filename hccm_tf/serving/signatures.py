@@ -24,6 +24,7 @@ are an `InvalidArgumentError` that names one.
 """
 
 import contextlib
+import dataclasses
 
 import tensorflow as tf
 
@@ -51,6 +52,11 @@ def impression_spec(schema, with_images, many_candidates=False):
     return {name: tf.TensorSpec(*spec, name) for name, spec in shapes.items()}
 
 
+# What signatures have in common is in an export once: the time to load one grows with
+# the size of its graph.
+_shared = tf.function(autograph=False)
+
+
 class Signatures:
     """The functions behind the signatures of one model.
 
@@ -62,7 +68,13 @@ class Signatures:
     """
 
     def __init__(self, schema, forms, table=None):
-        self.schema, self.forms, self.table = schema, forms, table
+        # Variables are in an export once, and not in its graph, which has 2 GB at most.
+        vocabularies = {
+            name: tf.Variable(keys, trainable=False, name=f"{name}_vocabulary")
+            for name, keys in schema.vocabularies.items()
+        }
+        self.schema = dataclasses.replace(schema, vocabularies=vocabularies)
+        self.forms, self.table = forms, table
         self.histories = [f.name for f in schema.sequences]
         if table is not None:
             self.histories.append(HISTORY_IMAGE)
@@ -106,10 +118,7 @@ class Signatures:
     def serve_examples(self, examples):
         """`ctr [B]` of serialized `tf.train.Example`s."""
         spec = parse_spec(self.schema)
-        wanted = {f.name for f in self.schema.scalars} | set(self.histories)
-        if self.table is not None:
-            wanted.add("image")
-        spec = {name: spec[name] for name in spec if name in wanted}
+        spec = {name: spec[name] for name in self._columns()}
         return {"ctr": self._ctr(tf.io.parse_example(examples, spec))}
 
     def regress(self, inputs):
@@ -159,6 +168,7 @@ class Signatures:
         request = _with_equal_sizes(request, names, 0, "numbers of images")
         return self.schema.index("category", request["category"])
 
+    @_shared
     def _raw(self, request):
         """The columns of a request in the form that a data set has them."""
         raw = request = _with_equal_sizes(
@@ -176,8 +186,16 @@ class Signatures:
             images = raw[HISTORY_IMAGE]
             keys = ids.image_keys(images.flat_values)
             raw[HISTORY_IMAGE] = images.with_flat_values(keys)
-        return raw
+        return {name: raw[name] for name in self._columns()}
 
+    def _columns(self):
+        """Names of the columns that a ranker's inputs are made of."""
+        columns = [f.name for f in self.schema.scalars] + self.histories
+        if self.table is not None:
+            columns.append("image")
+        return sorted(set(columns))
+
+    @_shared
     def _inputs(self, raw):
         """What a ranker takes, of raw columns with ragged histories."""
         lengths = [raw[name].row_lengths() for name in self.histories]
@@ -195,6 +213,7 @@ class Signatures:
             inputs[f"{name}_representation"] = self.table.look_up(rows)
         return inputs
 
+    @_shared
     def _ctr(self, raw):
         ctr = self.forms["ranker"](self._inputs(raw), training=False)[:, 0]
         return self.schema.unsampled(ctr)

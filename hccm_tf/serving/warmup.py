@@ -49,7 +49,6 @@ def write_warmup(version, data_dir, schema, endpoints, feature_maps=None):
     logs = [_predict_log(n, r) for n in endpoints for r in requests.get(n, [])]
     logs += [_regress_log(records[:1]), _regress_log(records)]
     path = pathlib.Path(version) / PATH
-    path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for log in logs:
             writer.write(log.SerializeToString())

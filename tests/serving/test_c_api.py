@@ -44,20 +44,21 @@ def warmup_requests(version):
     return requests
 
 
+def request_line(version, name, inputs):
+    """A request in the form of the loader; inputs are name → TensorProto."""
+    signature = signature_defs(version)[name]
+    feeds = {
+        signature.inputs[key].name: base64.b64encode(value.SerializeToString()).decode()
+        for key, value in inputs.items()
+    }
+    fetches = [output.name for output in signature.outputs.values()]
+    return json.dumps({"feeds": feeds, "fetches": fetches})
+
+
 def ask(version, requests):
     """The loader's answers to requests of `warmup_requests`; an error is a string."""
     signatures = signature_defs(version)
-    lines = []
-    for name, inputs in requests:
-        signature = signatures[name]
-        feeds = {
-            signature.inputs[key].name: base64.b64encode(
-                value.SerializeToString()
-            ).decode()
-            for key, value in inputs.items()
-        }
-        fetches = [output.name for output in signature.outputs.values()]
-        lines.append(json.dumps({"feeds": feeds, "fetches": fetches}))
+    lines = [request_line(version, name, inputs) for name, inputs in requests]
     run = subprocess.run(
         [sys.executable, SCRIPT, LIBRARY, version],
         input="\n".join(lines),

@@ -15,21 +15,23 @@ from hccm_tf import ids
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.features import MISSING_INTEGER
-from hccm_tf.serving import refresh as module
+from hccm_tf.serving import version as version_module
 from hccm_tf.serving.export import versions
-from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
+from hccm_tf.serving.version import Version
 from hccm_tf.serving.warmup import PATH as WARMUP
 from tests.reference import read_maps
+from tfrecords_tools import refresh_export as module
+from tfrecords_tools.refresh_export import refresh
 
 NEW = ["new0.jpg", "new1.jpg", "new2.jpg"]
 # Refreshes a version and is killed when the variables are written.
 KILLED = """
 import os, signal, sys
 import tensorflow as tf
-from hccm_tf.serving.refresh import refresh
+from tfrecords_tools.refresh_export import refresh
 write = tf.raw_ops.SaveV2
 def write_and_die(**arguments):
     write(**arguments)
@@ -39,7 +41,7 @@ refresh(*sys.argv[1:])
 """
 
 
-def write_store(path, maps):
+def write_store(path, maps, cnn):
     """A float16 store as `extract_feature_maps` writes it; image name → map."""
     path.mkdir()
     names = sorted(maps)
@@ -49,6 +51,7 @@ def write_store(path, maps):
     images = pd.DataFrame({"image": names, "key": keys, "row": range(len(names))})
     images.sort_values("key").to_parquet(path / "images.parquet")
     metadata = {
+        **cnn,
         "dtype": "float16",
         "shape": values.shape[1:],
         "shard_rows": [len(names)],
@@ -67,8 +70,9 @@ def maps(shop):
 
 
 @pytest.fixture(scope="module")
-def store(maps, tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("refresh") / "maps", maps)
+def store(shop, maps, tmp_path_factory):
+    path = tmp_path_factory.mktemp("refresh") / "maps"
+    return write_store(path, maps, shop.store.cnn)
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +160,13 @@ def _encoded(estimator, maps, pairs):
 def test_the_table_is_the_old_one_and_the_models_new_rows(
     fitted, export_dir, items, items_csv, store, maps, remove_missing, monkeypatch
 ):
-    encoded, real = [], module.encode
+    encoded, real = [], version_module.encode
 
     def encode(encoder, store, rows, categories):
         encoded.extend(rows)
         return real(encoder, store, rows, categories)
 
-    monkeypatch.setattr(module, "encode", encode)
+    monkeypatch.setattr(version_module, "encode", encode)
     version = refresh(export_dir, items_csv, store, remove_missing)
     assert version == export_dir / "2" and versions(export_dir) == [1, 2]
     old, table = read_table(export_dir / "1"), read_table(version)
@@ -282,7 +286,12 @@ def test_a_killed_run_leaves_no_version(export_dir, items_csv, store):
     assert versions(export_dir) == [1] and len(list(export_dir.iterdir())) == 2
     subprocess.run(
         [
-            *(sys.executable, "-m", "hccm_tf.serving.refresh", "--remove_missing"),
+            *(
+                sys.executable,
+                "-m",
+                "tfrecords_tools.refresh_export",
+                "--remove_missing",
+            ),
             *(f"--export_dir={export_dir}", f"--items={items_csv}"),
             f"--feature_maps={store}",
         ],
@@ -292,7 +301,7 @@ def test_a_killed_run_leaves_no_version(export_dir, items_csv, store):
     assert len(read_table(export_dir / "2")) > 6
 
 
-def test_errors(export_dir, items, items_csv, store, maps, fitted, tmp_path):
+def test_errors(export_dir, items, items_csv, store, shop, maps, fitted, tmp_path):
     def fails(match, export_dir=export_dir, items=items_csv, store=store, remove=False):
         with pytest.raises(InputError, match=match):
             refresh(export_dir, items, store, remove)
@@ -301,9 +310,9 @@ def test_errors(export_dir, items, items_csv, store, maps, fitted, tmp_path):
     without = fitted["din"].export(tmp_path / "din")
     fails("--export_dir=.*no table of images", export_dir=without.parent)
     fails("--feature_maps.*no such file", store=tmp_path)
-    shape = r"--feature_maps=.*\(5, 5, 24\).*\(5, 5, 48\)"
-    wide = {name: np.repeat(values, 2, axis=-1) for name, values in maps.items()}
-    fails(shape, store=write_store(tmp_path / "wide", wide))
+    other = shop.store.cnn | {"weights_sha256": "other"}
+    store_of_other = write_store(tmp_path / "other", maps, other)
+    fails("--feature_maps=.*of another CNN.*Received.*other", store=store_of_other)
     for column in ("image", "category"):
         path = tmp_path / f"{column}.csv"
         items.drop(columns=column).to_csv(path, index=False)
@@ -331,12 +340,7 @@ def test_categories_that_are_numbers(tmp_path):
 
 def test_two_pairs_with_one_key(export_dir, items_csv, store, monkeypatch):
     monkeypatch.setattr(
-        module._Model,
-        "keys",
-        lambda self, columns: (
-            np.arange(len(columns["image"])),
-            np.full(len(columns["image"]), 5),
-        ),
+        Version, "image_keys", lambda self, columns: np.full(len(columns["image"]), 5)
     )
     with pytest.raises(InputError, match="--items: two .* pairs share one 64-bit key"):
         refresh(export_dir, items_csv, store)

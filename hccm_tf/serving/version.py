@@ -1,0 +1,169 @@
+"""An exported version as what its table can be made anew with, without the model."""
+
+import contextlib
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from hccm_tf.errors import InputError
+from hccm_tf.serving.export import CNN
+from hccm_tf.serving.representations import KEYS, SCALES, VECTORS, encode, quantize
+
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+VARIABLES = pathlib.Path("variables", "variables")
+# Of the old variables; TensorFlow loads a version without it.
+FINGERPRINT = "fingerprint.pb"
+
+
+class Version:
+    """The table of images of a version, and the signatures that make its rows.
+
+    Args:
+        folder: `pathlib.Path` of the version.
+
+    Attributes:
+        keys: int64 `[P]`, sorted, the keys of the table.
+        image_columns: name → `tf.TensorSpec`, what `image_keys` takes.
+        cnn: `FeatureMapStore.cnn` of the maps that the model takes.
+
+    Raises:
+        InputError: if the version is damaged or has no table.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._prefix = str(folder / VARIABLES)
+        with _damage_named(folder):
+            self._read_variables()
+        if KEYS not in self._names:
+            raise InputError(
+                f"--export_dir={folder.parent}: version {folder.name} has no table "
+                "of images: only models with images can be refreshed"
+            )
+        with _damage_named(folder):
+            self._load_signatures()
+            self.cnn = json.loads((folder / CNN).read_text())
+        self.keys = self._read(self._names[KEYS]).numpy()
+        self.image_columns = self._image_keys.structured_input_signature[1]
+
+    def _read_variables(self):
+        checkpoint = tf.train.load_checkpoint(self._prefix)
+        graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+            checkpoint.get_tensor(OBJECT_GRAPH)
+        )
+        # Name in the checkpoint → type, and variable → name in the checkpoint.
+        self._dtypes = checkpoint.get_variable_to_dtype_map()
+        self._names = {
+            attribute.full_name: attribute.checkpoint_key
+            for node in graph.nodes
+            for attribute in node.attributes
+        }
+
+    def _load_signatures(self):
+        # Their own variables only, and not the table's.
+        options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=True)
+        # Signatures alone do not keep their variables.
+        self._loaded = tf.saved_model.load(str(self._folder), options=options)
+        self._encode_images = self._loaded.signatures["encode_images"]
+        self._image_keys = self._loaded.signatures["image_keys"]
+        for signature in (self._encode_images, self._image_keys):
+            for variable in signature.variables:
+                name = variable.name.removesuffix(":0")
+                variable.assign(self._read(self._names[name]))
+
+    def _read(self, name):
+        """The tensor of this name in the checkpoint."""
+        (tensor,) = tf.raw_ops.RestoreV2(
+            prefix=self._prefix,
+            tensor_names=[name],
+            shape_and_slices=[""],
+            dtypes=[self._dtypes[name]],
+        )
+        return tensor
+
+    def image_keys(self, columns):
+        """Keys of images, int64 `[U]`; columns as `image_columns`."""
+        return self._image_keys(**columns)["key"].numpy()
+
+    def encode_images(self, feature_maps, rows, categories=None):
+        """Representations float32 `[N, D]`.
+
+        Args:
+            feature_maps: `FeatureMapStore`.
+            rows: int64 `[N]`, rows of the store.
+            categories: `[N]` of the log's type, `None` for a model without them.
+        """
+        if not len(rows):
+            outputs = self._encode_images.structured_outputs
+            return np.zeros((0, outputs["representation"].shape[1]), np.float32)
+
+        def encoder(maps, category):
+            inputs = {} if categories is None else {"category": category}
+            return self._encode_images(image_map=maps, **inputs)["representation"]
+
+        return encode(
+            encoder, feature_maps, rows, rows if categories is None else categories
+        )
+
+    def write(self, folder, kept, keys, vectors):
+        """Writes another version: this one with another table.
+
+        Args:
+            folder: `pathlib.Path` of the other version, an empty folder.
+            kept: bool `[P]`, the rows of the table to keep.
+            keys: int64 `[N]`, sorted, of the rows to add.
+            vectors: float32 `[N, D]`.
+        """
+        left_out = shutil.ignore_patterns(VARIABLES.parts[0], FINGERPRINT)
+        shutil.copytree(self._folder, folder, ignore=left_out, dirs_exist_ok=True)
+        dtype = self._dtypes[self._names[VECTORS]].name
+        vectors, scales = quantize(vectors, dtype)
+        places = np.searchsorted(self.keys[kept], keys) + np.arange(len(keys))
+        changed = {KEYS: (kept, places, keys)}
+        for name, added in ((VECTORS, vectors), (SCALES, scales)):
+            if added is not None:
+                # Row 0 comes before that of the first key.
+                with_zero = np.concatenate([[True], kept])
+                changed[name] = with_zero, places + 1, added
+        names = sorted(self._dtypes)
+        variables = {key: variable for variable, key in self._names.items()}
+        tensors = []
+        for name in names:
+            tensor = self._read(name)
+            if variables.get(name) in changed:
+                tensor = _merge(tensor, *changed[variables[name]])
+            tensors.append(tensor)
+        prefix = folder / VARIABLES
+        prefix.parent.mkdir()
+        tf.raw_ops.SaveV2(
+            prefix=str(prefix),
+            tensor_names=names,
+            shape_and_slices=[""] * len(names),
+            tensors=tensors,
+        )
+
+
+@contextlib.contextmanager
+def _damage_named(folder):
+    try:
+        yield
+    except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"--export_dir={folder.parent}: version {folder.name} is damaged; remove "
+            f"it or export again: {error}"
+        ) from error
+
+
+def _merge(rows, kept, places, added):
+    """The rows `kept` of a variable, with further rows at `places`."""
+    # In operations, because TensorFlow does not give NumPy the memory of what it has
+    # loaded.
+    if not kept.all():
+        rows = tf.boolean_mask(rows, kept)
+    rest = np.delete(np.arange(len(rows) + len(added)), places)
+    indices = [tf.constant(values, tf.int32) for values in (rest, places)]
+    return tf.dynamic_stitch(indices, [rows, added])

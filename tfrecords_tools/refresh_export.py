@@ -1,0 +1,201 @@
+"""Writes the next version of an export with new items' images, without training.
+
+    python -m tfrecords_tools.refresh_export --export_dir=saved_models/hccm \
+        --items=SHOP/items.csv --feature_maps=MAPS
+
+MAPS holds the feature maps of the images that are new, and may hold all of them, as
+`extract_feature_maps --extend` makes it. The version appears when it is whole, and the
+server loads it as it loads an export; one run at a time writes to a folder. Rows of
+images that ITEMS no longer has are kept, because users' histories still show them;
+--remove_missing drops them.
+"""
+
+import contextlib
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from absl import app, flags
+
+from hccm_tf import ids
+from hccm_tf.atomic import new_folder
+from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.errors import InputError, report_input_errors
+from hccm_tf.serving.export import next_version, versions
+from hccm_tf.serving.version import Version
+from tfrecords_tools.impressions import to_log_type
+from tfrecords_tools.tables import read_table
+
+ARROW_TYPES = {tf.string: pa.string(), tf.int64: pa.int64(), tf.float32: pa.float32()}
+CHUNK = 1 << 17
+
+
+def refresh(export_dir, items, feature_maps, remove_missing=False):
+    """Writes `export_dir/<version>/`, the newest version with a new table of images.
+
+    The (image, category) pairs of `items` that the newest version's table lacks, and
+    that have a feature map, go through the version's own `encode_images`; the rows that
+    the table has are taken over bit by bit, and everything else of the version too. An
+    item whose category changed is a new pair. A new photo needs a new name, because a
+    pair that the table has is not encoded again.
+
+    Time of the CNN grows with the new pairs only; what is left reads the old version
+    once and writes the new one. Peak memory: the old and the new table, the other
+    variables, and the columns of `items`.
+
+    Args:
+        export_dir: folder of the versions, `saved_models/<name>`.
+        items: path of the catalogue, CSV or Parquet: `image`, empty for none, and, for
+            a model with categories, `category`. Other columns are not read.
+        feature_maps: path of a `FeatureMapStore` of the CNN that the model was trained
+            with.
+        remove_missing: whether to drop rows of pairs that `items` does not have. By
+            default they are kept, because users' histories show items that are no
+            longer sold, and images under the category that they had.
+
+    Returns:
+        `pathlib.Path` of the new version, or `None` if the table would stay the same.
+
+    Raises:
+        InputError: if there is no version with a table below `export_dir`, the feature
+            maps do not fit its model, a column is missing or not of the model's type,
+            two pairs of `items` have one key, or the table would be empty.
+    """
+    numbers = versions(export_dir)
+    if not numbers:
+        raise InputError(
+            f"--export_dir={export_dir}: no version to refresh; export a model first"
+        )
+    folder = pathlib.Path(export_dir) / str(numbers[-1])
+    old = Version(folder)
+    with _naming("feature_maps"):
+        store = FeatureMapStore.open(feature_maps)
+    if store.cnn != old.cnn:
+        raise InputError(
+            f"--feature_maps={feature_maps}: of another CNN than the model's maps, "
+            f"{old.cnn}. Received: {store.cnn}"
+        )
+    with _naming("items"):
+        columns = _read_items(items, old.image_columns)
+    kept, keys, vectors, without_map = _compare(old, columns, store, remove_missing)
+    counts = (
+        f"{len(keys)} images added, {np.count_nonzero(~kept)} removed, "
+        f"{np.count_nonzero(kept)} kept, {without_map} without a feature map"
+    )
+    if kept.all() and not len(keys):
+        print(f"nothing to refresh in {folder}: {counts}")
+        return None
+    if not kept.any() and not len(keys):
+        raise InputError("--items: no image of the table would be left")
+    new = next_version(export_dir)
+    with new_folder(new) as temporary:
+        old.write(temporary, kept, keys, vectors)
+    print(f"{counts} -> {new}")
+    return new
+
+
+@contextlib.contextmanager
+def _naming(flag):
+    """Puts a flag in front of the message of an `InputError`."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"--{flag}: {error}") from error
+
+
+def _keys(version, columns):
+    """Keys of each item's image and of its (image, category), int64 arrays.
+
+    Args:
+        version: `Version`.
+        columns: name → Arrow array, of `_read_items`.
+    """
+    images, pairs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start in range(0, len(columns["image"]), CHUNK):
+        chunk = {
+            name: tf.constant(_to_numpy(column.slice(start, CHUNK)))
+            for name, column in columns.items()
+        }
+        images.append(ids.image_keys(chunk["image"]).numpy())
+        pairs.append(version.image_keys(chunk))
+    return np.concatenate(images), np.concatenate(pairs)
+
+
+def _compare(version, columns, store, remove_missing):
+    """What becomes of a table.
+
+    Args:
+        version: `Version`.
+        columns: of `_read_items`.
+        store: `FeatureMapStore`.
+        remove_missing: as of `refresh`.
+
+    Returns:
+        `(kept, keys, vectors, without_map)`: bool `[P]`, the rows to keep; int64 `[N]`
+        and float32 `[N, D]`, sorted, the rows to add; and the number of pairs that are
+        not in the table and have no feature map.
+    """
+    images, keys = _keys(version, columns)
+    items = np.flatnonzero(images != ids.NO_IMAGE)
+    images = images[items]
+    keys, first, pair = np.unique(keys[items], return_index=True, return_inverse=True)
+    # One image has different keys for different categories.
+    same = np.flatnonzero(images != images[first][pair])
+    if same.size:
+        names = columns["image"].take(items[[first[pair[same[0]]], same[0]]])
+        raise InputError(
+            "--items: two (image, category) pairs share one 64-bit key: rename one "
+            f"image. Received: {names.to_pylist()}"
+        )
+    kept = np.ones(len(version.keys), bool)
+    if remove_missing:
+        kept = ids.find(keys, version.keys).numpy() >= 0
+    absent = ids.find(version.keys, keys).numpy() < 0
+    rows = store.find(images[first]).numpy()
+    new = np.flatnonzero(absent & (rows > 0))
+    categories = None
+    if "category" in columns:
+        categories = _to_numpy(columns["category"].take(items[first[new]]))
+    vectors = version.encode_images(store, rows[new], categories)
+    return kept, keys[new], vectors, np.count_nonzero(absent) - len(new)
+
+
+def _read_items(items, specs):
+    """The columns of a catalogue that a signature takes; name → Arrow array."""
+    strings = [name for name, spec in specs.items() if spec.dtype == tf.string]
+    table = read_table(items, list(specs), strings)
+    columns = {}
+    for name, spec in specs.items():
+        try:
+            column = table[name].combine_chunks().cast(ARROW_TYPES[spec.dtype])
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{items}: column {name}: the model has {spec.dtype.name}: {error}"
+            ) from error
+        columns[name] = to_log_type(name, column)
+    return columns
+
+
+def _to_numpy(column):
+    return column.to_numpy(zero_copy_only=False)
+
+
+def main(argv):
+    """Runs the command line."""
+    with report_input_errors():
+        refresh(FLAGS.export_dir, FLAGS.items, FLAGS.feature_maps, FLAGS.remove_missing)
+
+
+FLAGS = flags.FLAGS
+
+if __name__ == "__main__":
+    flags.DEFINE_string(
+        "export_dir", None, "Folder of SavedModel versions.", required=True
+    )
+    flags.DEFINE_string("items", None, "Catalogue, CSV or Parquet.", required=True)
+    flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.", required=True)
+    flags.DEFINE_bool(
+        "remove_missing", False, "Drop rows of images that are not in the catalogue."
+    )
+    app.run(main)
