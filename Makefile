@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := quickstart
+PYTEST := -m pytest -q --numprocesses=auto --dist=loadfile
 TRAIN := $(BIN)/python train_main.py --data_dir=$(OUT)/data --feature_maps=$(OUT)/maps
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -40,7 +41,7 @@ quickstart: $(VENV)/base
 		$(OUT)/runs/din $(OUT)/runs/hccm
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python $(PYTEST)
 
 $(VENV)/io:
 	$(PYTHON) -m venv $(VENV)
@@ -48,7 +49,7 @@ $(VENV)/io:
 	touch $@
 
 test-io: $(VENV)/io
-	$(BIN)/python -m pytest -q tests/test_files.py tests/test_features.py \
+	$(BIN)/python $(PYTEST) tests/test_files.py tests/test_features.py \
 		tests/test_ids.py tests/data tests/layers \
 		tests/serving/test_signatures.py tests/serving/test_c_api.py \
 		tests/tools/test_tables.py tests/tools/test_log_inputs.py
@@ -62,8 +63,8 @@ $(VENV)/backends:
 # JAX compiles each test for longer than it then runs it.
 test-backends: $(VENV)/backends
 	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
-		$(BIN)/python -m pytest -q tests/layers tests/optimizers
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -q tests/layers tests/optimizers
+		$(BIN)/python $(PYTEST) tests/layers tests/optimizers
+	KERAS_BACKEND=torch $(BIN)/python $(PYTEST) tests/layers tests/optimizers
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

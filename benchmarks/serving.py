@@ -9,6 +9,7 @@ Weights are random too: time does not depend on them. In turn with it, on the sa
 - the bare matrix products of a request, in NumPy;
 - `serving_default` with the candidates as rows;
 - a table with many more rows;
+- `rank` with fewer candidates;
 - the CNNs online: MobileNetV3-Small at 224 pixels and the trainable CNN, for all
   photos of a request, from decoded pixels; and the trainable CNN alone.
 """
@@ -133,6 +134,11 @@ def main(argv):
                     for seed in range(50)
                 ]
                 arms["serving_default"] = asking(default, flat)
+                fewer = [
+                    request(rank, 1, FLAGS.fewer_candidates, HISTORY, rows, seed)
+                    for seed in range(50)
+                ]
+                arms[f"rank, {FLAGS.fewer_candidates} candidates"] = asking(rank, fewer)
                 products = matrix_products(model)
                 arms["bare matrix products"] = bare(products)
                 online, trainable = cnns_online(model)
@@ -168,6 +174,7 @@ def asking(signature, requests):
 if __name__ == "__main__":
     flags.DEFINE_integer("few_rows", 10_000, "Rows of the small table.")
     flags.DEFINE_integer("many_rows", 10_000_000, "Rows of the large table.")
+    flags.DEFINE_integer("fewer_candidates", 50, "Of the second rank request.")
     flags.DEFINE_integer("rounds", 300, "Requests of each side.", lower_bound=1)
     flags.DEFINE_integer("slow_rounds", 5, "Of the sides with CNNs.", lower_bound=1)
     flags.DEFINE_string("json", None, "File for the figures.")
