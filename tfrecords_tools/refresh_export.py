@@ -138,25 +138,29 @@ def _compare(version, columns, store, remove_missing):
     """
     images, keys = _keys(version, columns)
     items = np.flatnonzero(images != ids.NO_IMAGE)
-    images = images[items]
-    keys, first, pair = np.unique(keys[items], return_index=True, return_inverse=True)
+    items = items[np.argsort(keys[items], kind="stable")]
+    images, keys = images[items], keys[items]
+    again = np.zeros(len(keys), bool)
+    again[1:] = keys[1:] == keys[:-1]
     # One image has different keys for different categories.
-    same = np.flatnonzero(images != images[first][pair])
-    if same.size:
-        names = columns["image"].take(items[[first[pair[same[0]]], same[0]]])
+    same = again & (images != np.roll(images, 1))
+    if same.any():
+        place = same.argmax()
+        names = columns["image"].take(items[place - 1 : place + 1])
         raise InputError(
             "--items: two (image, category) pairs share one 64-bit key: rename one "
             f"image. Received: {names.to_pylist()}"
         )
+    items, images, keys = items[~again], images[~again], keys[~again]
     kept = np.ones(len(version.keys), bool)
     if remove_missing:
         kept = ids.find(keys, version.keys).numpy() >= 0
     absent = ids.find(version.keys, keys).numpy() < 0
-    rows = store.find(images[first]).numpy()
+    rows = store.find(images).numpy()
     new = np.flatnonzero(absent & (rows > 0))
     categories = None
     if "category" in columns:
-        categories = _to_numpy(columns["category"].take(items[first[new]]))
+        categories = _to_numpy(columns["category"].take(items[new]))
     vectors = version.encode_images(store, rows[new], categories)
     return kept, keys[new], vectors, np.count_nonzero(absent) - len(new)
 
