@@ -26,6 +26,9 @@ from hccm_tf.files import join, open_file, read_parquet
 KINDS = ("vocabulary", "hash", "integer", "float", "sequence")
 OOV = 1
 RESERVED = 2  # padding and out-of-vocabulary
+# Of a number from its mean, in standard deviations. A larger one is a mistake, and a
+# very large one would make the answer NaN.
+MAX_DEVIATIONS = 1e3
 MISSING_INTEGER = np.iinfo(np.int64).min
 HISTORY = "history_"
 HISTORY_IMAGE = HISTORY + "image"
@@ -206,7 +209,8 @@ class Schema:
         feature = self[name]
         if feature.kind == "float":
             scaled = (values - feature.mean) / feature.std
-            return tf.where(tf.math.is_finite(scaled), scaled, 0.0)
+            scaled = tf.where(tf.math.is_finite(scaled), scaled, 0.0)
+            return tf.clip_by_value(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
         if feature.kind == "vocabulary":
             index = ids.find(self.vocabularies[name], ids.to_keys(values)) + RESERVED
         elif feature.kind == "hash":

@@ -5,9 +5,8 @@
 
 MAPS holds the feature maps of the images that are new, and may hold all of them, as
 `extract_feature_maps --extend` makes it. The version appears when it is whole, and the
-server loads it as it loads an export; one run at a time writes to a folder. Rows of
-images that ITEMS no longer has are kept, because users' histories still show them;
---remove_missing drops them.
+server loads it as it loads an export. Rows of images that ITEMS no longer has are kept,
+because users' histories still show them; --remove_missing drops them.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from hccm_tf import ids
-from hccm_tf.atomic import new_folder
+from hccm_tf.atomic import new_folder, only_writer
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.serving.export import next_version, versions
@@ -62,12 +61,17 @@ def refresh(export_dir, items, feature_maps, remove_missing=False):
             maps do not fit its model, a column is missing or not of the model's type,
             two pairs of `items` have one key, or the table would be empty.
     """
-    numbers = versions(export_dir)
-    if not numbers:
+    if not versions(export_dir):
         raise InputError(
             f"--export_dir={export_dir}: no version to refresh; export a model first"
         )
-    folder = pathlib.Path(export_dir) / str(numbers[-1])
+    # No export comes in between, whose model the new version would take back.
+    with only_writer(export_dir):
+        return _refresh(export_dir, items, feature_maps, remove_missing)
+
+
+def _refresh(export_dir, items, feature_maps, remove_missing):
+    folder = pathlib.Path(export_dir) / str(versions(export_dir)[-1])
     old = Version(folder)
     with _naming("feature_maps"):
         store = FeatureMapStore.open(feature_maps)
@@ -78,7 +82,7 @@ def refresh(export_dir, items, feature_maps, remove_missing=False):
         )
     with _naming("items"):
         columns = _read_items(items, old.image_columns)
-    kept, keys, vectors, without_map = _compare(old, columns, store, remove_missing)
+    kept, keys, rows, without_map = _compare(old, columns, store, remove_missing)
     counts = (
         f"{len(keys)} images added, {np.count_nonzero(~kept)} removed, "
         f"{np.count_nonzero(kept)} kept, {without_map} without a feature map"
@@ -90,7 +94,7 @@ def refresh(export_dir, items, feature_maps, remove_missing=False):
         raise InputError("--items: no image of the table would be left")
     new = next_version(export_dir)
     with new_folder(new) as temporary:
-        old.write(temporary, kept, keys, vectors)
+        old.write(temporary, kept, keys, *rows)
     print(f"{counts} -> {new}")
     return new
 
@@ -132,9 +136,9 @@ def _compare(version, columns, store, remove_missing):
         remove_missing: as of `refresh`.
 
     Returns:
-        `(kept, keys, vectors, without_map)`: bool `[P]`, the rows to keep; int64 `[N]`
-        and float32 `[N, D]`, sorted, the rows to add; and the number of pairs that are
-        not in the table and have no feature map.
+        `(kept, keys, rows, without_map)`: bool `[P]`, the rows to keep; int64 `[N]`,
+        sorted, and `Version.encode_images`, the rows to add; and the number of pairs
+        that are not in the table and have no feature map.
     """
     images, keys = _keys(version, columns)
     items = np.flatnonzero(images != ids.NO_IMAGE)
@@ -161,8 +165,8 @@ def _compare(version, columns, store, remove_missing):
     categories = None
     if "category" in columns:
         categories = _to_numpy(columns["category"].take(items[new]))
-    vectors = version.encode_images(store, rows[new], categories)
-    return kept, keys[new], vectors, np.count_nonzero(absent) - len(new)
+    encoded = version.encode_images(store, rows[new], categories)
+    return kept, keys[new], encoded, np.count_nonzero(absent) - len(new)
 
 
 def _read_items(items, specs):
@@ -172,7 +176,7 @@ def _read_items(items, specs):
     columns = {}
     for name, spec in specs.items():
         try:
-            column = table[name].combine_chunks().cast(ARROW_TYPES[spec.dtype])
+            column = table[name].cast(ARROW_TYPES[spec.dtype])
         except pa.ArrowException as error:
             raise InputError(
                 f"{items}: column {name}: the model has {spec.dtype.name}: {error}"

@@ -64,6 +64,19 @@ def build_model(name, schema, **options):
     return join(name, encoder, _MODULES[name].build_ranker(schema, options, layers))
 
 
+def uses_category(name, **options):
+    """Whether what a model's image encoder gives depends on the category.
+
+    Args:
+        name: one of `IMAGE_MODELS`.
+        **options: see `ModelOptions`.
+    """
+    module = _MODULES[name]
+    return hasattr(module, "uses_category") and module.uses_category(
+        ModelOptions(**options)
+    )
+
+
 def build_form(form, model, schema, **options):
     """Another graph over the weights of a model.
 

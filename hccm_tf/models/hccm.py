@@ -7,11 +7,22 @@ from hccm_tf.models import image_encoder
 from hccm_tf.models.image_encoder import build_ranker
 from hccm_tf.models.non_visual import id_dropout
 
-__all__ = ["build_image_encoder", "build_ranker"]
+__all__ = ["build_image_encoder", "build_ranker", "uses_category"]
+
+
+def uses_category(options):
+    """It does."""
+    del options
+    return True
 
 
 def build_image_encoder(schema, options, layers, explain=False):
-    """The schema needs the feature `category`; explained by the channel attention."""
+    """Explained by the channel attention.
+
+    Raises:
+        InputError: if the schema has no `category` or `history_category`.
+    """
+    image_encoder.require_categories(schema)
     make = functools.partial(
         HybridCNN,
         options.image_embedding_dim,

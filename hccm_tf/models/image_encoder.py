@@ -13,7 +13,15 @@ images and the encoder is not there. Row 0 means no image.
 import keras
 from keras import ops
 
+from hccm_tf.errors import InputError
 from hccm_tf.models import ranker
+
+
+def require_categories(schema):
+    """Raises an `InputError` unless candidates and clicks have categories."""
+    for name in ("category", "history_category"):
+        if name not in schema:
+            raise InputError(f"schema: a model with category prior needs {name}")
 
 
 def build_image_encoder(encode, options):

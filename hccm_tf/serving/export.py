@@ -4,12 +4,11 @@ import json
 import pathlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from hccm_tf.atomic import new_folder
+from hccm_tf.atomic import new_folder, only_writer
 from hccm_tf.data.catalogue import read_catalogue
-from hccm_tf.models import IMAGE_MODELS, build_form
+from hccm_tf.models import IMAGE_MODELS, build_form, uses_category
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.warmup import write_warmup
@@ -41,20 +40,22 @@ def export(
     Returns:
         `pathlib.Path` of the version.
     """
-    table = None
+    table, options = None, model_options or {}
     if model.name in IMAGE_MODELS:
         table = encode_images_of(
-            model, schema, data_dir, feature_maps, representation_dtype
+            model, schema, data_dir, feature_maps, representation_dtype, options
         )
-    forms = build_forms(model, schema, model_options or {})
+    forms = build_forms(model, schema, options)
     endpoints = Signatures(schema, forms, table).endpoints()
-    version = next_version(export_dir)
-    with new_folder(version) as folder:
-        write_saved_model(folder, endpoints)
-        (folder / CNN).parent.mkdir()
-        if table is not None:
-            (folder / CNN).write_text(json.dumps(feature_maps.cnn, indent=2) + "\n")
-        write_warmup(folder, data_dir, schema, endpoints, feature_maps)
+    with only_writer(export_dir):
+        version = next_version(export_dir)
+        with new_folder(version) as folder:
+            write_saved_model(folder, endpoints)
+            (folder / CNN).parent.mkdir()
+            if table is not None:
+                cnn = json.dumps(feature_maps.cnn, indent=2)
+                (folder / CNN).write_text(cnn + "\n")
+            write_warmup(folder, data_dir, schema, endpoints, feature_maps)
     return version
 
 
@@ -91,11 +92,11 @@ def versions(export_dir):
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def encode_images_of(model, schema, data_dir, feature_maps, dtype):
+def encode_images_of(model, schema, data_dir, feature_maps, dtype, options):
     """The `RepresentationTable` of a data folder's catalogue."""
     catalogue = read_catalogue(data_dir)
-    category = np.ones(len(catalogue), np.int32)
-    if "category" in schema:
+    category = None
+    if uses_category(model.name, **options):
         values = tf.constant(catalogue["category"].to_numpy())
         category = schema.index("category", values).numpy()
     return encode_catalogue(

@@ -59,7 +59,7 @@ def write_server_config(models_dir, stable=(), base_path="/models"):
             "canary": numbers[-1],
             "stable": chosen.get(name, numbers[-2:][0]),
         }
-        labels = _accepted(wanted, before[name]) if name in before else wanted
+        labels = _accepted(wanted, before[name], numbers) if name in before else wanted
         model = config.model_config_list.config.add(
             name=name,
             base_path=f"{base_path.rstrip('/')}/{name}",
@@ -108,10 +108,10 @@ def _parse_stable(stable, models):
     return chosen
 
 
-def _accepted(wanted, before):
+def _accepted(wanted, before, there):
     """The wanted labels, those to versions that the server lacks left as they were."""
     loaded = before.model_version_policy.specific.versions
-    labels = before.version_labels
+    labels = {k: v for k, v in before.version_labels.items() if v in there}
     return {
         label: version if version in loaded else labels.get(label, version)
         for label, version in wanted.items()
