@@ -7,7 +7,8 @@ Each model gets two labels for clients to ask for: `canary` is the newest versio
 
 A running server refuses to move a label to a version that it has not loaded, and then
 takes nothing of the file. So a new version is first listed without a label, and the
-labels move with the next run of the same command, once the server has loaded it.
+labels move with the next run of the same command, once the server has loaded it. A run
+that comes before that leaves a file that the server refuses: restart it then.
 """
 
 import pathlib
