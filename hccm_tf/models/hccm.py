@@ -11,12 +11,14 @@ __all__ = ["build_image_encoder", "build_ranker"]
 
 
 def build_image_encoder(schema, options, layers, explain=False):
-    """The schema needs the feature `category`; explained by the channel attention."""
+    """The schema needs the feature `category`; options leave out parts of it."""
     make = functools.partial(
         HybridCNN,
         options.image_embedding_dim,
         num_categories=schema.num_rows("category"),
         filters=options.cnn_filters,
+        channel_attention=options.channel_attention,
+        prior_channel=options.prior_channel,
     )
     cnn = layers.get("hybrid_cnn", make)
     dropout = id_dropout(schema["category"], options, layers, "image_category_dropout")
@@ -26,9 +28,6 @@ def build_image_encoder(schema, options, layers, explain=False):
         images = cnn(maps, category, mask)
         if not explain:
             return images
-        _, weights = cnn.attention(
-            maps, prior=cnn.prior(category), return_attention_scores=True
-        )
-        return {"representation": images, "channel_attention": weights}
+        return image_encoder.with_channel_attention(images, cnn, maps, category)
 
     return image_encoder.build_image_encoder(encode, options)
