@@ -26,6 +26,7 @@ def export(
     export_dir,
     model_options=None,
     representation_dtype="float32",
+    tell_category=None,
 ):
     """Writes `export_dir/<version>/`, the next number, whole or not at all.
 
@@ -37,6 +38,9 @@ def export(
         export_dir: folder of the versions, `saved_models/<name>`.
         model_options: dict, the `ModelOptions` of the model.
         representation_dtype: `"float32"`, `"float16"` or `"int8"`, of the table.
+        tell_category: as of `hccm_tf.data.pipeline.make_dataset`, with which the model
+            was trained. It holds for the table; `encode_images`, and with it a refresh,
+            takes new images' categories as they are.
 
     Returns:
         `pathlib.Path` of the version.
@@ -44,7 +48,7 @@ def export(
     table = None
     if model.name in IMAGE_MODELS:
         table = encode_images_of(
-            model, schema, data_dir, feature_maps, representation_dtype
+            model, schema, data_dir, feature_maps, representation_dtype, tell_category
         )
     forms = build_forms(model, schema, model_options or {})
     endpoints = Signatures(schema, forms, table).endpoints()
@@ -91,7 +95,7 @@ def versions(export_dir):
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def encode_images_of(model, schema, data_dir, feature_maps, dtype):
+def encode_images_of(model, schema, data_dir, feature_maps, dtype, tell_category=None):
     """The `RepresentationTable` of a data folder's catalogue."""
     catalogue = read_catalogue(data_dir)
     category = np.ones(len(catalogue), np.int32)
@@ -104,6 +108,7 @@ def encode_images_of(model, schema, data_dir, feature_maps, dtype):
         catalogue["image_key"].to_numpy(),
         category,
         dtype,
+        tell_category,
     )
 
 

@@ -89,7 +89,14 @@ def encode(encoder, feature_maps, rows, categories):
     return np.concatenate(batches)
 
 
-def encode_catalogue(encoder, feature_maps, image_keys, categories, dtype="float32"):
+def encode_catalogue(
+    encoder,
+    feature_maps,
+    image_keys,
+    categories,
+    dtype="float32",
+    tell_category=None,
+):
     """Encodes every (image, category) of a catalogue that has a feature map.
 
     Args:
@@ -98,6 +105,8 @@ def encode_catalogue(encoder, feature_maps, image_keys, categories, dtype="float
         image_keys: int64 `[N]`, one for each item.
         categories: int32 `[N]`, category indices.
         dtype: one of `DTYPES`.
+        tell_category: as of `hccm_tf.data.pipeline.make_dataset`: the table finds an
+            image by its true category.
 
     Returns:
         `RepresentationTable`.
@@ -122,8 +131,9 @@ def encode_catalogue(encoder, feature_maps, image_keys, categories, dtype="float
         inputs = {"image_map": maps, "image_category": category}
         return encoder(inputs, training=False)
 
-    vectors = encode(
-        vectors_of, feature_maps, rows[chosen], categories[chosen].astype(np.int32)
-    )
+    rows, told = rows[chosen], categories[chosen].astype(np.int32)
+    if tell_category is not None:
+        told = tell_category(rows, told).numpy()
+    vectors = encode(vectors_of, feature_maps, rows, told)
     vectors = np.concatenate([np.zeros_like(vectors[:1]), vectors])
     return RepresentationTable(keys, *quantize(vectors, dtype))

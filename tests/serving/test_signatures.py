@@ -6,12 +6,13 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hccm_tf import ids
+from hccm_tf import CTREstimator, ids
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.models import IMAGE_MODELS
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.signatures import Signatures
+from tests.conftest import TINY
 
 ALL = {
     "serving_default",
@@ -291,3 +292,49 @@ def test_small_tables_answer_almost_the_same(fitted, shop, dtype):
     expected = fitted["hccm"].predict_proba(shop.data)[: len(records), 1]
     difference = np.abs(found - expected).max()
     assert 0 < difference < {"float16": 1e-3, "int8": 1e-2}[dtype]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "arguments", "explained"),
+    [
+        (
+            "hccm",
+            {"image_attention": "multi_query", "similarity": "histogram"},
+            {"shuffle_categories": True},
+            {"history_attention", "image_attention", "image_attention_by_ids"},
+        ),
+        (
+            "din_fixed_cnn",
+            {"projection": "pca", "image_embedding_dim": 100},
+            {},
+            {"history_attention", "image_attention"},
+        ),
+    ],
+    ids=["hccm", "pca"],
+)
+def test_options_are_served(shop, tmp_path, model, options, arguments, explained):
+    """Also the control: the table has what the encoder was told in training."""
+    estimator = CTREstimator(
+        model,
+        shop.maps,
+        epochs=1,
+        batch_size=256,
+        learning_rate=1e-2,
+        model_options={**TINY, **options},
+        **arguments,
+    ).fit(shop.data)
+    signatures = tf.saved_model.load(str(estimator.export(tmp_path))).signatures
+    impressions = Impressions(shop.data, "test", ROWS)
+    found = _ask(
+        signatures["serve_examples"],
+        {"examples": np.array(impressions.records, object)},
+    )
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    np.testing.assert_allclose(found["ctr"], expected, atol=1e-5)
+    rows = impressions.rows
+    ranked = _ask(signatures["rank"], rank_request(rows, shop.schema, True))
+    plain = _one_row_each(rows, shop.schema, True)
+    expected = _ask(signatures["serving_default"], plain)["ctr"]
+    np.testing.assert_allclose(ranked["ctr"], expected[None], atol=1e-6)
+    request = impressions_request(rows, shop.schema, True)
+    assert set(_ask(signatures["explain"], request)) == explained
