@@ -49,7 +49,7 @@ def test_only_the_encoder_is_told(shop, pairs):
         for t in (None, tell)
     ]
     by_map = {
-        shop.store.gather(tf.constant([row])).numpy().tobytes(): row
+        shop.store.gather(tf.constant([row], tf.int64)).numpy().tobytes(): row
         for row, _ in [*pairs, (0, 0)]
     }
     seen = 0
