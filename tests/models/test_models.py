@@ -9,7 +9,7 @@ from hccm_tf.features import Feature, Schema
 from hccm_tf.models import IMAGE_MODELS, MODELS, build_form, build_model
 from hccm_tf.models.attention import DotProductAttention
 from hccm_tf.models.layer_pool import LayerPool
-from hccm_tf.models.non_visual import id_dropout
+from hccm_tf.models.non_visual import id_dropout, products
 from hccm_tf.models.options import ModelOptions
 from tests.conftest import TINY
 
@@ -370,6 +370,26 @@ def test_multi_query_explains_both_attentions():
         np.testing.assert_allclose(found, half, atol=1e-4)
         assert (weights[name].numpy()[inputs["history_image"] == 0] == 0).all()
         assert np.abs(half).max() > 1e-2
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (3, 2, 6)])
+def test_products_of_two_attentions(shape):
+    rng = np.random.default_rng(0)
+    query, image, by_ids = rng.normal(size=(3, *shape))
+    history, mask = rng.normal(size=(3, 5, 6)), rng.random((3, 5)) < 0.6
+    mask[0], mask[1:, 0] = False, True
+    mean = np.stack(
+        [
+            h[m].mean(axis=0) if m.any() else 0 * h[0]
+            for h, m in zip(history, mask, strict=True)
+        ]
+    )
+    mean = np.broadcast_to(mean.reshape(3, *[1] * (len(shape) - 2), 6), shape)
+    found = products(
+        *map(tf.constant, (query, np.concatenate([image, by_ids], -1), history, mask))
+    )
+    expected = [query * image, query * by_ids, query * mean]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_the_ids_ask_for_other_images():
