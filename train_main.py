@@ -18,7 +18,12 @@ from hccm_tf import CTREstimator
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import IMAGE_MODELS, MODELS
-from hccm_tf.models.options import IMAGE_ATTENTIONS, SIMILARITIES, ModelOptions
+from hccm_tf.models.options import (
+    IMAGE_ATTENTIONS,
+    PROJECTIONS,
+    SIMILARITIES,
+    ModelOptions,
+)
 from hccm_tf.serving.representations import DTYPES
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
 
@@ -37,6 +42,9 @@ flags.DEFINE_integer("batch_size", 512, "Impressions in a batch.", lower_bound=1
 flags.DEFINE_float("learning_rate", 1e-3, "Of LazyAdam.", lower_bound=0)
 flags.DEFINE_integer("max_history", None, "Newest clicks to use.", lower_bound=1)
 flags.DEFINE_bool("shuffle_images", False, "Control: deal photos to other items.")
+flags.DEFINE_bool(
+    "shuffle_categories", False, "Control: tell the CNN the category of another item."
+)
 flags.DEFINE_bool("resume", False, "Go on from the backup in run_dir.")
 
 # Of ModelOptions, by the same names.
@@ -53,6 +61,11 @@ flags.DEFINE_integer("image_embedding_dim", 128, "Width of an image.", lower_bou
 flags.DEFINE_list("cnn_filters", "64,128", "Filters of the trainable CNN.")
 flags.DEFINE_enum("image_attention", "din", IMAGE_ATTENTIONS, "Over images.")
 flags.DEFINE_enum("similarity", "none", SIMILARITIES, "Of candidate and history.")
+flags.DEFINE_bool(
+    "channel_attention", None, "Of the trainable CNN; hccm has it, others do not."
+)
+flags.DEFINE_bool("prior_channel", True, "The prior as a channel of hccm's maps.")
+flags.DEFINE_enum("projection", "trainable", PROJECTIONS, "Of din_fixed_cnn.")
 
 
 def _model_options():
@@ -85,6 +98,7 @@ def run():
         seed=FLAGS.seed,
         max_history=FLAGS.max_history,
         shuffle_images=FLAGS.shuffle_images,
+        shuffle_categories=FLAGS.shuffle_categories,
         run_dir=run_dir,
         resume=FLAGS.resume,
         model_options=_model_options(),

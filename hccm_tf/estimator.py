@@ -12,11 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.pipeline import make_dataset, num_examples, report_damage
+from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
 from hccm_tf.features import Schema
 from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import IMAGE_MODELS, build_model
+from hccm_tf.models.options import ModelOptions
 from hccm_tf.serving.export import export
 from hccm_tf.training.evaluation import evaluate, predict
 from hccm_tf.training.loop import train
@@ -46,6 +49,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         max_history: number of newest clicks used; `None` for all that the data holds.
         shuffle_images: a control: deals the photos out to other items. What a model
             still gains over one without images is then not due to what they show.
+        shuffle_categories: a control: the image encoder is told the category of another
+            item, always the same one; ids and other features stay.
         run_dir: folder for logs and backups; `None` writes none.
         resume: whether `fit` goes on from the backup in `run_dir`.
         model_options: dict of `hccm_tf.models.ModelOptions`.
@@ -77,6 +82,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         seed=0,
         max_history=None,
         shuffle_images=False,
+        shuffle_categories=False,
         run_dir=None,
         resume=False,
         model_options=None,
@@ -91,6 +97,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self.seed = seed
         self.max_history = max_history
         self.shuffle_images = shuffle_images
+        self.shuffle_categories = shuffle_categories
         self.run_dir = run_dir
         self.resume = resume
         self.model_options = model_options
@@ -117,7 +124,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         if self.max_history is not None:
             self.schema_ = self.schema_.with_max_history(self.max_history)
         options = dict(self.model_options or {})
-        self.feature_maps_ = None
+        self.feature_maps_ = self._tell_category = None
         if self.model in IMAGE_MODELS:
             self.feature_maps_ = self._open_feature_maps(data_dir)
             options.update(
@@ -125,6 +132,12 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
                 channel_mean=self.feature_maps_.channel_mean,
                 channel_std=self.feature_maps_.channel_std,
             )
+            if self.shuffle_categories:
+                self._tell_category = shuffled_categories(
+                    data_dir, self.schema_, self.feature_maps_, self.seed
+                )
+            if options.get("projection") == "pca":
+                options.update(self._pca_options(options))
         try:
             self.model_ = build_model(self.model, self.schema_, **options)
         except InputError:
@@ -188,6 +201,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
     def export(self, export_dir, representation_dtype="float32"):
         """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
         check_is_fitted(self, "model_")
+        if self.shuffle_categories:
+            raise InputError("--export_dir: a control, shuffle_categories, has none")
         return export(
             self.model_,
             self.schema_,
@@ -206,7 +221,18 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             self.batch_size,
             self.feature_maps_,
             shuffle_seed,
+            self._tell_category,
         )
+
+    def _pca_options(self, options):
+        """The options of `ModelOptions` that projection `pca` takes from the images."""
+        width = options.get("image_embedding_dim", ModelOptions.image_embedding_dim)
+        mean, components = fit_pca(self.feature_maps_, width)
+        return {
+            "image_embedding_dim": len(components),
+            "pca_mean": mean,
+            "pca_components": components,
+        }
 
     def _open_feature_maps(self, data_dir):
         if self.feature_maps is None:

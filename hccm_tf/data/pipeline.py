@@ -117,8 +117,8 @@ def deduplicate(item_rows, item_category, history_rows, history_category):
     )
 
 
-def image_inputs(schema, raw, inputs, feature_maps):
-    """The four image tensors of a batch; see `deduplicate`."""
+def image_inputs(schema, raw, inputs, feature_maps, tell_category=None):
+    """The four image tensors of a batch; see `deduplicate` and `make_dataset`."""
     history = schema.truncate(raw[HISTORY_IMAGE])
     category = inputs.get("category", tf.ones_like(raw["image"], tf.int32))
     history_rows = to_padded(
@@ -130,6 +130,8 @@ def image_inputs(schema, raw, inputs, feature_maps):
     rows, category, item_image, history_image = deduplicate(
         feature_maps.find(raw["image"]), category, history_rows, history_category
     )
+    if tell_category is not None:
+        category = tell_category(rows, category)
     return {
         "image_map": feature_maps.gather(rows),
         "image_category": category,
@@ -139,7 +141,13 @@ def image_inputs(schema, raw, inputs, feature_maps):
 
 
 def make_dataset(
-    data_dir, split, schema, batch_size, feature_maps=None, shuffle_seed=None
+    data_dir,
+    split,
+    schema,
+    batch_size,
+    feature_maps=None,
+    shuffle_seed=None,
+    tell_category=None,
 ):
     """Batches of one split.
 
@@ -150,6 +158,7 @@ def make_dataset(
         batch_size: int.
         feature_maps: `FeatureMapStore`, or `None` for a model without images.
         shuffle_seed: int to shuffle (anew each epoch), `None` to keep the order.
+        tell_category: function of `shuffled_categories`, `None` to tell the truth.
 
     Returns:
         `tf.data.Dataset` of `(inputs, label, user)`: the dict that a model takes
@@ -164,7 +173,9 @@ def make_dataset(
         raw = tf.io.parse_example(records, spec)
         inputs = schema.index_all(raw)
         if feature_maps is not None:
-            inputs.update(image_inputs(schema, raw, inputs, feature_maps))
+            inputs.update(
+                image_inputs(schema, raw, inputs, feature_maps, tell_category)
+            )
         label = tf.cast(raw["label"], tf.float32)[:, None]
         return inputs, label, raw["user_key"]
 

@@ -4,8 +4,9 @@
 |---|---|
 | `base` | none; embeddings + MLP, history mean-pooled |
 | `din` | none; DIN attention over the item history |
-| `din_fixed_cnn` | pooled feature maps → trainable Dense (two-stage) |
+| `din_fixed_cnn` | pooled feature maps → trainable Dense, or frozen PCA (two-stage) |
 | `hcm` | trainable CNN on the feature maps |
+| `late_fusion` | the same CNN, its output joined with the category's embedding |
 | `hccm` | trainable CNN with category prior and channel attention |
 
 All see the same non-visual features, so a difference is the image branch.
@@ -13,14 +14,14 @@ All see the same non-visual features, so a difference is the image branch.
 
 import keras
 
-from hccm_tf.models import base, din, din_fixed_cnn, hccm, hcm
+from hccm_tf.models import base, din, din_fixed_cnn, hccm, hcm, late_fusion
 from hccm_tf.models.image_encoder import join
 from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.options import ModelOptions
 
 _MODULES = {
     module.__name__.rsplit(".", 1)[-1]: module
-    for module in (base, din, din_fixed_cnn, hcm, hccm)
+    for module in (base, din, din_fixed_cnn, hcm, late_fusion, hccm)
 }
 MODELS = tuple(_MODULES)
 IMAGE_MODELS = tuple(

@@ -40,6 +40,26 @@ def build_image_encoder(encode, options):
     )
 
 
+def with_channel_attention(images, cnn, maps, category=None):
+    """Representations and what explains them, for `encode_images`.
+
+    Args:
+        images: what `cnn`, a `HybridCNN`, gives for `maps` and `category`.
+        cnn: likewise.
+        maps: likewise.
+        category: likewise, `None` if `cnn` takes none.
+
+    Returns:
+        `images`, or if the layer weighs channels, a dict of them as `representation`
+        and of `channel_attention [U, c]`.
+    """
+    if cnn.attention is None:
+        return images
+    prior = None if category is None else cnn.prior(category)
+    _, weights = cnn.attention(maps, prior=prior, return_attention_scores=True)
+    return {"representation": images, "channel_attention": weights}
+
+
 def build_ranker(schema, options, layers, **form):
     """The part of a model with images that is no `image_encoder`."""
     return ranker.build_ranker(

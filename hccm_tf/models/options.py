@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from hccm_tf.layers import DINAttention
+from hccm_tf.layers import DINAttention, MultiQueryAttention
 
-IMAGE_ATTENTIONS = ("din", "dot_product")
-SIMILARITIES = ("none", "cosine")
+IMAGE_ATTENTIONS = ("din", "dot_product", "multi_query")
+SIMILARITIES = ("none", "cosine", "histogram")
+PROJECTIONS = ("trainable", "pca")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,17 @@ class ModelOptions:
             the plain form of the papers.
         image_embedding_dim: width of an image's representation.
         cnn_filters: filters of the trainable CNN's two convolutions.
-        image_attention: `"din"`, or `"dot_product"` (HCCM, Eq. 14).
-        similarity: `"none"`, or `"cosine"` for the cosine features of the candidate's
-            image with the history's.
+        image_attention: `"din"`, `"dot_product"` (HCCM, Eq. 14), or `"multi_query"`
+            for a second attention whose query are the candidate's ids.
+        similarity: of the candidate's image with the history's: `"none"`, `"cosine"`
+            for mean, maximum and soft maximum of the cosines, or `"histogram"` for
+            theirs (SimTier).
+        channel_attention: whether the trainable CNN weighs the channels; `None` for
+            what the model is: `hccm` does, `hcm` and `late_fusion` do not.
+        prior_channel: whether `hccm` appends the category's prior as a channel.
+        projection: of `din_fixed_cnn`: `"trainable"`, or `"pca"`, which is frozen.
+        pca_mean: `[c]` for projection `"pca"`, mean of the pooled standardised maps.
+        pca_components: `[image_embedding_dim, c]`, likewise.
         feature_map_shape: `(h, w, c)` of a feature map; for models with images.
         channel_mean: `[c]`, to standardise the maps' channels; `None` leaves them.
         channel_std: `[c]`, likewise.
@@ -48,6 +57,11 @@ class ModelOptions:
     cnn_filters: tuple = (64, 128)
     image_attention: str = "din"
     similarity: str = "none"
+    channel_attention: bool | None = None
+    prior_channel: bool = True
+    projection: str = "trainable"
+    pca_mean: np.ndarray | None = None
+    pca_components: np.ndarray | None = None
     feature_map_shape: tuple | None = None
     channel_mean: np.ndarray | None = None
     channel_std: np.ndarray | None = None
@@ -55,6 +69,12 @@ class ModelOptions:
     def din_attention(self, name):
         """The attention unit that these options describe."""
         return DINAttention(
+            self.attention_hidden_units, self.attention_activation, name=name
+        )
+
+    def multi_query_attention(self, name):
+        """The same unit with two queries."""
+        return MultiQueryAttention(
             self.attention_hidden_units, self.attention_activation, name=name
         )
 
@@ -73,6 +93,7 @@ class ModelOptions:
         for name, values in (
             ("image_attention", IMAGE_ATTENTIONS),
             ("similarity", SIMILARITIES),
+            ("projection", PROJECTIONS),
         ):
             if getattr(self, name) not in values:
                 raise ValueError(

@@ -7,6 +7,7 @@
 | `serve_examples` | `examples [B]`, serialized `tf.train.Example` | `ctr [B]` |
 | `regress` | `inputs [B]`, the same for the Regress API | `outputs [B]` |
 | `explain` | impressions | `history_attention`, `image_attention [B, T]` |
+| | | and, of `multi_query`, `image_attention_by_ids [B, T]` |
 | `encode_images` | `image_map [U, h, w, c]`, `category [U]` | `representation [U, D]` |
 | | | and, where there is one, `channel_attention [U, c]` |
 | `image_keys` | `image [U]`, `category [U]` | `key [U]`, the table's |

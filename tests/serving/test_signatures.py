@@ -8,8 +8,9 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hccm_tf import ids
+from hccm_tf import CTREstimator, ids
 from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.errors import InputError
 from hccm_tf.features import Feature
@@ -391,3 +392,63 @@ def test_small_tables_answer_almost_the_same(fitted, shop, dtype):
     expected = fitted["hccm"].predict_proba(shop.data)[: len(records), 1]
     difference = np.abs(found - expected).max()
     assert 0 < difference < {"float16": 1e-3, "int8": 1e-2}[dtype]
+
+
+def _fit(shop, model, options, **arguments):
+    return CTREstimator(
+        model,
+        shop.maps,
+        epochs=1,
+        batch_size=525,
+        learning_rate=1e-2,
+        model_options={**TINY, **options},
+        **arguments,
+    ).fit(shop.data)
+
+
+def test_multi_query_and_histogram_are_served(shop, tmp_path):
+    options = {"image_attention": "multi_query", "similarity": "histogram"}
+    estimator = _fit(shop, "hccm", options)
+    signatures = tf.saved_model.load(str(estimator.export(tmp_path))).signatures
+    impressions = Impressions(shop.data, "test", ROWS)
+    records = np.array(impressions.records, object)
+    found = _ask(signatures["serve_examples"], {"examples": records})
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    np.testing.assert_allclose(found["ctr"], expected, atol=1e-5)
+    rows = impressions.rows
+    ranked = _ask(signatures["rank"], rank_request(rows, shop.schema, True))
+    plain = _one_row_each(rows, shop.schema, True)
+    expected = _ask(signatures["serving_default"], plain)["ctr"]
+    np.testing.assert_allclose(ranked["ctr"], expected[None], atol=1e-6)
+    request = impressions_request(rows, shop.schema, True)
+    assert set(_ask(signatures["explain"], request)) == {
+        "history_attention",
+        "image_attention",
+        "image_attention_by_ids",
+    }
+
+
+def test_a_pca_projection_is_fitted_and_served(shop):
+    options = {"projection": "pca", "image_embedding_dim": 100}
+    estimator = _fit(shop, "din_fixed_cnn", options)
+    mean, components = fit_pca(shop.store, 100)
+    maps = shop.store.gather(tf.range(1, 9, dtype=tf.int64)).numpy()
+    pooled = maps.astype(np.float64).mean(axis=(1, 2)) - shop.store.channel_mean
+    expected = (pooled / shop.store.channel_std - mean) @ components.T
+    encoder = estimator.model_.get_layer("image_encoder")
+    images = {"image_map": maps, "image_category": np.ones(8, np.int32)}
+    np.testing.assert_allclose(encoder(images), expected, atol=1e-3)
+    assert expected.shape[1] == len(components) < 100
+    table = encode_images_of(
+        estimator.model_,
+        shop.schema,
+        shop.data,
+        shop.store,
+        "float32",
+        estimator._options,
+    )
+    forms = build_forms(estimator.model_, shop.schema, estimator._options)
+    records = np.array(Impressions(shop.data, "test", ROWS).records, object)
+    found = Signatures(shop.schema, forms, table).serve_examples(records)["ctr"]
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -88,6 +89,7 @@ def test_train_main(shop, tmp_path):
         f"--export_dir={tmp_path / 'export'}",
         *("--model=hcm", "--epochs=1", "--batch_size=256", "--seed=5"),
         *("--hidden_units=8,4", "--cnn_filters=4,4", "--image_embedding_dim=4"),
+        *("--channel_attention", "--similarity=histogram", "--shuffle_categories"),
     )
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -97,5 +99,6 @@ def test_train_main(shop, tmp_path):
     assert metrics["test"]["impressions"] == 300
     assert metrics["validation"]["impressions"] == 150
     assert metrics["examples_per_second"] > 0
-    assert (tmp_path / "run" / "model.keras").is_file()
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert model.get_layer("image_encoder").get_layer("hybrid_cnn").channel_attention
     assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
