@@ -35,7 +35,8 @@ header img { width: 112px; }
   list-style: none; margin: 8px 0 0; padding: 0; }
 .strip li { font-size: 10px; color: #5f6c7b; text-align: center; }
 .strip img { margin: 0 auto; }
-.bar { height: 4px; margin-top: 3px; background: #d98324; }
+.bar { width: 28px; height: 4px; margin: 3px auto 0; background: #f3e3d0; }
+.bar div { height: 100%; background: #d98324; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 3px 18px 3px 0; text-align: left; white-space: nowrap; }
@@ -43,6 +44,7 @@ th { border-bottom: 1px solid #e1e5ea; font-weight: 600; }
 th small { display: block; color: #5f6c7b; font-weight: 400; }
 .cell { display: flex; gap: 7px; align-items: center; }
 .cell img { width: 26px; image-rendering: pixelated; border-radius: 2px; }
+.cell img + span { min-width: 3ch; text-align: right; }
 .cell .track { width: 46px; height: 6px; }
 .up { color: #175c2a; } .down { color: #a3312b; } .same { color: #9aa5b1; }
 """
@@ -87,9 +89,9 @@ $pictures
 </ol>""")
 
 TABLE = string.Template("""<h3>The same picture under other categories</h3>
-<p class="note">Channels of the candidate's feature map, those with the highest channel
-attention first, and how many ranks each moved against its own category. ρ is the rank
-correlation over all $count channels.</p>
+<p class="note">The channels of the candidate's feature map that get the highest channel
+attention, each with its map, its number, its weight and how many ranks it moved against
+the candidate's own category. ρ is the rank correlation over all $count channels.</p>
 <div class="scroll"><table>
 <thead><tr>$head</tr></thead>
 <tbody>
@@ -117,17 +119,13 @@ def render(model, impressions, pictures):
     )
 
 
-def widths(weights):
-    """Widths in pixels that rise with the weights, the largest `WIDE`.
+def shares(weights):
+    """Numbers from 0 to 1 that rise with the weights, 1 for the largest above 0.
 
-    DIN's weights are not normalised and may be negative; the smallest is `NARROW`
-    then, and otherwise 0 would be.
+    0 is a weight of 0, or the smallest if there are negative ones, as DIN's may be.
     """
-    if not len(weights):
-        return []
-    low, high = min(0.0, float(np.min(weights))), float(np.max(weights))
-    share = (np.float64(weights) - low) / ((high - low) or 1.0)
-    return (NARROW + (WIDE - NARROW) * share).tolist()
+    low, high = (extreme(weights, initial=0.0) for extreme in (np.min, np.max))
+    return ((np.float64(weights) - low) / ((high - low) or 1.0)).tolist()
 
 
 def ranks(weights):
@@ -175,7 +173,7 @@ def _history(explained, pictures):
     # The first sizes the pictures, the others are bars below them.
     names = sorted(attention, key=lambda name: name != "image_attention")
     titles = [TITLES.get(name, name.replace("_", " ")) for name in names]
-    sizes = [widths(attention[name]) for name in names]
+    sizes = [shares(attention[name]) for name in names]
     entries = []
     for i in range(clicks):
         words = _words(row, f"{HISTORY}item_id", f"{HISTORY}category", i)
@@ -187,17 +185,19 @@ def _history(explained, pictures):
             row[HISTORY_IMAGE][i],
             words,
             pictures,
-            f'style="width: {sizes[0][i]:.2f}px" '
+            f'style="width: {NARROW + (WIDE - NARROW) * sizes[0][i]:.2f}px" '
             f'title="{html.escape("; ".join([words, *values]))}"',
         )
         bars = "".join(
-            f'<div class="bar" style="width: {100 * size[i] / WIDE:.1f}%"></div>'
+            f'<div class="bar"><div style="width: {100 * size[i]:.1f}%"></div></div>'
             for size in sizes[1:]
         )
-        entries.append(f"<li>{picture}{bars}{attention[names[0]][i]:.2f}</li>")
+        entries.append(f"<li>{picture}{bars}{attention[names[0]][i]:.3f}</li>")
     legend = f"Size and number: {titles[0]}."
     if titles[1:]:
         legend += f" Bar: {', '.join(titles[1:])}."
+    if any(np.min(attention[name]) < 0 for name in names):
+        legend += " DIN's weights are not normalised and may be negative."
     return STRIP.substitute(
         clicks=clicks, legend=html.escape(legend), pictures="\n".join(entries)
     )

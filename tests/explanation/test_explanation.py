@@ -9,7 +9,7 @@ from PIL import Image
 
 from hccm_tf import CTREstimator
 from hccm_tf.errors import InputError
-from hccm_tf.explanation.page import CHANNELS, NARROW, WIDE, render, widths
+from hccm_tf.explanation.page import CHANNELS, NARROW, WIDE, render, shares
 from hccm_tf.explanation.values import Explained, explain
 from hccm_tf.serving.export import build_forms, encode_images_of
 from hccm_tf.serving.request import Impressions, impressions_request
@@ -184,16 +184,14 @@ def test_pictures_are_sized_by_attention(pages, explained, name):
     assert not sized
 
 
-def test_widths():
-    assert widths([]) == []
-    assert widths([0.0, 0.0]) == [NARROW, NARROW]
-    assert widths([0.0, 0.5, 0.25]) == [NARROW, WIDE, (NARROW + WIDE) / 2]
-    negative = widths([-1.0, 3.0, 0.0, 2.9])
-    assert negative[0] == NARROW and negative[1] == WIDE
-    assert negative[0] < negative[2] < negative[3] < negative[1]
-    # Equal and positive: all as large as the largest.
-    assert widths([0.2, 0.2]) == [WIDE, WIDE]
-    assert widths([-0.2, -0.2])[0] == widths([-0.2, -0.2])[1]
+def test_shares():
+    assert shares([]) == []
+    assert shares([0.0, 0.0]) == [0, 0]
+    assert shares([0.1, 0.4, 0.0]) == [0.25, 1, 0]
+    assert shares([0.2, 0.2]) == [1, 1]
+    assert shares([-1.0, 3.0, 0.0]) == [0, 1, 0.25]
+    # All negative: 0 would be the largest.
+    assert shares([-0.2, -0.1]) == [0, 0.5]
 
 
 def test_ranks_of_the_channels(pages, explained):
