@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hccm_tf import CTREstimator
 from hccm_tf.errors import InputError
+from hccm_tf.explanation import write_explanation
 from hccm_tf.explanation.page import CHANNELS, NARROW, WIDE, render, shares
 from hccm_tf.explanation.values import Explained, explain
+from hccm_tf.models import build_model
 from hccm_tf.serving.export import build_forms, encode_images_of
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
@@ -134,17 +135,15 @@ def test_channels_are_those_of_an_export(shop, fitted, explained):
     assert all(one.channels is None for one in explained["din"])
 
 
-def test_histories_are_cut_as_for_the_model(shop, fitted):
-    estimator = CTREstimator(
-        "din", epochs=1, batch_size=512, max_history=2, model_options=TINY
-    ).fit(shop.data)
-    explained = explain(
-        estimator.model_, estimator.schema_, shop.data, None, TINY, COUNT
-    )
+def test_histories_are_cut_as_for_the_model(shop):
+    schema = shop.schema.with_max_history(2)
+    model = build_model("din", schema, **TINY)
     rows = Impressions(shop.data, "test", COUNT).rows
+    explained = explain(model, schema, shop.data, None, TINY, COUNT)
     for one, row in zip(explained, rows, strict=True):
-        assert one.row["history_item_id"] == row["history_item_id"][-2:]
-        assert len(one.attention["history_attention"]) <= 2
+        clicks = row["history_item_id"][-2:]
+        assert one.row["history_item_id"] == clicks
+        assert len(one.attention["history_attention"]) == len(clicks)
 
 
 @pytest.mark.parametrize("name", ["din", "hccm"])
@@ -285,8 +284,8 @@ def test_impressions_with_little():
 
 
 def test_a_model_without_attention_is_an_error(shop, tmp_path):
-    estimator = CTREstimator("base", epochs=1, batch_size=512, model_options=TINY)
-    estimator.fit(shop.data)
+    model = build_model("base", shop.schema, **TINY)
+    arguments = (model, shop.schema, shop.data, None, TINY, shop.images, 2)
     with pytest.raises(InputError, match="--explain.*base has no attention"):
-        estimator.explain(shop.data, tmp_path / "page.html", shop.images, 2)
+        write_explanation(tmp_path / "page.html", *arguments)
     assert not list(tmp_path.iterdir())

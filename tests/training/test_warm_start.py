@@ -189,7 +189,7 @@ def test_other_features_are_an_error(shop, runs):
     [
         ({"hidden_units": (9,)}, "ctr/kernel|hidden_0/"),
         ({"hidden_units": (8, 8)}, "hidden_1/"),
-        ({"embedding_dim": 5}, "embedding"),
+        ({"embedding_dim": 5}, "category_embedding/"),
         ({"similarity": "none"}, "hidden_0/kernel|image_similarity"),
         ({"cnn_filters": (5, 8)}, "hybrid_cnn/"),
     ],
