@@ -46,16 +46,17 @@ def save_run(run_dir, model, schema, feature_maps=None):
         feature_maps: its `FeatureMapStore`, `None` without one.
     """
     run_dir = pathlib.Path(run_dir)
-    # The model comes last: where it is, there is what belongs to it.
-    (run_dir / MODEL).unlink(missing_ok=True)
-    (run_dir / SCHEMA).mkdir(parents=True, exist_ok=True)
-    schema.save(run_dir / SCHEMA)
-    cnn = None if feature_maps is None else feature_maps.cnn
-    (run_dir / CNN).write_text(json.dumps(cnn) + "\n")
+    run_dir.mkdir(parents=True, exist_ok=True)
     with new_file(run_dir / MODEL) as temporary:
         # Keras looks at how the name ends.
         whole = temporary.with_suffix(".keras")
         model.save(whole)
+        # Where the model is, there is what belongs to it.
+        (run_dir / MODEL).unlink(missing_ok=True)
+        (run_dir / SCHEMA).mkdir(exist_ok=True)
+        schema.save(run_dir / SCHEMA)
+        cnn = None if feature_maps is None else feature_maps.cnn
+        (run_dir / CNN).write_text(json.dumps(cnn) + "\n")
         whole.rename(temporary)
 
 
