@@ -3,8 +3,10 @@
 python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=RUN --export_dir=saved_models/hccm
 
-RUN gets `metrics.json`, `test_predictions.parquet`, `model.keras`, TensorBoard logs, a
-backup for --resume, and with an export `request.json`, a first request for it.
+RUN gets `metrics.json`, `test_predictions.parquet`, TensorBoard logs, a backup for
+--resume, and `model.keras`, `schema/` and `feature_maps.json`, with which
+--warm_start_from=RUN begins; with an export `request.json`, a first request for it, and
+with --explain `explanation.html`.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ from hccm_tf.models.options import (
 )
 from hccm_tf.serving.representations import DTYPES
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
+from hccm_tf.training.warm_start import WARM_STARTS
 
 FLAGS = flags.FLAGS
 
@@ -36,7 +39,7 @@ flags.DEFINE_string("run_dir", None, "Folder for metrics and logs.", required=Tr
 flags.DEFINE_string("export_dir", None, "Folder of SavedModel versions.")
 flags.DEFINE_enum("representation_dtype", "float32", DTYPES, "Of the export's table.")
 flags.DEFINE_integer("seed", 0, "Seed; the same gives the same metrics.")
-flags.DEFINE_integer("epochs", 5, "Passes at most.", lower_bound=1)
+flags.DEFINE_integer("epochs", 5, "Passes at most; 0: no training.", lower_bound=0)
 flags.DEFINE_integer("patience", 1, "Epochs without gain to stop.", lower_bound=0)
 flags.DEFINE_integer("batch_size", 512, "Impressions in a batch.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 1e-3, "Of LazyAdam.", lower_bound=0)
@@ -46,6 +49,10 @@ flags.DEFINE_bool(
     "shuffle_categories", False, "Control: tell the CNN the category of another item."
 )
 flags.DEFINE_bool("resume", False, "Go on from the backup in run_dir.")
+flags.DEFINE_string("warm_start_from", None, "Run whose weights to begin with.")
+flags.DEFINE_enum("warm_start", "all", WARM_STARTS, "Which of its weights.")
+flags.DEFINE_integer("explain", 0, "Test impressions to explain.", lower_bound=0)
+flags.DEFINE_string("image_dir", None, "Folder of the images, for --explain.")
 
 # Of ModelOptions, by the same names.
 flags.DEFINE_integer("embedding_dim", 8, "Width of an embedding.", lower_bound=1)
@@ -88,6 +95,10 @@ def _model_options():
 def run():
     """One training run, as the flags say."""
     run_dir = pathlib.Path(FLAGS.run_dir)
+    if FLAGS.explain and FLAGS.image_dir is None:
+        raise InputError("--explain shows the images and needs --image_dir")
+    if FLAGS.explain and FLAGS.shuffle_images:
+        raise InputError("--explain would show other images than --shuffle_images uses")
     estimator = CTREstimator(
         model=FLAGS.model,
         feature_maps=FLAGS.feature_maps,
@@ -101,11 +112,12 @@ def run():
         shuffle_categories=FLAGS.shuffle_categories,
         run_dir=run_dir,
         resume=FLAGS.resume,
+        warm_start_from=FLAGS.warm_start_from,
+        warm_start=FLAGS.warm_start,
         model_options=_model_options(),
     )
     estimator.fit(FLAGS.data_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    estimator.model_.save(run_dir / "model.keras")
+    estimator.save(run_dir)
     test = estimator.predictions(FLAGS.data_dir)
     test.to_parquet(run_dir / "test_predictions.parquet")
     print(json.dumps(write_metrics(estimator, test, run_dir)))
@@ -117,6 +129,10 @@ def run():
         request = impressions_request(rows, estimator.schema_, with_images)
         request = json.dumps(to_json("serving_default", request))
         (run_dir / "request.json").write_text(request)
+    if FLAGS.explain:
+        page = run_dir / "explanation.html"
+        estimator.explain(FLAGS.data_dir, page, FLAGS.image_dir, FLAGS.explain)
+        print(f"wrote {page}")
 
 
 def main(argv):

@@ -23,6 +23,7 @@ from hccm_tf.models.options import ModelOptions
 from hccm_tf.serving.export import export
 from hccm_tf.training.evaluation import evaluate, predict
 from hccm_tf.training.loop import train
+from hccm_tf.training.warm_start import save_run, started_schema, warm_start
 
 # Below this share of the catalogue's images, a store belongs to another catalogue.
 MIN_IMAGES_FOUND = 0.5
@@ -41,7 +42,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         model: one of `hccm_tf.models.MODELS`.
         feature_maps: folder of the feature-map store; not for `base` and `din`.
         items: data frame `item_id, image, category` and attributes; for data frames.
-        epochs: number of passes at most.
+        epochs: number of passes at most; 0 only evaluates what `warm_start_from` gives.
         patience: epochs without a better validation AUC before training stops.
         batch_size: impressions in a batch.
         learning_rate: of `hccm_tf.optimizers.LazyAdam`.
@@ -53,6 +54,9 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             item, always the same one; ids and other features stay.
         run_dir: folder for logs and backups; `None` writes none.
         resume: whether `fit` goes on from the backup in `run_dir`.
+        warm_start_from: folder of a run, of `save`, whose weights `fit` begins with.
+        warm_start: `"all"` of them, or `"all_but_ids"`, see
+            `hccm_tf.training.warm_start`.
         model_options: dict of `hccm_tf.models.ModelOptions`.
 
     Attributes:
@@ -85,6 +89,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         shuffle_categories=False,
         run_dir=None,
         resume=False,
+        warm_start_from=None,
+        warm_start="all",
         model_options=None,
     ):
         self.model = model
@@ -100,6 +106,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self.shuffle_categories = shuffle_categories
         self.run_dir = run_dir
         self.resume = resume
+        self.warm_start_from = warm_start_from
+        self.warm_start = warm_start
         self.model_options = model_options
 
     def fit(self, X, y=None):
@@ -117,12 +125,17 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             InputError: names the file, column, row or flag to mend.
             FloatingPointError: if the loss is not finite; names the step.
         """
+        if not self.epochs and self.warm_start_from is None:
+            raise InputError("--epochs=0 trains nothing and needs --warm_start_from")
         data_dir = self._to_data_dir(X, y, fitting=True)
         keras.utils.set_random_seed(self.seed)
         self.classes_ = np.array([0, 1])
         self.schema_ = Schema.load(data_dir)
         if self.max_history is not None:
             self.schema_ = self.schema_.with_max_history(self.max_history)
+        start = self.warm_start_from, self.warm_start
+        if self.warm_start_from is not None:
+            self.schema_ = started_schema(self.schema_, *start)
         options = dict(self.model_options or {})
         self.feature_maps_ = self._tell_category = None
         if self.model in IMAGE_MODELS:
@@ -144,6 +157,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             raise
         except ValueError as error:
             raise InputError(f"model {self.model}: {error}") from error
+        if self.warm_start_from is not None:
+            warm_start(self.model_, self.schema_, *start, self.feature_maps_)
         validation_set = self._dataset(data_dir, "validation")
         with report_damage(data_dir):
             run = train(
@@ -198,6 +213,11 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """Labels: 1 where a click has probability 0.5 or more."""
         return (self.predict_proba(X, split)[:, 1] >= 0.5).astype(int)
 
+    def save(self, run_dir):
+        """Writes what another estimator's `warm_start_from` begins with."""
+        check_is_fitted(self, "model_")
+        save_run(run_dir, self.model_, self.schema_, self.feature_maps_)
+
     def export(self, export_dir, representation_dtype="float32"):
         """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
         check_is_fitted(self, "model_")
@@ -211,6 +231,30 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             export_dir,
             self._options,
             representation_dtype,
+        )
+
+    def explain(self, data_dir, path, image_dir, count):
+        """Writes a page of some test impressions, see `hccm_tf.explanation`.
+
+        Args:
+            data_dir: data folder.
+            path: HTML file to write.
+            image_dir: folder of the images.
+            count: number of impressions, the first of the test split.
+        """
+        # Here, because it reads pictures with the tools, which import this package.
+        from hccm_tf.explanation import write_explanation
+
+        check_is_fitted(self, "model_")
+        write_explanation(
+            path,
+            self.model_,
+            self.schema_,
+            data_dir,
+            self.feature_maps_,
+            self._options,
+            image_dir,
+            count,
         )
 
     def _dataset(self, data_dir, split, shuffle_seed=None):

@@ -17,9 +17,12 @@ import json
 import pathlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tensorflow as tf
 
 from hccm_tf import ids
+from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file, read_parquet
 
@@ -173,7 +176,7 @@ class Schema:
         return ctr / (ctr + (1 - ctr) / self.negative_keep_rate)
 
     def save(self, folder):
-        """Writes `schema.json`; the vocabularies are written by who made them."""
+        """Writes `schema.json` and, beside it, the vocabularies that it holds."""
         content = {
             "max_history": self.max_history,
             "negative_keep_rate": self.negative_keep_rate,
@@ -184,6 +187,8 @@ class Schema:
         }
         path = pathlib.Path(folder) / "schema.json"
         path.write_text(json.dumps(content, indent=2) + "\n")
+        for name, keys in self.vocabularies.items():
+            write_vocabulary(folder, name, keys)
 
     @classmethod
     def load(cls, folder):
@@ -248,6 +253,15 @@ def to_padded(history):
     """Dense `[B, max(1, longest)]` form of a ragged history, padded with 0."""
     width = tf.maximum(history.bounding_shape(axis=1), 1)
     return history.to_tensor(shape=tf.stack([history.nrows(), width]))
+
+
+def write_vocabulary(folder, name, keys, values=None):
+    """Writes the sorted keys of a vocabulary, and the values where they are known."""
+    table = {"key": keys} if values is None else {"key": keys, "value": values}
+    path = pathlib.Path(folder) / "vocabularies" / f"{name}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    with new_file(path) as temporary:
+        pq.write_table(pa.table(table), temporary)
 
 
 def _read_keys(path):

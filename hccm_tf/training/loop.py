@@ -32,7 +32,7 @@ def train(
         validation_set: likewise.
         schema: the data's `Schema`.
         learning_rate: of `hccm_tf.optimizers.LazyAdam`.
-        epochs: number of passes at most.
+        epochs: number of passes at most; 0 leaves the model as it is.
         patience: number of epochs without a better validation AUC before it stops.
         run_dir: folder for TensorBoard logs and the backup; `None` writes nothing.
         resume: whether to go on with the epoch after the backup's in `run_dir`. Early

@@ -67,6 +67,7 @@ def test_make_demo_and_an_unknown_flag(tmp_path):
     [
         (["--model=hccm"], "--feature_maps"),
         (["--model=din", "--hidden_units=8,wide"], "wide"),
+        (["--model=din", "--explain=2"], "--image_dir"),
     ],
 )
 def test_train_main_input_errors(shop, tmp_path, flags, word):
@@ -89,7 +90,8 @@ def test_train_main(shop, tmp_path):
         f"--export_dir={tmp_path / 'export'}",
         *("--model=hcm", "--epochs=1", "--batch_size=256", "--seed=5"),
         *("--hidden_units=8,4", "--cnn_filters=4,4", "--image_embedding_dim=4"),
-        *("--channel_attention", "--similarity=histogram", "--shuffle_categories"),
+        *("--channel_attention", "--similarity=histogram"),
+        *("--explain=2", f"--image_dir={shop.images}"),
     )
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -101,4 +103,5 @@ def test_train_main(shop, tmp_path):
     assert metrics["examples_per_second"] > 0
     model = keras.models.load_model(tmp_path / "run" / "model.keras")
     assert model.get_layer("image_encoder").get_layer("hybrid_cnn").channel_attention
+    assert (tmp_path / "run" / "explanation.html").is_file()
     assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
