@@ -13,12 +13,12 @@ Mean ± sample standard deviation over the seeds {seeds}; {impressions} test
 impressions of {users} users. AUC gains: a paired bootstrap with {replicates}
 replicates. Each draws as many users as there are, and one seed less than there are,
 with replacement, the same for both arms (a single seed is not resampled), and takes
-the difference of the mean AUCs over the seeds. Intervals are percentiles. p is two-
-sided, 2 (1 + c) / (1 + n), at most 1, where c of the n replicates are on the rarer
-side of 0, and then corrected by Holm's method over all rows but controls. With few
-seeds the intervals are a little too short. Slices: items by how often the training
-split shows them, thirds of the impressions of those that it does show; thirds by the
-length of the history. Training: without validation."""
+the difference of the mean AUCs over the seeds. Intervals are percentiles. p is
+two-sided, 2 (1 + c) / (1 + n), at most 1, where c of the n replicates are on the
+rarer side of 0, and then corrected by Holm's method over all rows but controls. With
+few seeds the intervals are a little too short. Slices: items by how often the
+training split shows them, thirds of the impressions of those that it does show;
+thirds by the length of the history. Training: without validation."""
 
 
 def write_report(result, folder):

@@ -32,7 +32,8 @@ def test_weighted_auc_is_that_of_sklearn(decimals):
 
 def test_auc_of_one_label_is_nan():
     auc = weighted_auc([0, 1, 1], [0.1, 0.2, 0.3], [0, 1, 1])
-    assert auc([1, 1]) == 1 and np.isnan(auc([0, 2])) and np.isnan(auc([1, 0]))
+    assert auc(np.array([1, 1])) == 1
+    assert np.isnan(auc(np.array([0, 2]))) and np.isnan(auc(np.array([1, 0])))
 
 
 def test_bootstrap_equals_repeated_rows():
@@ -63,7 +64,7 @@ def test_equal_rankings_show_no_gain():
     arms = np.array([[scores, scores + 1], [scores**3, scores + 1]])
     aucs = bootstrap_aucs(labels, arms, users, 50)
     gains = aucs[:, 1] - aucs[:, 0]
-    assert interval(gains) == (0, 0) and p_value(gains) == 1
+    assert interval(gains) == [0, 0] and p_value(gains) == 1
     assert aucs[:, 0].std() > 0
 
 
@@ -73,8 +74,8 @@ def test_seeds_vary_as_their_mean_does():
     labels = np.arange(100) % 2
     scores = rng.random((1, 4, 100))
     aucs = [roc_auc_score(labels, run) for run in scores[0]]
-    resampled = bootstrap_aucs(labels, scores, np.zeros(100), 8_000)
-    assert resampled.var() == pytest.approx(np.var(aucs, ddof=1) / 4, rel=0.08)
+    resampled = bootstrap_aucs(labels, scores, np.zeros(100), 2_000)
+    assert resampled.var() == pytest.approx(np.var(aucs, ddof=1) / 4, rel=0.1)
     one = bootstrap_aucs(labels, scores[:, :1], np.zeros(100), 10)
     np.testing.assert_allclose(one, aucs[0])
 
@@ -83,22 +84,22 @@ def test_intervals_cover_the_truth():
     # Arms alike but for noise of users, of seeds and of both: no gain, 95% intervals.
     rng = np.random.default_rng(4)
     covered = []
-    for _ in range(100):
+    for _ in range(60):
         users = np.repeat(np.arange(40), 10)
         labels = (rng.random(400) < 0.4).astype(int)
         taste = rng.normal(size=(2, 1, 40))[..., users]
         seeds = rng.normal(0.8, 0.3, (2, 4, 1))
         scores = seeds * labels + taste * labels + rng.normal(size=(2, 4, 400))
-        aucs = bootstrap_aucs(labels, scores, users, 100)
+        aucs = bootstrap_aucs(labels, scores, users, 60)
         low, high = interval(aucs[:, 1] - aucs[:, 0])
         covered.append(low <= 0 <= high)
-    # The share's standard error is 0.022; few seeds and replicates cost some.
+    # The share's standard error is 0.03; few seeds and replicates cost some.
     assert 0.85 <= np.mean(covered) < 1
 
 
 def test_interval_and_p_value():
     gains = np.random.default_rng(5).permutation(np.arange(-10, 391) / 100)
-    assert interval(gains) == pytest.approx((0.0, 3.8))
+    assert interval(gains) == pytest.approx([0.0, 3.8])
     # 11 of 401 are 0 or less.
     assert p_value(gains) == pytest.approx(2 * 12 / 402)
     assert p_value(-gains) == pytest.approx(2 * 12 / 402)
