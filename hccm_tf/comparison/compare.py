@@ -110,23 +110,21 @@ def _train_arm(folder, arm, settings, seeds, train):
         print(f"{arm.label}, trial {trial}, seed {seed}: {outcome}", flush=True)
         return metrics
 
-    # Of a trial only the validation split counts. The chosen one with the first seed is
-    # already that seed's run.
-    trials = []
-    for trial, drawn in enumerate(settings):
-        metrics = run(trial, seeds[0])
-        auc = metrics["validation"]["auc"] if metrics else None
-        trials.append({"settings": values_of(arm, drawn), "validation_auc": auc})
+    # Of a trial only the validation split counts.
+    runs = [run(trial, seeds[0]) for trial in range(len(settings))]
+    trials = [
+        {
+            "settings": values_of(arm, drawn),
+            "validation_auc": metrics and metrics["validation"]["auc"],
+        }
+        for drawn, metrics in zip(settings, runs, strict=True)
+    ]
     chosen = best([trial["validation_auc"] for trial in trials])
     if chosen is None:
         return TrainedArm(arm, trials, None, [], [])
-    return TrainedArm(
-        arm,
-        trials,
-        chosen,
-        [run_dir(chosen, seed) for seed in seeds],
-        [run(chosen, seed) for seed in seeds],
-    )
+    run_dirs = [run_dir(chosen, seed) for seed in seeds]
+    metrics = [runs[chosen], *(run(chosen, seed) for seed in seeds[1:])]
+    return TrainedArm(arm, trials, chosen, run_dirs, metrics)
 
 
 def _raise_failures(trained):

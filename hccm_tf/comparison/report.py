@@ -49,9 +49,14 @@ def markdown(result):
         *("## Slices of the test split, AUC", _slices(result)),
         *("## Training", _costs(result), "![Learning curves](learning_curves.png)"),
         *("## Settings", *_settings(result)),
-        *("## How the figures are made", HOW.format(**result)),
+        *("## How the figures are made", _how(result)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _how(result):
+    seeds = ", ".join(map(str, result["seeds"]))
+    return HOW.format(**{**result, "seeds": seeds})
 
 
 def _table(header, rows):

@@ -111,6 +111,7 @@ def test_report(shop, tmp_path):
     assert row.endswith(f"| {share:.0%} |")
     assert "| oracle | 0.9950 | 0.9000 | 0.2000 | 1.0000 | 100% |" in text
     assert "| din | 1006 ± 1 | 2.0 ± 0.0 | 2.0 ± 0.0 | 1,234 |" in text
+    assert "over the seeds 5, 6, 7;" in text
     assert "long histories (8 clicks)" in text and "cold items" in text
     for name in ("auc", "gains", "learning_curves"):
         assert f"({name}.png)" in text
