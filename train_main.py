@@ -3,20 +3,28 @@
 python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=RUN --export_dir=saved_models/hccm
 
-RUN gets `metrics.json`, `test_predictions.parquet`, TensorBoard logs, a backup for
---resume, and `model.keras`, `schema/` and `feature_maps.json`, with which
+RUN gets `metrics.json`, `test_predictions.parquet`, `history.csv`, TensorBoard logs, a
+backup for --resume, and `model.keras`, `schema/` and `feature_maps.json`, with which
 --warm_start_from=RUN begins; with an export `request.json`, a first request for it, and
-with --explain `explanation.html`.
+with --explain `explanation.html`. With --compare it gets the runs of several models and
+seeds, `comparison.md`, `comparison.json` and plots:
+
+python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
+        --feature_maps=MAPS --run_dir=COMPARISON \
+        --compare="din,din_fixed_cnn,hcm,hccm,hccm --shuffle_images" --seeds=5
 """
 
 import dataclasses
 import json
 import pathlib
+import sys
 
 import tensorflow as tf
 from absl import app, flags
 
 from hccm_tf import CTREstimator
+from hccm_tf.comparison.compare import compare
+from hccm_tf.comparison.runs import subprocess_trainer
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import IMAGE_MODELS, MODELS
@@ -53,6 +61,12 @@ flags.DEFINE_string("warm_start_from", None, "Run whose weights to begin with.")
 flags.DEFINE_enum("warm_start", "all", WARM_STARTS, "Which of its weights.")
 flags.DEFINE_integer("explain", 0, "Test impressions to explain.", lower_bound=0)
 flags.DEFINE_string("image_dir", None, "Folder of the images, for --explain.")
+
+# A comparison: each arm is a model, with further flags; their order is the claim.
+flags.DEFINE_list("compare", None, "Arms: MODEL, or MODEL --flag=..., with commas.")
+flags.DEFINE_integer("seeds", 5, "Runs of an arm, from --seed on.", lower_bound=1)
+flags.DEFINE_integer("search_trials", 4, "Settings tried on validation.", lower_bound=0)
+flags.DEFINE_string("oracle", None, "oracle.json of make_demo, for the comparison.")
 
 # Of ModelOptions, by the same names.
 flags.DEFINE_integer("embedding_dim", 8, "Width of an embedding.", lower_bound=1)
@@ -138,6 +152,10 @@ def run():
 def main(argv):
     """Runs the command line."""
     del argv
+    if FLAGS.compare:
+        with report_input_errors():
+            compare(FLAGS, subprocess_trainer(sys.argv[0]))
+        return
     # What makes a seed reproduce a run exactly, the order of parallel sums included.
     tf.config.experimental.enable_op_determinism()
     with report_input_errors():

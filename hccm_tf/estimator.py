@@ -65,6 +65,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         schema_: the data's `Schema`.
         validation_metrics_: of the best epoch, which is the one kept.
         examples_per_second_: training steps, without validation.
+        training_: dict `{"seconds", "epochs", "parameters"}`, likewise.
 
     Example:
     ```python
@@ -174,6 +175,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             )
         examples = run["epochs"] * num_examples(data_dir, "train")
         self.examples_per_second_ = examples / max(run["seconds"], 1e-9)
+        self.training_ = {**run, "parameters": self.model_.count_params()}
         self.validation_metrics_ = evaluate(self.model_, validation_set, self.schema_)
         self._data_dir, self._options = data_dir, options
         return self
@@ -363,6 +365,7 @@ def write_metrics(estimator, test, run_dir):
         "validation": estimator.validation_metrics_,
         "test": evaluate_predictions(test.label, test.ctr, test.user_key),
         "examples_per_second": estimator.examples_per_second_,
+        "training": estimator.training_,
     }
     path = pathlib.Path(run_dir) / "metrics.json"
     temporary = path.with_suffix(".part")

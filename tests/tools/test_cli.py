@@ -101,7 +101,13 @@ def test_train_main(shop, tmp_path):
     assert metrics["test"]["impressions"] == 300
     assert metrics["validation"]["impressions"] == 150
     assert metrics["examples_per_second"] > 0
+    training = metrics["training"]
+    assert training["epochs"] == 1 and training["seconds"] > 0
     model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert training["parameters"] == sum(w.size for w in model.get_weights())
+    assert (
+        (tmp_path / "run" / "history.csv").read_text().startswith("epoch,loss,val_auc")
+    )
     assert model.get_layer("image_encoder").get_layer("hybrid_cnn").channel_attention
     assert (tmp_path / "run" / "explanation.html").is_file()
     assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
