@@ -10,6 +10,8 @@ from hccm_tf.layers import (
     Embedding,
     HybridCNN,
     IdDropout,
+    MultiQueryAttention,
+    SimilarityHistogram,
     SpatialAttention,
 )
 from hccm_tf.optimizers import LazyAdam
@@ -33,8 +35,13 @@ def make_model():
     images = HybridCNN(6, CATEGORIES, filters=(5, 7), reduction_ratio=1)(
         SpatialAttention(3)(feature_map), category=category, feature_map_mask=there
     )
-    similarity = CosineSimilarity()(images[:, 0], images[:, 1:], keys_mask=clicked)
-    x = keras.ops.concatenate([query, interest, images[:, 0], similarity], axis=-1)
+    image, clicks = images[:, 0], images[:, 1:]
+    visual = [
+        MultiQueryAttention((12, 6))(image, query, clicks, keys_mask=clicked),
+        CosineSimilarity()(image, clicks, keys_mask=clicked),
+        SimilarityHistogram()(image, clicks, keys_mask=clicked),
+    ]
+    x = keras.ops.concatenate([query, interest, image, *visual], axis=-1)
     x = Dice()(keras.layers.Dense(8)(x))
     inputs = [item, history, category, feature_map]
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
