@@ -1,8 +1,10 @@
 """The runs of a comparison: each whole in its own folder, or run again."""
 
+import contextlib
 import fcntl
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -76,15 +78,25 @@ def subprocess_trainer(script):
                     "still trains this run; wait for it or end it"
                 ) from error
             log.truncate(0)
-            code = subprocess.run(
-                [sys.executable, str(script), *flags], stdout=log, stderr=log
-            ).returncode
+            command = [sys.executable, str(script), *flags]
+            with _run_ends_with_this_process():
+                code = subprocess.run(command, stdout=log, stderr=log).returncode
         if code:
             print(
                 f"exit code {code}; the end of {path}:", *last_lines(path), sep="\n  "
             )
 
     return train
+
+
+@contextlib.contextmanager
+def _run_ends_with_this_process():
+    """Makes SIGTERM an exception, at which `subprocess.run` ends what it runs."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def last_lines(path):

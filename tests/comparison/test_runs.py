@@ -1,5 +1,6 @@
 import fcntl
 import json
+import signal
 
 import numpy as np
 import pandas as pd
@@ -68,6 +69,18 @@ def test_a_run_that_still_lives_is_not_trained_twice(tmp_path, train):
             train([f"--run_dir={tmp_path}"], tmp_path)
     train([f"--run_dir={tmp_path}"], tmp_path)
     assert (tmp_path / "metrics.json").exists()
+
+
+def test_a_run_ends_with_its_comparison(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\nsignal.pause()\n"
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"):
+        subprocess_trainer(tmp_path / "script.py")([], tmp_path)
+    assert signal.getsignal(signal.SIGTERM) == before
+    with open(tmp_path / "log.txt") as log:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_predictions_of_other_data(tmp_path):
