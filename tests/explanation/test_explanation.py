@@ -254,7 +254,7 @@ def _hostile():
         "history_category": [b"\xff$"],
         "history_image": [b""],
     }
-    channels = {HOSTILE: np.array([0.1, 0.9]), "cup": np.array([0.9, 0.1])}
+    channels = {HOSTILE: np.array([0.1, 0.9]), "<b>cup": np.array([0.9, 0.1])}
     attention = {"image_attention": np.array([0.5])}
     return Explained(row, 1, 0.25, attention, channels, np.zeros((2, 2, 2)))
 
@@ -272,7 +272,7 @@ def test_text_of_the_data_is_escaped():
     heads = [
         t for t, (tag, _) in zip(page.texts, page.elements, strict=True) if tag == "th"
     ]
-    assert heads == [f"{HOSTILE} ", "cup "]
+    assert heads == [f"{HOSTILE} ", "<b>cup "]
 
 
 def test_impressions_with_little():
