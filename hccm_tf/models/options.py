@@ -8,6 +8,8 @@ from hccm_tf.layers import DINAttention
 
 IMAGE_ATTENTIONS = ("din", "dot_product")
 SIMILARITIES = ("none", "cosine")
+IMAGE_SIDES = ("both", "history", "candidate")
+CNN_ATTENTIONS = ("none", "se", "cbam", "category")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,18 @@ class ModelOptions:
         image_attention: `"din"`, or `"dot_product"` (HCCM, Eq. 14).
         similarity: `"none"`, or `"cosine"` for the cosine features of the candidate's
             image with the history's.
-        feature_map_shape: `(h, w, c)` of a feature map; for models with images.
+        image_sides: whose images the model sees. `"both"`; `"history"`: an attention
+            over the history's images whose query is a projection of the candidate's
+            embeddings of what the histories hold, which is our choice; `"candidate"`:
+            its vector joins the final MLP, and `products`, `image_attention` and
+            `similarity` have nothing to say about images. `cscnn` is always the last.
+        cnn_backbone: of `cscnn`, a key of `hccm_tf.backbones.BACKBONES`.
+        cnn_layer: of `cscnn`, the backbone's last layer to keep; `None` for its
+            default.
+        cnn_attention: of `cscnn`, what follows each block: `"none"`, `"se"`, `"cbam"`
+            or `"category"`.
+        feature_map_shape: `(h, w, c)` of a feature map, or of an image's pixels; for
+            models with images.
         channel_mean: `[c]`, to standardise the maps' channels; `None` leaves them.
         channel_std: `[c]`, likewise.
     """
@@ -48,6 +61,10 @@ class ModelOptions:
     cnn_filters: tuple = (64, 128)
     image_attention: str = "din"
     similarity: str = "none"
+    image_sides: str = "both"
+    cnn_backbone: str = "MobileNetV3Small"
+    cnn_layer: str | None = None
+    cnn_attention: str = "category"
     feature_map_shape: tuple | None = None
     channel_mean: np.ndarray | None = None
     channel_std: np.ndarray | None = None
@@ -73,6 +90,8 @@ class ModelOptions:
         for name, values in (
             ("image_attention", IMAGE_ATTENTIONS),
             ("similarity", SIMILARITIES),
+            ("image_sides", IMAGE_SIDES),
+            ("cnn_attention", CNN_ATTENTIONS),
         ):
             if getattr(self, name) not in values:
                 raise ValueError(

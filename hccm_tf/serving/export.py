@@ -4,12 +4,12 @@ import json
 import pathlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from hccm_tf.atomic import new_folder
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.models import IMAGE_MODELS, build_form
+from hccm_tf.models.image_encoder import sides
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.warmup import write_warmup
@@ -33,7 +33,8 @@ def export(
         model: trained, of `build_model`.
         schema: `Schema`.
         data_dir: data folder, for its catalogue and the warm-up requests.
-        feature_maps: `FeatureMapStore`, `None` for a model without images.
+        feature_maps: `FeatureMapStore` or `ImageFolder`, `None` for a model without
+            images.
         export_dir: folder of the versions, `saved_models/<name>`.
         model_options: dict, the `ModelOptions` of the model.
         representation_dtype: `"float32"`, `"float16"` or `"int8"`, of the table.
@@ -54,7 +55,9 @@ def export(
         (folder / CNN).parent.mkdir()
         if table is not None:
             (folder / CNN).write_text(json.dumps(feature_maps.cnn, indent=2) + "\n")
-        write_warmup(folder, data_dir, schema, endpoints, feature_maps)
+        write_warmup(
+            folder, data_dir, schema, endpoints, feature_maps, sides(forms["ranker"])
+        )
     return version
 
 
@@ -69,7 +72,8 @@ def build_forms(model, schema, options):
     with_images = model.name in IMAGE_MODELS
     wanted = {
         "rank": any(feature.candidate for feature in schema.scalars),
-        "explain": with_images or (schema.sequences and model.name != "base"),
+        "explain": "history" in sides(model)
+        or (schema.sequences and model.name != "base"),
         "encode_images": with_images,
     }
     forms = {"ranker": model.get_layer("ranker") if with_images else model}
@@ -93,16 +97,10 @@ def versions(export_dir):
 
 def encode_images_of(model, schema, data_dir, feature_maps, dtype):
     """The `RepresentationTable` of a data folder's catalogue."""
-    catalogue = read_catalogue(data_dir)
-    category = np.ones(len(catalogue), np.int32)
-    if "category" in schema:
-        values = tf.constant(catalogue["category"].to_numpy())
-        category = schema.index("category", values).numpy()
     return encode_catalogue(
         model.get_layer("image_encoder"),
         feature_maps,
-        catalogue["image_key"].to_numpy(),
-        category,
+        *image_categories(schema, read_catalogue(data_dir)),
         dtype,
     )
 
