@@ -103,8 +103,9 @@ class ImageFolder:
 
     @functools.cached_property
     def _gather(self):
-        # A tensor, so that the paths are not part of each graph.
-        files = tf.constant(self.files, tf.string)
+        # The paths are not part of a graph, of which the first may ask for them.
+        with tf.init_scope():
+            files = tf.constant(self.files, tf.string)
 
         def gather(rows):
             place = tf.where(rows > 0)

@@ -20,7 +20,6 @@ from tfrecords_tools.refresh_export import refresh
 ROWS, SIZE = 12, 32
 CASES = {
     "cscnn": ("cscnn", ("item",)),
-    "candidate": ("hccm", ("item",)),
     "history": ("hccm", ("history",)),
 }
 
@@ -30,7 +29,7 @@ def trained(shop):
     """Case → estimator after one epoch."""
     estimators = {}
     for case, (model, _) in CASES.items():
-        options = {**TINY, "similarity": "cosine", "cnn_layer": "expanded_conv_2_add"}
+        options = {**TINY, "similarity": "cosine", "cnn_layer": "expanded_conv_1_project_bn"}
         if case != model:
             options["image_sides"] = case
         estimators[case] = CTREstimator(
@@ -119,7 +118,7 @@ def test_undecodable_images_are_counted(shop, trained, capsys):
 
 
 def test_errors_name_the_flag(shop, tmp_path):
-    options = {**TINY, "cnn_layer": "expanded_conv_2_add"}
+    options = {**TINY, "cnn_layer": "expanded_conv_1_project_bn"}
     estimator = CTREstimator("cscnn", cnn_weights="random", model_options=options)
     with pytest.raises(InputError, match="--image_dir: model cscnn needs"):
         estimator.fit(shop.data)
@@ -182,4 +181,4 @@ def test_refresh_refuses_what_the_model_does_not_take(shop, exported, tmp_path):
     with pytest.raises(InputError, match="--image_dir: the model takes pixels"):
         refresh(exported["cscnn"].parent, items, shop.maps)
     with pytest.raises(InputError, match="--feature_maps: the model takes maps"):
-        refresh(exported["candidate"].parent, items, image_dir=shop.images)
+        refresh(exported["history"].parent, items, image_dir=shop.images)
