@@ -33,9 +33,9 @@ from hccm_tf.optimizers import LazyAdam
 from tfrecords_tools.build_examples import build_examples
 from tfrecords_tools.make_demo import make_demo
 
-BATCH_SIZE, IMAGE_SIZE = 512, 64
+BATCH_SIZE, IMAGE_SIZE = 512, 48
 ITEMS, USERS, IMPRESSIONS = 2_000, 500, 60_000
-OPTIONS = {"image_embedding_dim": 64, "cnn_layer": "expanded_conv_3_add"}
+OPTIONS = {"image_embedding_dim": 64, "cnn_layer": "expanded_conv_4_add"}
 ARMS = ("every slot", "deduplicated", "grouped")
 
 
