@@ -41,14 +41,6 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
     Args:
         model: one of `hccm_tf.models.MODELS`.
         feature_maps: folder of the feature-map store, for models that take maps.
-        image_dir: folder of the images, for `cscnn`.
-        image_size: height and width to which `cscnn` resizes an image.
-        cnn_weights: of the CNN of `cscnn`: `"imagenet"`, `"random"`, or the path of a
-            weights file of the backbone without its top.
-        pretrain_epochs: passes over the catalogue's images in which the CNN of `cscnn`
-            learns their categories first.
-        group_by_item: whether impressions of an item come in the same training batch,
-            which then has few images. For `cscnn`, whose step they determine.
         items: data frame `item_id, image, category` and attributes; for data frames.
         epochs: number of passes at most.
         patience: epochs without a better validation AUC before training stops.
@@ -58,6 +50,14 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         max_history: number of newest clicks used; `None` for all that the data holds.
         shuffle_images: a control: deals the photos out to other items. What a model
             still gains over one without images is then not due to what they show.
+        image_dir: folder of the images, for `cscnn`.
+        image_size: height and width to which `cscnn` resizes an image.
+        cnn_weights: of the CNN of `cscnn`: `"imagenet"`, `"random"`, or the path of a
+            weights file of the backbone without its top.
+        pretrain_epochs: passes over the catalogue's images in which the CNN of `cscnn`
+            learns their categories first.
+        group_by_item: whether impressions of an item come in the same training batch,
+            which then has few images. For `cscnn`, whose step they determine.
         run_dir: folder for logs and backups; `None` writes none.
         resume: whether `fit` goes on from the backup in `run_dir`.
         model_options: dict of `hccm_tf.models.ModelOptions`.
@@ -81,7 +81,6 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self,
         model="hccm",
         feature_maps=None,
-        image_dir=None,
         items=None,
         epochs=5,
         patience=1,
@@ -90,6 +89,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         seed=0,
         max_history=None,
         shuffle_images=False,
+        image_dir=None,
         image_size=64,
         cnn_weights="imagenet",
         pretrain_epochs=0,
@@ -100,7 +100,6 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
     ):
         self.model = model
         self.feature_maps = feature_maps
-        self.image_dir = image_dir
         self.items = items
         self.epochs = epochs
         self.patience = patience
@@ -109,6 +108,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self.seed = seed
         self.max_history = max_history
         self.shuffle_images = shuffle_images
+        self.image_dir = image_dir
         self.image_size = image_size
         self.cnn_weights = cnn_weights
         self.pretrain_epochs = pretrain_epochs

@@ -17,7 +17,7 @@ from hccm_tf.serving.version import Version
 from tests.conftest import TINY
 from tfrecords_tools.refresh_export import refresh
 
-ROWS, SIZE = 12, 32
+ROWS, SIZE, CNN_LAYER = 12, 32, "expanded_conv_1_project_bn"
 CASES = {
     "cscnn": ("cscnn", ("item",)),
     "history": ("hccm", ("history",)),
@@ -29,7 +29,7 @@ def trained(shop):
     """Case → estimator after one epoch."""
     estimators = {}
     for case, (model, _) in CASES.items():
-        options = {**TINY, "similarity": "cosine", "cnn_layer": "expanded_conv_1_project_bn"}
+        options = {**TINY, "similarity": "cosine", "cnn_layer": CNN_LAYER}
         if case != model:
             options["image_sides"] = case
         estimators[case] = CTREstimator(
@@ -118,7 +118,7 @@ def test_undecodable_images_are_counted(shop, trained, capsys):
 
 
 def test_errors_name_the_flag(shop, tmp_path):
-    options = {**TINY, "cnn_layer": "expanded_conv_1_project_bn"}
+    options = {**TINY, "cnn_layer": CNN_LAYER}
     estimator = CTREstimator("cscnn", cnn_weights="random", model_options=options)
     with pytest.raises(InputError, match="--image_dir: model cscnn needs"):
         estimator.fit(shop.data)
