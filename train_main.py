@@ -3,19 +3,29 @@
 python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=RUN --export_dir=saved_models/hccm
 
-RUN gets `metrics.json`, `test_predictions.parquet`, `model.keras`, TensorBoard logs, a
-backup for --resume, and with an export `request.json`, a first request for it.
+RUN gets `metrics.json`, `test_predictions.parquet`, `history.csv`, TensorBoard logs, a
+backup for --resume, and `model.keras`, `schema/` and `feature_maps.json`, with which
+--warm_start_from=RUN begins; with an export `request.json`, a first request for it, and
+with --explain `explanation.html`. With --compare it gets the runs of several models and
+seeds, `comparison.md`, `comparison.json` and plots:
+
+python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
+        --feature_maps=MAPS --run_dir=COMPARISON \
+        --compare="din,din_fixed_cnn,hcm,hccm,hccm --shuffle_images" --seeds=5
 """
 
 import dataclasses
 import json
 import pathlib
+import sys
 
 import tensorflow as tf
 from absl import app, flags
 
 from hccm_tf import CTREstimator
 from hccm_tf.backbones import BACKBONES
+from hccm_tf.comparison.compare import compare
+from hccm_tf.comparison.runs import subprocess_trainer
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import IMAGE_MODELS, MODELS
@@ -24,28 +34,33 @@ from hccm_tf.models.options import (
     CNN_ATTENTIONS,
     IMAGE_ATTENTIONS,
     IMAGE_SIDES,
+    PROJECTIONS,
     SIMILARITIES,
     ModelOptions,
 )
 from hccm_tf.serving.representations import DTYPES
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
+from hccm_tf.training.warm_start import WARM_STARTS
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data_dir", None, "Of build_examples.", required=True)
 flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")
-flags.DEFINE_string("image_dir", None, "Folder of the images, for cscnn.")
+flags.DEFINE_string("image_dir", None, "Folder of the images, for cscnn and --explain.")
 flags.DEFINE_enum("model", "hccm", MODELS, "Model.")
 flags.DEFINE_string("run_dir", None, "Folder for metrics and logs.", required=True)
 flags.DEFINE_string("export_dir", None, "Folder of SavedModel versions.")
 flags.DEFINE_enum("representation_dtype", "float32", DTYPES, "Of the export's table.")
 flags.DEFINE_integer("seed", 0, "Seed; the same gives the same metrics.")
-flags.DEFINE_integer("epochs", 5, "Passes at most.", lower_bound=1)
+flags.DEFINE_integer("epochs", 5, "Passes at most; 0: no training.", lower_bound=0)
 flags.DEFINE_integer("patience", 1, "Epochs without gain to stop.", lower_bound=0)
 flags.DEFINE_integer("batch_size", 512, "Impressions in a batch.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 1e-3, "Of LazyAdam.", lower_bound=0)
 flags.DEFINE_integer("max_history", None, "Newest clicks to use.", lower_bound=1)
 flags.DEFINE_bool("shuffle_images", False, "Control: deal photos to other items.")
+flags.DEFINE_bool(
+    "shuffle_categories", False, "Control: tell the CNN the category of another item."
+)
 flags.DEFINE_integer("image_size", 64, "Of cscnn, in pixels.", lower_bound=32)
 flags.DEFINE_string(
     "cnn_weights", "imagenet", "Of cscnn: imagenet, random, or a file's path."
@@ -55,6 +70,15 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("group_by_item", False, "An item's impressions in one batch.")
 flags.DEFINE_bool("resume", False, "Go on from the backup in run_dir.")
+flags.DEFINE_string("warm_start_from", None, "Run whose weights to begin with.")
+flags.DEFINE_enum("warm_start", "all", WARM_STARTS, "Which of its weights.")
+flags.DEFINE_integer("explain", 0, "Test impressions to explain.", lower_bound=0)
+
+# A comparison: each arm is a model, with further flags; their order is the claim.
+flags.DEFINE_list("compare", None, "Arms: MODEL, or MODEL --flag=..., with commas.")
+flags.DEFINE_integer("seeds", 5, "Runs of an arm, from --seed on.", lower_bound=1)
+flags.DEFINE_integer("search_trials", 4, "Settings tried on validation.", lower_bound=0)
+flags.DEFINE_string("oracle", None, "oracle.json of make_demo, for the comparison.")
 
 # Of ModelOptions, by the same names.
 flags.DEFINE_integer("embedding_dim", 8, "Width of an embedding.", lower_bound=1)
@@ -74,6 +98,11 @@ flags.DEFINE_enum("image_sides", "both", IMAGE_SIDES, "Whose images the model se
 flags.DEFINE_enum("cnn_backbone", "MobileNetV3Small", sorted(BACKBONES), "Of cscnn.")
 flags.DEFINE_string("cnn_layer", None, "Of cscnn; default: the backbone's.")
 flags.DEFINE_enum("cnn_attention", "category", CNN_ATTENTIONS, "Of cscnn.")
+flags.DEFINE_bool(
+    "channel_attention", None, "Of the trainable CNN; hccm has it, others do not."
+)
+flags.DEFINE_bool("prior_channel", True, "The prior as a channel of hccm's maps.")
+flags.DEFINE_enum("projection", "trainable", PROJECTIONS, "Of din_fixed_cnn.")
 
 
 def _model_options():
@@ -96,6 +125,10 @@ def _model_options():
 def run():
     """One training run, as the flags say."""
     run_dir = pathlib.Path(FLAGS.run_dir)
+    if FLAGS.explain and FLAGS.image_dir is None:
+        raise InputError("--explain shows the images and needs --image_dir")
+    if FLAGS.explain and FLAGS.shuffle_images:
+        raise InputError("--explain would show other images than --shuffle_images uses")
     estimator = CTREstimator(
         model=FLAGS.model,
         feature_maps=FLAGS.feature_maps,
@@ -107,17 +140,19 @@ def run():
         seed=FLAGS.seed,
         max_history=FLAGS.max_history,
         shuffle_images=FLAGS.shuffle_images,
+        shuffle_categories=FLAGS.shuffle_categories,
         image_size=FLAGS.image_size,
         cnn_weights=FLAGS.cnn_weights,
         pretrain_epochs=FLAGS.pretrain_epochs,
         group_by_item=FLAGS.group_by_item,
         run_dir=run_dir,
         resume=FLAGS.resume,
+        warm_start_from=FLAGS.warm_start_from,
+        warm_start=FLAGS.warm_start,
         model_options=_model_options(),
     )
     estimator.fit(FLAGS.data_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    estimator.model_.save(run_dir / "model.keras")
+    estimator.save(run_dir)
     test = estimator.predictions(FLAGS.data_dir)
     test.to_parquet(run_dir / "test_predictions.parquet")
     print(json.dumps(write_metrics(estimator, test, run_dir)))
@@ -131,11 +166,19 @@ def run():
         )
         request = json.dumps(to_json("serving_default", request))
         (run_dir / "request.json").write_text(request)
+    if FLAGS.explain:
+        page = run_dir / "explanation.html"
+        estimator.explain(FLAGS.data_dir, page, FLAGS.image_dir, FLAGS.explain)
+        print(f"wrote {page}")
 
 
 def main(argv):
     """Runs the command line."""
     del argv
+    if FLAGS.compare:
+        with report_input_errors():
+            compare(FLAGS, subprocess_trainer(sys.argv[0]))
+        return
     # What makes a seed reproduce a run exactly, the order of parallel sums included.
     tf.config.experimental.enable_op_determinism()
     with report_input_errors():

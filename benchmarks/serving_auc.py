@@ -39,7 +39,7 @@ def main(argv):
     labels = np.concatenate(labels)
     columns = {}
     for dtype in DTYPES:
-        table = encode_images_of(model, schema, FLAGS.data_dir, store, dtype)
+        table = encode_images_of(model, schema, FLAGS.data_dir, store, dtype, {})
         signatures = Signatures(schema, {"ranker": model.get_layer("ranker")}, table)
         ask = tf.function(lambda batch, s=signatures: s.serve_examples(batch)["ctr"])
         ctr = np.concatenate([ask(batch) for batch in records])

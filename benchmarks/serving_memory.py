@@ -114,6 +114,6 @@ def main(argv):
 if __name__ == "__main__":
     flags.DEFINE_integer("few_rows", 10_000, "Rows of the small table.")
     flags.DEFINE_integer("many_rows", 10_000_000, "Rows of the large table.")
-    flags.DEFINE_integer("rounds", 3, "Times each side is loaded.", lower_bound=1)
+    flags.DEFINE_integer("rounds", 7, "Times each side is loaded.", lower_bound=1)
     flags.DEFINE_string("json", None, "File for the figures.")
     app.run(main)

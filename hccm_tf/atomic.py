@@ -1,6 +1,8 @@
 """Outputs that appear under their name only when they are whole."""
 
 import contextlib
+import fcntl
+import os
 import pathlib
 import shutil
 import uuid
@@ -42,6 +44,21 @@ def new_folder(path, resume=False):
             raise InputError(f"{path.parent}: the disk is full") from error
         raise
     temporary.rename(path)
+
+
+@contextlib.contextmanager
+def only_writer(folder):
+    """Waits until no other process is in this block for the same folder, and makes it.
+
+    The lock goes with the process, so that a killed one leaves none.
+    """
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

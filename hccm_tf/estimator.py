@@ -13,7 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
+from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.pipeline import make_dataset, num_examples, report_damage
+from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
 from hccm_tf.features import Schema
 from hccm_tf.metrics import evaluate_predictions
@@ -24,6 +26,7 @@ from hccm_tf.serving.export import export
 from hccm_tf.training.evaluation import evaluate, predict
 from hccm_tf.training.loop import train
 from hccm_tf.training.pretraining import load_cnn_weights, pretrain
+from hccm_tf.training.warm_start import save_run, started_schema, warm_start
 
 # Below this share of the catalogue's images, a store belongs to another catalogue.
 MIN_IMAGES_FOUND = 0.5
@@ -42,7 +45,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         model: one of `hccm_tf.models.MODELS`.
         feature_maps: folder of the feature-map store, for models that take maps.
         items: data frame `item_id, image, category` and attributes; for data frames.
-        epochs: number of passes at most.
+        epochs: number of passes at most; 0 only evaluates what `warm_start_from` gives.
         patience: epochs without a better validation AUC before training stops.
         batch_size: impressions in a batch.
         learning_rate: of `hccm_tf.optimizers.LazyAdam`.
@@ -50,16 +53,22 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         max_history: number of newest clicks used; `None` for all that the data holds.
         shuffle_images: a control: deals the photos out to other items. What a model
             still gains over one without images is then not due to what they show.
+        shuffle_categories: a control: the image encoder is told the category of another
+            item, always the same one; ids and other features stay.
         image_dir: folder of the images, for `cscnn`.
         image_size: height and width to which `cscnn` resizes an image.
         cnn_weights: of the CNN of `cscnn`: `"imagenet"`, `"random"`, or the path of a
             weights file of the backbone without its top.
         pretrain_epochs: passes over the catalogue's images in which the CNN of `cscnn`
-            learns their categories first.
+            learns their categories first; like `cnn_weights` not for a warm start,
+            which has the run's CNN.
         group_by_item: whether impressions of an item come in the same training batch,
             which then has few images. For `cscnn`, whose step they determine.
         run_dir: folder for logs and backups; `None` writes none.
         resume: whether `fit` goes on from the backup in `run_dir`.
+        warm_start_from: folder of a run, of `save`, whose weights `fit` begins with.
+        warm_start: `"all"` of them, or `"all_but_ids"`, see
+            `hccm_tf.training.warm_start`.
         model_options: dict of `hccm_tf.models.ModelOptions`.
 
     Attributes:
@@ -68,6 +77,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         schema_: the data's `Schema`.
         validation_metrics_: of the best epoch, which is the one kept.
         examples_per_second_: training steps, without validation.
+        training_: dict `{"seconds", "epochs", "parameters"}`, likewise.
 
     Example:
     ```python
@@ -89,6 +99,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         seed=0,
         max_history=None,
         shuffle_images=False,
+        shuffle_categories=False,
         image_dir=None,
         image_size=64,
         cnn_weights="imagenet",
@@ -96,6 +107,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         group_by_item=False,
         run_dir=None,
         resume=False,
+        warm_start_from=None,
+        warm_start="all",
         model_options=None,
     ):
         self.model = model
@@ -108,6 +121,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self.seed = seed
         self.max_history = max_history
         self.shuffle_images = shuffle_images
+        self.shuffle_categories = shuffle_categories
         self.image_dir = image_dir
         self.image_size = image_size
         self.cnn_weights = cnn_weights
@@ -115,6 +129,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self.group_by_item = group_by_item
         self.run_dir = run_dir
         self.resume = resume
+        self.warm_start_from = warm_start_from
+        self.warm_start = warm_start
         self.model_options = model_options
 
     def fit(self, X, y=None):
@@ -132,14 +148,19 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             InputError: names the file, column, row or flag to mend.
             FloatingPointError: if the loss is not finite; names the step.
         """
+        if not self.epochs and self.warm_start_from is None:
+            raise InputError("--epochs=0 trains nothing and needs --warm_start_from")
         data_dir = self._to_data_dir(X, y, fitting=True)
         keras.utils.set_random_seed(self.seed)
         self.classes_ = np.array([0, 1])
         self.schema_ = Schema.load(data_dir)
         if self.max_history is not None:
             self.schema_ = self.schema_.with_max_history(self.max_history)
+        start = self.warm_start_from, self.warm_start
+        if self.warm_start_from is not None:
+            self.schema_ = started_schema(self.schema_, *start)
         options = dict(self.model_options or {})
-        self.feature_maps_ = None
+        self.feature_maps_ = self._tell_category = None
         if self.model in IMAGE_MODELS:
             self.feature_maps_ = self._open_feature_maps(data_dir)
             options.update(
@@ -147,13 +168,22 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
                 channel_mean=self.feature_maps_.channel_mean,
                 channel_std=self.feature_maps_.channel_std,
             )
+            if self.shuffle_categories:
+                self._tell_category = shuffled_categories(
+                    data_dir, self.schema_, self.feature_maps_, self.seed
+                )
+            pooled = self.model == "din_fixed_cnn"
+            if pooled and options.get("projection") == "pca":
+                options.update(self._pca_options(options))
         try:
             self.model_ = build_model(self.model, self.schema_, **options)
         except InputError:
             raise
         except ValueError as error:
             raise InputError(f"model {self.model}: {error}") from error
-        if self.model in PIXEL_MODELS:
+        if self.warm_start_from is not None:
+            warm_start(self.model_, self.schema_, *start, self.feature_maps_)
+        elif self.model in PIXEL_MODELS:
             self._prepare_cnn(data_dir, ModelOptions(**options))
         validation_set = self._dataset(data_dir, "validation")
         with report_damage(data_dir):
@@ -170,6 +200,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             )
         examples = run["epochs"] * num_examples(data_dir, "train")
         self.examples_per_second_ = examples / max(run["seconds"], 1e-9)
+        self.training_ = {**run, "parameters": self.model_.count_params()}
         self.validation_metrics_ = evaluate(self.model_, validation_set, self.schema_)
         self._data_dir, self._options = data_dir, options
         return self
@@ -209,9 +240,16 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """Labels: 1 where a click has probability 0.5 or more."""
         return (self.predict_proba(X, split)[:, 1] >= 0.5).astype(int)
 
+    def save(self, run_dir):
+        """Writes what another estimator's `warm_start_from` begins with."""
+        check_is_fitted(self, "model_")
+        save_run(run_dir, self.model_, self.schema_, self.feature_maps_)
+
     def export(self, export_dir, representation_dtype="float32"):
         """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
         check_is_fitted(self, "model_")
+        if self.shuffle_categories:
+            raise InputError("--export_dir: a control, shuffle_categories, has none")
         return export(
             self.model_,
             self.schema_,
@@ -220,6 +258,30 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             export_dir,
             self._options,
             representation_dtype,
+        )
+
+    def explain(self, data_dir, path, image_dir, count):
+        """Writes a page of some test impressions, see `hccm_tf.explanation`.
+
+        Args:
+            data_dir: data folder.
+            path: HTML file to write.
+            image_dir: folder of the images.
+            count: number of impressions, the first of the test split.
+        """
+        # Here, because it reads pictures with the tools, which import this package.
+        from hccm_tf.explanation import write_explanation
+
+        check_is_fitted(self, "model_")
+        write_explanation(
+            path,
+            self.model_,
+            self.schema_,
+            data_dir,
+            self.feature_maps_,
+            self._options,
+            image_dir,
+            count,
         )
 
     def _dataset(self, data_dir, split, shuffle_seed=None):
@@ -232,7 +294,18 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             shuffle_seed,
             sides(self.model_),
             self.group_by_item,
+            self._tell_category,
         )
+
+    def _pca_options(self, options):
+        """The options of `ModelOptions` that projection `pca` takes from the images."""
+        width = options.get("image_embedding_dim", ModelOptions.image_embedding_dim)
+        mean, components = fit_pca(self.feature_maps_, width)
+        return {
+            "image_embedding_dim": len(components),
+            "pca_mean": mean,
+            "pca_components": components,
+        }
 
     def _prepare_cnn(self, data_dir, options):
         """What the CNN starts from; `resume` replaces it by the backup, if any."""
@@ -345,6 +418,7 @@ def write_metrics(estimator, test, run_dir):
         "validation": estimator.validation_metrics_,
         "test": evaluate_predictions(test.label, test.ctr, test.user_key),
         "examples_per_second": estimator.examples_per_second_,
+        "training": estimator.training_,
     }
     path = pathlib.Path(run_dir) / "metrics.json"
     temporary = path.with_suffix(".part")

@@ -17,15 +17,21 @@ import json
 import pathlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tensorflow as tf
 
 from hccm_tf import ids
+from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file, read_parquet
 
 KINDS = ("vocabulary", "hash", "integer", "float", "sequence")
 OOV = 1
 RESERVED = 2  # padding and out-of-vocabulary
+# Of a number from its mean, in standard deviations. A larger one is a mistake, and a
+# very large one would make the answer NaN.
+MAX_DEVIATIONS = 1e3
 MISSING_INTEGER = np.iinfo(np.int64).min
 HISTORY = "history_"
 HISTORY_IMAGE = HISTORY + "image"
@@ -170,7 +176,7 @@ class Schema:
         return ctr / (ctr + (1 - ctr) / self.negative_keep_rate)
 
     def save(self, folder):
-        """Writes `schema.json`; the vocabularies are written by who made them."""
+        """Writes `schema.json` and, beside it, the vocabularies that it holds."""
         content = {
             "max_history": self.max_history,
             "negative_keep_rate": self.negative_keep_rate,
@@ -181,6 +187,8 @@ class Schema:
         }
         path = pathlib.Path(folder) / "schema.json"
         path.write_text(json.dumps(content, indent=2) + "\n")
+        for name, keys in self.vocabularies.items():
+            write_vocabulary(folder, name, keys)
 
     @classmethod
     def load(cls, folder):
@@ -206,7 +214,8 @@ class Schema:
         feature = self[name]
         if feature.kind == "float":
             scaled = (values - feature.mean) / feature.std
-            return tf.where(tf.math.is_finite(scaled), scaled, 0.0)
+            scaled = tf.where(tf.math.is_finite(scaled), scaled, 0.0)
+            return tf.clip_by_value(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
         if feature.kind == "vocabulary":
             index = ids.find(self.vocabularies[name], ids.to_keys(values)) + RESERVED
         elif feature.kind == "hash":
@@ -244,6 +253,15 @@ def to_padded(history):
     """Dense `[B, max(1, longest)]` form of a ragged history, padded with 0."""
     width = tf.maximum(history.bounding_shape(axis=1), 1)
     return history.to_tensor(shape=tf.stack([history.nrows(), width]))
+
+
+def write_vocabulary(folder, name, keys, values=None):
+    """Writes the sorted keys of a vocabulary, and the values where they are known."""
+    table = {"key": keys} if values is None else {"key": keys, "value": values}
+    path = pathlib.Path(folder) / "vocabularies" / f"{name}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    with new_file(path) as temporary:
+        pq.write_table(pa.table(table), temporary)
 
 
 def _read_keys(path):

@@ -1,3 +1,4 @@
+import copy
 import shutil
 
 import numpy as np
@@ -152,3 +153,17 @@ def test_a_truncated_or_missing_file_is_an_error_of_one_line(shop, tmp_path, kee
     estimator = CTREstimator("base", epochs=1, model_options=TINY)
     with pytest.raises(InputError, match="a TFRecord is missing, truncated.*validate"):
         estimator.fit(tmp_path / "data")
+
+
+def test_a_category_without_a_part_is_an_error_of_one_line(shop):
+    options = {"channel_attention": False, "prior_channel": False}
+    estimator = CTREstimator("hccm", shop.maps, model_options={**TINY, **options})
+    with pytest.raises(InputError, match="model hccm: .*prior_channel=False"):
+        estimator.fit(shop.data)
+
+
+def test_a_control_is_not_exported(fitted, tmp_path):
+    estimator = copy.copy(fitted["hccm"]).set_params(shuffle_categories=True)
+    with pytest.raises(InputError, match="shuffle_categories"):
+        estimator.export(tmp_path / "model")
+    assert not list(tmp_path.iterdir())

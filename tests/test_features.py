@@ -1,7 +1,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -109,11 +108,6 @@ def test_with_max_history(schema):
 
 def test_save_and_load(schema, tmp_path):
     schema.save(tmp_path)
-    (tmp_path / "vocabularies").mkdir()
-    for name, keys in schema.vocabularies.items():
-        pd.DataFrame({"key": keys}).to_parquet(
-            tmp_path / "vocabularies" / f"{name}.parquet"
-        )
     loaded = Schema.load(tmp_path)
     assert loaded.features == schema.features
     assert loaded.max_history == schema.max_history

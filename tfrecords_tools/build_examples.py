@@ -277,8 +277,6 @@ def build_examples(
         schema = fit_schema.fitted_schema(job)
         summary = _write_metadata(job, schema)
         schema.save(folder)
-        for name, keys in schema.vocabularies.items():
-            fit_schema.write_vocabulary(folder, name, keys)
         shutil.rmtree(work)
     print(
         f"{summary['splits']}; left out: {summary['skipped']['unknown_item']} "

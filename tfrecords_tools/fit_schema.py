@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from hccm_tf import ids
 from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
-from hccm_tf.features import HISTORY, MISSING_INTEGER, Feature, Schema
+from hccm_tf.features import HISTORY, MISSING_INTEGER, Feature, Schema, write_vocabulary
 from tfrecords_tools.impressions import SPLITS
 from tfrecords_tools.parts import column_of, load_part, write_json
 
@@ -191,13 +191,6 @@ def _fit_vocabulary(job, feature, table):
     keys, order = ids.sorted_unique_keys(values, feature.name)
     write_vocabulary(job.output, feature.name, keys, values[order])
     return dataclasses.replace(feature, size=len(values), frequency=_frequency(table))
-
-
-def write_vocabulary(output, name, keys, values=None):
-    """Writes the sorted keys of a vocabulary, and the values where they are known."""
-    table = {"key": keys} if values is None else {"key": keys, "value": values}
-    with new_file(output / "vocabularies" / f"{name}.parquet") as temporary:
-        pq.write_table(pa.table(table), temporary)
 
 
 def fitted_schema(job):

@@ -7,9 +7,8 @@ A model that takes pixels, `cscnn`, has --image_dir in the place of --feature_ma
 
 MAPS holds the feature maps of the images that are new, and may hold all of them, as
 `extract_feature_maps --extend` makes it. The version appears when it is whole, and the
-server loads it as it loads an export; one run at a time writes to a folder. Rows of
-images that ITEMS no longer has are kept, because users' histories still show them;
---remove_missing drops them.
+server loads it as it loads an export. Rows of images that ITEMS no longer has are kept,
+because users' histories still show them; --remove_missing drops them.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from hccm_tf import ids
-from hccm_tf.atomic import new_folder
+from hccm_tf.atomic import new_folder, only_writer
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError, report_input_errors
@@ -66,17 +65,22 @@ def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_di
             maps do not fit its model, a column is missing or not of the model's type,
             two pairs of `items` have one key, or the table would be empty.
     """
-    numbers = versions(export_dir)
-    if not numbers:
+    if not versions(export_dir):
         raise InputError(
             f"--export_dir={export_dir}: no version to refresh; export a model first"
         )
-    folder = pathlib.Path(export_dir) / str(numbers[-1])
+    # No export comes in between, whose model the new version would take back.
+    with only_writer(export_dir):
+        return _refresh(export_dir, items, feature_maps, remove_missing, image_dir)
+
+
+def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
+    folder = pathlib.Path(export_dir) / str(versions(export_dir)[-1])
     old = Version(folder)
     open_store = _open_store(old, feature_maps, image_dir)
     with _naming("items"):
         columns = _read_items(items, old.image_columns)
-    kept, keys, vectors, without = _compare(old, columns, open_store, remove_missing)
+    kept, keys, rows, without = _compare(old, columns, open_store, remove_missing)
     what = "a feature map" if image_dir is None else "a readable file"
     counts = (
         f"{len(keys)} images added, {np.count_nonzero(~kept)} removed, "
@@ -89,7 +93,7 @@ def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_di
         raise InputError("--items: no image of the table would be left")
     new = next_version(export_dir)
     with new_folder(new) as temporary:
-        old.write(temporary, kept, keys, vectors)
+        old.write(temporary, kept, keys, *rows)
     print(f"{counts} -> {new}")
     return new
 
@@ -157,35 +161,38 @@ def _compare(version, columns, open_store, remove_missing):
         remove_missing: as of `refresh`.
 
     Returns:
-        `(kept, keys, vectors, without)`: bool `[P]`, the rows to keep; int64 `[N]`
-        and float32 `[N, D]`, sorted, the rows to add; and the number of pairs that are
-        not in the table and have no feature map, or no readable image.
+        `(kept, keys, rows, without)`: bool `[P]`, the rows to keep; int64 `[N]`,
+        sorted, and `Version.encode_images`, the rows to add; and the number of pairs
+        that are not in the table and have no feature map, or no readable image.
     """
     images, keys = _keys(version, columns)
     items = np.flatnonzero(images != ids.NO_IMAGE)
-    images = images[items]
-    keys, first, pair = np.unique(keys[items], return_index=True, return_inverse=True)
+    items = items[np.argsort(keys[items], kind="stable")]
+    images, keys = images[items], keys[items]
+    again = np.zeros(len(keys), bool)
+    again[1:] = keys[1:] == keys[:-1]
     # One image has different keys for different categories.
-    same = np.flatnonzero(images != images[first][pair])
-    if same.size:
-        names = columns["image"].take(items[[first[pair[same[0]]], same[0]]])
+    same = again & (images != np.roll(images, 1))
+    if same.any():
+        place = same.argmax()
+        names = columns["image"].take(items[place - 1 : place + 1])
         raise InputError(
             "--items: two (image, category) pairs share one 64-bit key: rename one "
             f"image. Received: {names.to_pylist()}"
         )
+    items, images, keys = items[~again], images[~again], keys[~again]
     kept = np.ones(len(version.keys), bool)
     if remove_missing:
         kept = ids.find(keys, version.keys).numpy() >= 0
     absent = ids.find(version.keys, keys).numpy() < 0
-    names = columns["image"].take(items[first[absent]]).unique().to_pylist()
-    store = open_store(names)
-    rows = store.find(images[first]).numpy()
+    store = open_store(columns["image"].take(items[absent]).unique().to_pylist())
+    rows = store.find(images).numpy()
     new = np.flatnonzero(absent & (rows > 0))
     categories = None
     if "category" in columns:
-        categories = _to_numpy(columns["category"].take(items[first[new]]))
-    vectors = version.encode_images(store, rows[new], categories)
-    return kept, keys[new], vectors, np.count_nonzero(absent) - len(new)
+        categories = _to_numpy(columns["category"].take(items[new]))
+    encoded = version.encode_images(store, rows[new], categories)
+    return kept, keys[new], encoded, np.count_nonzero(absent) - len(new)
 
 
 def _read_items(items, specs):
@@ -195,7 +202,7 @@ def _read_items(items, specs):
     columns = {}
     for name, spec in specs.items():
         try:
-            column = table[name].combine_chunks().cast(ARROW_TYPES[spec.dtype])
+            column = table[name].cast(ARROW_TYPES[spec.dtype])
         except pa.ArrowException as error:
             raise InputError(
                 f"{items}: column {name}: the model has {spec.dtype.name}: {error}"

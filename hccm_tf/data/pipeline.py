@@ -118,7 +118,7 @@ def deduplicate(item_rows, item_category, history_rows, history_category):
     )
 
 
-def image_inputs(schema, raw, inputs, feature_maps, sides=SIDES):
+def image_inputs(schema, raw, inputs, feature_maps, sides=SIDES, tell_category=None):
     """The image tensors of a batch; see `deduplicate`.
 
     Args:
@@ -127,6 +127,7 @@ def image_inputs(schema, raw, inputs, feature_maps, sides=SIDES):
         inputs: dict of `schema.index_all`.
         feature_maps: `FeatureMapStore` or `ImageFolder`.
         sides: of `SIDES`, whose images the model takes; others are not read.
+        tell_category: as of `make_dataset`.
     """
     # Row numbers and categories of no slot at all.
     item = tf.zeros([0], tf.int64), tf.zeros([0], tf.int32)
@@ -140,6 +141,8 @@ def image_inputs(schema, raw, inputs, feature_maps, sides=SIDES):
         category = inputs.get("history_category", tf.ones_like(rows, tf.int32))
         history = rows, category
     rows, category, item_image, history_image = deduplicate(*item, *history)
+    if tell_category is not None:
+        category = tell_category(rows, category)
     numbers = {"item_image": item_image, "history_image": history_image}
     return {
         "image_map": feature_maps.gather(rows),
@@ -186,6 +189,7 @@ def make_dataset(
     shuffle_seed=None,
     sides=SIDES,
     group_by_item=False,
+    tell_category=None,
 ):
     """Batches of one split.
 
@@ -200,6 +204,7 @@ def make_dataset(
         sides: of `SIDES`, whose images the model takes.
         group_by_item: whether shuffled impressions of the same item come in the same
             batch, see `group_by_image`.
+        tell_category: function of `shuffled_categories`, `None` to tell the truth.
 
     Returns:
         `tf.data.Dataset` of `(inputs, label, user)`: the dict that a model takes
@@ -214,7 +219,10 @@ def make_dataset(
         raw = tf.io.parse_example(records, spec)
         inputs = schema.index_all(raw)
         if feature_maps is not None:
-            inputs.update(image_inputs(schema, raw, inputs, feature_maps, sides))
+            images = image_inputs(
+                schema, raw, inputs, feature_maps, sides, tell_category
+            )
+            inputs.update(images)
         label = tf.cast(raw["label"], tf.float32)[:, None]
         return inputs, label, raw["user_key"]
 

@@ -8,6 +8,8 @@ from hccm_tf.layers.din_attention import DINAttention
 from hccm_tf.layers.embedding import Embedding
 from hccm_tf.layers.hybrid_cnn import HybridCNN
 from hccm_tf.layers.id_dropout import IdDropout
+from hccm_tf.layers.multi_query_attention import MultiQueryAttention
+from hccm_tf.layers.similarity_histogram import SimilarityHistogram
 from hccm_tf.layers.spatial_attention import SpatialAttention
 
 __all__ = [
@@ -19,5 +21,7 @@ __all__ = [
     "Embedding",
     "HybridCNN",
     "IdDropout",
+    "MultiQueryAttention",
+    "SimilarityHistogram",
     "SpatialAttention",
 ]

@@ -55,30 +55,17 @@ class CosineSimilarity(keras.layers.Layer):
         pass
 
     def call(self, query, keys, keys_mask=None):
-        # Squares of float16 values overflow and underflow easily.
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        query, keys = ops.cast(query, dtype), ops.cast(keys, dtype)
-        one_candidate = len(query.shape) == 2
-        if one_candidate:
-            query = query[:, None, :]
-        dots = ops.matmul(query, ops.transpose(keys, (0, 2, 1)))
-        cosines = dots * _inverse_norm(query)[:, :, None]
-        cosines = cosines * _inverse_norm(keys)[:, None, :]
-
-        if keys_mask is None:
-            mask = ops.ones_like(cosines[:, :1, :], dtype="bool")
-        else:
-            mask = ops.cast(keys_mask, "bool")[:, None, :]
-        count = ops.sum(ops.cast(mask, dtype), axis=-1)
+        values, mask = cosines(query, keys, keys_mask)
+        count = ops.sum(ops.cast(mask, values.dtype), axis=-1)
         empty = ops.equal(count, 0)
         count = ops.maximum(count, 1.0)
-        mean = ops.sum(ops.where(mask, cosines, 0.0), axis=-1) / count
-        maximum = ops.max(ops.where(mask, cosines, -2.0), axis=-1)
-        exponents = ops.where(mask, self.sharpness * cosines, -1e9)
+        mean = ops.sum(ops.where(mask, values, 0.0), axis=-1) / count
+        maximum = ops.max(ops.where(mask, values, -2.0), axis=-1)
+        exponents = ops.where(mask, self.sharpness * values, -1e9)
         soft = ops.logsumexp(exponents, axis=-1) - ops.log(count)
         features = ops.stack([mean, maximum, soft / self.sharpness], axis=-1)
         features = ops.where(empty[..., None], 0.0, features)
-        if one_candidate:
+        if len(query.shape) == 2:
             features = features[:, 0]
         return ops.cast(features, self.compute_dtype)
 
@@ -89,6 +76,30 @@ class CosineSimilarity(keras.layers.Layer):
         config = super().get_config()
         config.update(sharpness=self.sharpness)
         return config
+
+
+def cosines(query, keys, keys_mask=None):
+    """Cosines of candidates and a history, and where they count.
+
+    Args:
+        query: float tensor of shape `[B, D]` or `[B, N, D]`.
+        keys: float tensor of shape `[B, T, D]`.
+        keys_mask: optional boolean tensor of shape `[B, T]`.
+
+    Returns:
+        `(cosines, mask)`: at least float32, of shape `[B, N, T]`, `N` 1 without it, 0
+        for a zero vector; and the mask as boolean tensor of shape `[B, 1, T]`.
+    """
+    # Squares of float16 values overflow and underflow easily.
+    dtype = keras.backend.result_type(query.dtype, "float32")
+    query, keys = ops.cast(query, dtype), ops.cast(keys, dtype)
+    if len(query.shape) == 2:
+        query = query[:, None, :]
+    dots = ops.matmul(query, ops.transpose(keys, (0, 2, 1)))
+    values = dots * _inverse_norm(query)[:, :, None] * _inverse_norm(keys)[:, None, :]
+    if keys_mask is None:
+        return values, ops.ones_like(values[:, :1, :], dtype="bool")
+    return values, ops.cast(keys_mask, "bool")[:, None, :]
 
 
 def _inverse_norm(x):

@@ -21,7 +21,16 @@ class HybridCNN(keras.layers.Layer):
     output = CNN_trainable(F_bar)
     ```
 
-    Without category (HCM) it is `CNN_trainable(F)`: no attention and no prior.
+    Without category (HCM) it is `CNN_trainable(F)`: no attention and no prior. Two
+    arguments leave out a part, or add the attention to HCM, for ablations:
+
+    | category | channel_attention | prior_channel | `F_bar` |
+    |---|---|---|---|
+    | no | no | | `F` (HCM) |
+    | no | yes | | `M * F`, `M` without prior: CBAM's channel attention |
+    | yes | yes | yes | `concat_channels(M * F, v)` (HCCM) |
+    | yes | no | yes | `concat_channels(F, v)` |
+    | yes | yes | no | `M * F` |
 
     The paper is silent about the form of `CNN_trainable`; this one is our choice:
     `Conv1x1 -> BatchNorm -> relu -> Conv kxk -> BatchNorm -> relu -> global average
@@ -49,6 +58,10 @@ class HybridCNN(keras.layers.Layer):
         reduction_ratio: int, see `ChannelAttention`. Defaults to `16`.
         momentum: float. Momentum of the batch normalizations' moving averages. Defaults
             to `0.9`, as 0.99 leaves them stale for an epoch.
+        channel_attention: bool, whether the channels are weighed. `None` (default)
+            means if the layer takes a category.
+        prior_channel: bool, whether the prior is appended as a channel, if the layer
+            takes a category. Defaults to `True`.
         **kwargs: Args to pass to the base class.
 
     Call arguments:
@@ -64,8 +77,13 @@ class HybridCNN(keras.layers.Layer):
         Tensor of shape `[..., embedding_dim]`, in the layer's compute dtype.
 
     Raises:
-        ValueError: If `h`, `w` or `c` is not static, or if `category` is given without
-            `num_categories` or missing with it.
+        ValueError: If `h`, `w` or `c` is not static, if `category` is given without
+            `num_categories` or missing with it, or if it would have no part in the
+            output.
+
+    Attributes:
+        prior: the `CategoryPrior`, `None` if there is none.
+        attention: the `ChannelAttention`, `None` if there is none.
 
     Example:
     ```python
@@ -89,9 +107,18 @@ class HybridCNN(keras.layers.Layer):
         strides=2,
         reduction_ratio=16,
         momentum=0.9,
+        channel_attention=None,
+        prior_channel=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        parts = channel_attention is not False or prior_channel
+        if num_categories is not None and not parts:
+            raise ValueError(
+                "The category needs a part: `channel_attention`, `prior_channel` or "
+                f"both. Received: channel_attention={channel_attention}, "
+                f"prior_channel={prior_channel}"
+            )
         # XLA has no arrays whose size depends on a mask. (Keras asks for it on GPUs.)
         self.supports_jit = _BACKEND != "tensorflow"
         self.embedding_dim = embedding_dim
@@ -101,6 +128,8 @@ class HybridCNN(keras.layers.Layer):
         self.strides = strides
         self.reduction_ratio = reduction_ratio
         self.momentum = momentum
+        self.channel_attention = channel_attention
+        self.prior_channel = prior_channel
 
     def build(self, feature_map_shape, category_shape=None):
         height, width, channels = map_shape = tuple(feature_map_shape[-3:])
@@ -110,16 +139,23 @@ class HybridCNN(keras.layers.Layer):
                 f"Received: feature_map.shape={feature_map_shape}"
             )
         policy = self.dtype_policy
-        if self.num_categories is not None:
+        self.prior = self.attention = prior_shape = None
+        has_category = self.num_categories is not None
+        if has_category:
             self.prior = CategoryPrior(
                 self.num_categories, (height, width), dtype=policy, name="prior"
             )
             self.prior.build((None,))
+            prior_shape = (None, height * width)
+            channels += int(self.prior_channel)
+        attends = self.channel_attention
+        if attends is None:
+            attends = has_category
+        if attends:
             self.attention = ChannelAttention(
                 self.reduction_ratio, dtype=policy, name="attention"
             )
-            self.attention.build((None, *map_shape), (None, height * width))
-            channels += 1
+            self.attention.build((None, *map_shape), prior_shape)
 
         shape = (None, height, width, channels)
         sizes = [(1, 1), (self.kernel_size, self.strides)]
@@ -181,9 +217,10 @@ class HybridCNN(keras.layers.Layer):
 
     def _encode(self, x, category, mask, training):
         """Images `[N, embedding_dim]` from maps `[N, h, w, c]`."""
-        if category is not None:
-            v = self.prior(category)
+        v = None if category is None else self.prior(category)
+        if self.attention is not None:
             x = self.attention(x, prior=v)
+        if v is not None and self.prior_channel:
             v = ops.reshape(v, (-1, *x.shape[1:3], 1))
             x = ops.concatenate([x, v], axis=-1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -217,5 +254,7 @@ class HybridCNN(keras.layers.Layer):
             strides=self.strides,
             reduction_ratio=self.reduction_ratio,
             momentum=self.momentum,
+            channel_attention=self.channel_attention,
+            prior_channel=self.prior_channel,
         )
         return config

@@ -4,8 +4,9 @@
 |---|---|
 | `base` | none; embeddings + MLP, history mean-pooled |
 | `din` | none; DIN attention over the item history |
-| `din_fixed_cnn` | pooled feature maps → trainable Dense (two-stage) |
+| `din_fixed_cnn` | pooled feature maps → trainable Dense, or frozen PCA (two-stage) |
 | `hcm` | trainable CNN on the feature maps |
+| `late_fusion` | the same CNN, its output joined with the category's embedding |
 | `hccm` | trainable CNN with category prior and channel attention |
 | `cscnn` | a whole trainable CNN with category attention on the candidate's pixels |
 
@@ -14,14 +15,14 @@ All see the same non-visual features, so a difference is the image branch.
 
 import keras
 
-from hccm_tf.models import base, cscnn, din, din_fixed_cnn, hccm, hcm
+from hccm_tf.models import base, cscnn, din, din_fixed_cnn, hccm, hcm, late_fusion
 from hccm_tf.models.image_encoder import join
 from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.options import ModelOptions
 
 _MODULES = {
     module.__name__.rsplit(".", 1)[-1]: module
-    for module in (base, din, din_fixed_cnn, hcm, hccm, cscnn)
+    for module in (base, din, din_fixed_cnn, hcm, late_fusion, hccm, cscnn)
 }
 MODELS = tuple(_MODULES)
 IMAGE_MODELS = tuple(
@@ -65,6 +66,19 @@ def build_model(name, schema, **options):
         raise ValueError(f"model {name} needs feature_map_shape. Received: None")
     encoder = _MODULES[name].build_image_encoder(schema, options, layers)
     return join(name, encoder, _MODULES[name].build_ranker(schema, options, layers))
+
+
+def uses_category(name, **options):
+    """Whether what a model's image encoder gives depends on the category.
+
+    Args:
+        name: one of `IMAGE_MODELS`.
+        **options: see `ModelOptions`.
+    """
+    module = _MODULES[name]
+    return hasattr(module, "uses_category") and module.uses_category(
+        ModelOptions(**options)
+    )
 
 
 def build_form(form, model, schema, **options):

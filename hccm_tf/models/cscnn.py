@@ -19,6 +19,11 @@ REDUCTION_RATIO = 4
 MOMENTUM = 0.9
 
 
+def uses_category(options):
+    """With category attention."""
+    return options.cnn_attention == "category"
+
+
 def build_image_encoder(schema, options, layers, explain=False):
     """The `image_encoder`; there is no explanation, as each block has an attention.
 
@@ -43,7 +48,8 @@ def build_image_encoder(schema, options, layers, explain=False):
     mask = ops.not_equal(category, 0)
     rows = ops.nonzero(ops.logical_or(mask, ops.logical_not(ops.any(mask))))[0]
     known = ops.take(category, rows, axis=0)
-    if options.cnn_attention == "category":
+    if uses_category(options):
+        image_encoder.require_categories(schema, "candidate")
         dropout = id_dropout(
             schema["category"], options, layers, "image_category_dropout"
         )

@@ -10,12 +10,21 @@ __all__ = ["build_image_encoder", "build_ranker"]
 
 
 def build_image_encoder(schema, options, layers, explain=False):
-    """There is no channel attention to explain."""
-    del schema, explain
+    """As an option the channels are weighed, by the image alone."""
+    del schema
     make = functools.partial(
-        HybridCNN, options.image_embedding_dim, filters=options.cnn_filters
+        HybridCNN,
+        options.image_embedding_dim,
+        filters=options.cnn_filters,
+        channel_attention=options.channel_attention,
     )
     cnn = layers.get("hybrid_cnn", make)
-    return image_encoder.build_image_encoder(
-        lambda maps, category, mask: cnn(maps, feature_map_mask=mask), options
-    )
+
+    def encode(maps, category, mask):
+        del category
+        images = cnn(maps, feature_map_mask=mask)
+        if not explain:
+            return images
+        return image_encoder.with_channel_attention(images, cnn, maps)
+
+    return image_encoder.build_image_encoder(encode, options)

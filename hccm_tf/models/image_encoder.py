@@ -14,7 +14,19 @@ images and the encoder is not there. Row 0 means no image.
 import keras
 from keras import ops
 
+from hccm_tf.errors import InputError
 from hccm_tf.models import ranker
+
+
+def require_categories(schema, image_sides):
+    """Raises an `InputError` unless what is seen of images has a category.
+
+    The clicks' categories are rows of the candidates', which are needed in any case.
+    """
+    clicks = () if image_sides == "candidate" else ("history_category",)
+    for name in ("category", *clicks):
+        if name not in schema:
+            raise InputError(f"schema: a model with category prior needs {name}")
 
 
 def build_image_encoder(encode, options):
@@ -31,6 +43,26 @@ def build_image_encoder(encode, options):
     return keras.Model(
         {"image_map": maps, "image_category": category}, outputs, name="image_encoder"
     )
+
+
+def with_channel_attention(images, cnn, maps, category=None):
+    """Representations and what explains them, for `encode_images`.
+
+    Args:
+        images: what `cnn`, a `HybridCNN`, gives for `maps` and `category`.
+        cnn: likewise.
+        maps: likewise.
+        category: likewise, `None` if `cnn` takes none.
+
+    Returns:
+        `images`, or if the layer weighs channels, a dict of them as `representation`
+        and of `channel_attention [U, c]`.
+    """
+    if cnn.attention is None:
+        return images
+    prior = None if category is None else cnn.prior(category)
+    _, weights = cnn.attention(maps, prior=prior, return_attention_scores=True)
+    return {"representation": images, "channel_attention": weights}
 
 
 def build_ranker(schema, options, layers, **form):
@@ -59,5 +91,7 @@ def join(name, encoder, ranker):
 
 
 def sides(model):
-    """Whose images a model or a ranker takes: tuple of `"item"` and `"history"`."""
-    return tuple(s for s in ("item", "history") if f"{s}_image" in model.input)
+    """Whose images a model or its ranker takes: tuple of `"item"` and `"history"`."""
+    rankers = [layer for layer in model.layers if layer.name == "ranker"]
+    inputs = [model, *rankers][-1].input
+    return tuple(s for s in ("item", "history") if f"{s}_representation" in inputs)

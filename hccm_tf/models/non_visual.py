@@ -26,6 +26,7 @@ class NonVisual:
             candidates and `[B, T]` for sequences.
         user: list of tensors `[B, ·]`: embedded or float scalars of user and context.
         candidate: list of tensors `[B, *, ·]`: those of the candidate.
+        candidate_ids: the embedded ones among these.
         query: `[B, *, D]`, the candidate's embeddings of what the histories hold;
             `None` without histories.
         history: `[B, T, D]`, the same of each click.
@@ -34,6 +35,7 @@ class NonVisual:
 
     def __init__(self, schema, options, layers, many_candidates=False):
         self.inputs, self.user, self.candidate = {}, [], []
+        self.candidate_ids = []
         tables, embedded = {}, {}
         for feature in schema.scalars:
             shape = (None,) if feature.candidate and many_candidates else ()
@@ -47,6 +49,8 @@ class NonVisual:
             tables[feature.name] = _embedding(schema, feature, options, layers)
             embedded[feature.name] = tables[feature.name](value)
             side.append(embedded[feature.name])
+            if feature.candidate:
+                self.candidate_ids.append(embedded[feature.name])
         query, history, mask = [], [], None
         for feature in schema.sequences:
             value = keras.Input((None,), dtype="int32", name=feature.name)
@@ -95,8 +99,16 @@ def mean_pool(history, mask):
 
 
 def products(query, interest, history, mask):
-    """`[query * interest, query * mean_pool(history)]`, each `[B, *, D]`."""
+    """`query * interest` for each interest `[B, *, D]`, `query * mean_pool(history)`.
+
+    Args:
+        query: `[B, *, D]`.
+        interest: `[B, *, D]`, or several side by side.
+        history: `[B, T, D]`.
+        mask: bool `[B, T]`.
+    """
     mean = mean_pool(history, mask)
     if len(query.shape) == 3:
         mean = mean[:, None]
-    return [query * interest, query * mean]
+    interests = ops.split(interest, interest.shape[-1] // query.shape[-1], axis=-1)
+    return [query * part for part in [*interests, mean]]

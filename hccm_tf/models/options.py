@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from hccm_tf.layers import DINAttention
+from hccm_tf.layers import DINAttention, MultiQueryAttention
 
-IMAGE_ATTENTIONS = ("din", "dot_product")
-SIMILARITIES = ("none", "cosine")
+IMAGE_ATTENTIONS = ("din", "dot_product", "multi_query")
+SIMILARITIES = ("none", "cosine", "histogram")
+PROJECTIONS = ("trainable", "pca")
 IMAGE_SIDES = ("both", "history", "candidate")
 CNN_ATTENTIONS = ("none", "se", "cbam", "category")
 
@@ -31,14 +32,23 @@ class ModelOptions:
             the plain form of the papers.
         image_embedding_dim: width of an image's representation.
         cnn_filters: filters of the trainable CNN's two convolutions.
-        image_attention: `"din"`, or `"dot_product"` (HCCM, Eq. 14).
-        similarity: `"none"`, or `"cosine"` for the cosine features of the candidate's
-            image with the history's.
+        image_attention: `"din"`, `"dot_product"` (HCCM, Eq. 14), or `"multi_query"`
+            for a second attention whose query are the candidate's ids.
+        similarity: of the candidate's image with the history's: `"none"`, `"cosine"`
+            for mean, maximum and soft maximum of the cosines, or `"histogram"` for
+            theirs (SimTier).
         image_sides: whose images the model sees. `"both"`; `"history"`: an attention
             over the history's images whose query is a projection of the candidate's
-            embeddings of what the histories hold, which is our choice; `"candidate"`:
-            its vector joins the final MLP, and `products`, `image_attention` and
-            `similarity` have nothing to say about images. `cscnn` is always the last.
+            embeddings of what the histories hold, which is our choice, and which
+            `multi_query` and `histogram` do not take; `"candidate"`: its vector joins
+            the final MLP, and `products`, `image_attention` and `similarity` have
+            nothing to say about images. `cscnn` is always the last.
+        channel_attention: whether the trainable CNN weighs the channels; `None` for
+            what the model is: `hccm` does, `hcm` and `late_fusion` do not.
+        prior_channel: whether `hccm` appends the category's prior as a channel.
+        projection: of `din_fixed_cnn`: `"trainable"`, or `"pca"`, which is frozen.
+        pca_mean: `[c]` for projection `"pca"`, mean of the pooled standardised maps.
+        pca_components: `[image_embedding_dim, c]`, likewise.
         cnn_backbone: of `cscnn`, a key of `hccm_tf.backbones.BACKBONES`.
         cnn_layer: of `cscnn`, the backbone's last layer to keep; `None` for its
             default.
@@ -62,6 +72,11 @@ class ModelOptions:
     image_attention: str = "din"
     similarity: str = "none"
     image_sides: str = "both"
+    channel_attention: bool | None = None
+    prior_channel: bool = True
+    projection: str = "trainable"
+    pca_mean: np.ndarray | None = None
+    pca_components: np.ndarray | None = None
     cnn_backbone: str = "MobileNetV3Small"
     cnn_layer: str | None = None
     cnn_attention: str = "category"
@@ -72,6 +87,12 @@ class ModelOptions:
     def din_attention(self, name):
         """The attention unit that these options describe."""
         return DINAttention(
+            self.attention_hidden_units, self.attention_activation, name=name
+        )
+
+    def multi_query_attention(self, name):
+        """The same unit with two queries."""
+        return MultiQueryAttention(
             self.attention_hidden_units, self.attention_activation, name=name
         )
 
@@ -92,6 +113,7 @@ class ModelOptions:
             ("similarity", SIMILARITIES),
             ("image_sides", IMAGE_SIDES),
             ("cnn_attention", CNN_ATTENTIONS),
+            ("projection", PROJECTIONS),
         ):
             if getattr(self, name) not in values:
                 raise ValueError(

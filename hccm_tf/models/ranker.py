@@ -11,7 +11,7 @@ import functools
 import keras
 from keras import ops
 
-from hccm_tf.layers import CosineSimilarity
+from hccm_tf.layers import CosineSimilarity, SimilarityHistogram
 from hccm_tf.models.attention import AttentionWeights, DotProductAttention
 from hccm_tf.models.candidate_dense import CandidateDense
 from hccm_tf.models.non_visual import NonVisual, mean_pool, products
@@ -22,6 +22,7 @@ IMAGE_INPUTS = (
     "item_representation",
     "history_representation",
 )
+SIMILARITY_LAYERS = {"cosine": CosineSimilarity, "histogram": SimilarityHistogram}
 
 
 def build_ranker(
@@ -54,7 +55,8 @@ def build_ranker(
     Returns:
         `keras.Model` to the click probability `[B, 1]`, or `[B, N, 1]`; with `explain`
         to a dict of `history_attention` and `image_attention`, `[B, T]` each, where
-        the model has them.
+        the model has them. Of `multi_query`, `image_attention` has the weights for the
+        candidate's image, and `image_attention_by_ids` those for its ids.
     """
     non_visual = NonVisual(schema, options, layers, many_candidates)
     inputs = dict(non_visual.inputs)
@@ -71,13 +73,14 @@ def build_ranker(
         images = _image_inputs(image_dim, many_candidates, options.image_sides)
         inputs.update(images)
         if options.image_sides == "history":
-            images.update(_projected_query(non_visual, images, image_dim, layers))
+            images |= _projected_query(non_visual, images, image_dim, options, layers)
         if options.image_sides == "candidate":
             candidate += _candidate_image(images)
         else:
-            interest, weights = _image_interest(images, options, layers, explain)
+            ids = non_visual.candidate_ids
+            interest, weights = _image_interest(images, ids, options, layers, explain)
             candidate += interest
-            attention_weights["image_attention"] = weights
+            attention_weights.update(weights)
     if explain:
         return keras.Model(inputs, attention_weights, name=name)
     return keras.Model(
@@ -120,12 +123,21 @@ def _candidate_image(images):
     return [vector * has_image[..., None], 1 - has_image[..., None]]
 
 
-def _projected_query(non_visual, images, dim, layers):
+def _projected_query(non_visual, images, dim, options, layers):
     """What stands for the candidate's image where it is not seen, which is our choice.
 
     Its ids, as the item history's attention takes them, projected to an image's width;
     it counts as an image where the history has one.
     """
+    for name, value in (
+        ("image_attention", "multi_query"),
+        ("similarity", "histogram"),
+    ):
+        if getattr(options, name) == value:
+            raise ValueError(
+                f"{name} {value} compares the candidate's image, which image_sides "
+                "history leaves out"
+            )
     if non_visual.query is None:
         raise ValueError(
             "image_sides history needs a history of a feature with embeddings, whose "
@@ -139,24 +151,54 @@ def _projected_query(non_visual, images, dim, layers):
     return {"item_image": ops.cast(some, "int32"), "item_representation": query}
 
 
-def _image_interest(images, options, layers, explain):
+def _image_interest(images, ids, options, layers, explain):
     """x_v of Eq. 14 and its options, 0 where the candidate has no image."""
     item, history, query, keys = (images[name] for name in IMAGE_INPUTS)
     mask = ops.not_equal(history, 0)
     has_image = ops.cast(ops.not_equal(item, 0), query.dtype)[..., None]
-    is_din = options.image_attention == "din"
-    make = options.din_attention if is_din else DotProductAttention
+    make = {
+        "din": options.din_attention,
+        "dot_product": DotProductAttention,
+        "multi_query": options.multi_query_attention,
+    }[options.image_attention]
     attention = layers.get("image_attention", make)
+    queries = {"query": query}
+    if options.image_attention == "multi_query":
+        queries["id_query"] = _id_query(ids)
     if explain:
-        return [], AttentionWeights(attention)(query, keys, mask) * has_image
-    interest = attention(query, keys, keys_mask=mask)
+        units = _attention_units(attention, **queries)
+        weights = {name: AttentionWeights(u)(q, keys, mask) for name, u, q in units}
+        return [], {name: weight * has_image for name, weight in weights.items()}
+    interest = attention(**queries, keys=keys, keys_mask=mask)
     features = [interest]
     if options.products:
         features += products(query, interest, keys, mask)
-    if options.similarity == "cosine":
-        similarity = layers.get("image_similarity", CosineSimilarity)
+    if options.similarity != "none":
+        make = SIMILARITY_LAYERS[options.similarity]
+        similarity = layers.get("image_similarity", make)
         features.append(similarity(query, keys, mask))
-    return [feature * has_image for feature in features] + [1 - has_image], None
+    return [feature * has_image for feature in features] + [1 - has_image], {}
+
+
+def _id_query(ids):
+    """The candidate's ids as a query; all of them, which is our choice."""
+    if not ids:
+        raise ValueError(
+            "image_attention multi_query needs a feature of the candidate with an "
+            "embedding. Received: none"
+        )
+    return ops.concatenate(ids, axis=-1)
+
+
+def _attention_units(attention, query, id_query=None):
+    """Name of the weights, unit and query of each attention over the images."""
+    if id_query is None:
+        return [("image_attention", attention, query)]
+    id_query = attention.project(id_query)
+    return [
+        ("image_attention", attention.by_image, query),
+        ("image_attention_by_ids", attention.by_ids, id_query),
+    ]
 
 
 def _click_probability(user, candidate, options, layers):

@@ -3,9 +3,8 @@
     with GrpcClient("localhost:8500", "hccm", label="stable") as client:
         ctr = client.predict("serving_default", request)["ctr"]
 
-`hccm_tf.serving.request` makes requests of a data folder's impressions. A server that
-merges requests answers `rank` and `explain` as wide as the widest of them: places
-beyond a request's own candidates or clicks say nothing.
+`hccm_tf.serving.request` makes requests of a data folder's impressions. Inputs have the
+types of the signature: the server converts none.
 """
 
 import abc
@@ -78,10 +77,21 @@ class Client(abc.ABC):
             requests.RequestException: with `RestClient`; an `HTTPError` has the
                 server's message.
         """
-        ask = functools.partial(self._predict, signature_name)
+        ask = functools.partial(self._own_answers, signature_name)
         if batch_size is None:
             return ask(inputs)
         return in_batches(ask, inputs, batch_size)
+
+    def _own_answers(self, signature_name, inputs):
+        outputs = self._predict(signature_name, inputs)
+        if signature_name == "rank":
+            width = inputs["candidate_mask"].shape[1]
+        elif signature_name == "explain":
+            width = max(1, inputs["history_length"].max(initial=0))
+        else:
+            return outputs
+        # A server that merges requests answers as wide as the widest of them.
+        return {name: value[:, :width] for name, value in outputs.items()}
 
     @abc.abstractmethod
     def close(self):
@@ -108,7 +118,11 @@ class GrpcClient(Client):
         if version is not None:
             self._spec.version.value = version
         methods = [{"name": [{}], "retryPolicy": RETRY_POLICY}]
-        options = {"grpc.service_config": json.dumps({"methodConfig": methods})}
+        options = {
+            "grpc.service_config": json.dumps({"methodConfig": methods}),
+            # Otherwise 4 MB, which representations of 8,000 images exceed.
+            "grpc.max_receive_message_length": -1,
+        }
         self._channel = grpc.insecure_channel(address, list(options.items()))
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 

@@ -6,9 +6,9 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from hccm_tf.atomic import new_folder
+from hccm_tf.atomic import new_folder, only_writer
 from hccm_tf.data.catalogue import image_categories, read_catalogue
-from hccm_tf.models import IMAGE_MODELS, build_form
+from hccm_tf.models import IMAGE_MODELS, build_form, uses_category
 from hccm_tf.models.image_encoder import sides
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
@@ -42,22 +42,23 @@ def export(
     Returns:
         `pathlib.Path` of the version.
     """
-    table = None
+    table, options = None, model_options or {}
     if model.name in IMAGE_MODELS:
         table = encode_images_of(
-            model, schema, data_dir, feature_maps, representation_dtype
+            model, schema, data_dir, feature_maps, representation_dtype, options
         )
-    forms = build_forms(model, schema, model_options or {})
+    forms = build_forms(model, schema, options)
     endpoints = Signatures(schema, forms, table).endpoints()
-    version = next_version(export_dir)
-    with new_folder(version) as folder:
-        write_saved_model(folder, endpoints)
-        (folder / CNN).parent.mkdir()
-        if table is not None:
-            (folder / CNN).write_text(json.dumps(feature_maps.cnn, indent=2) + "\n")
-        write_warmup(
-            folder, data_dir, schema, endpoints, feature_maps, sides(forms["ranker"])
-        )
+    with only_writer(export_dir):
+        version = next_version(export_dir)
+        with new_folder(version) as folder:
+            write_saved_model(folder, endpoints)
+            (folder / CNN).parent.mkdir()
+            if table is not None:
+                cnn = json.dumps(feature_maps.cnn, indent=2)
+                (folder / CNN).write_text(cnn + "\n")
+            own = sides(model)
+            write_warmup(folder, data_dir, schema, endpoints, feature_maps, own)
     return version
 
 
@@ -95,12 +96,16 @@ def versions(export_dir):
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def encode_images_of(model, schema, data_dir, feature_maps, dtype):
+def encode_images_of(model, schema, data_dir, feature_maps, dtype, options):
     """The `RepresentationTable` of a data folder's catalogue."""
+    keys, category = image_categories(schema, read_catalogue(data_dir))
+    if not uses_category(model.name, **options):
+        category = None
     return encode_catalogue(
         model.get_layer("image_encoder"),
         feature_maps,
-        *image_categories(schema, read_catalogue(data_dir)),
+        keys,
+        category,
         dtype,
     )
 

@@ -28,10 +28,13 @@ class RepresentationTable(tf.Module):
         vectors: `[P + 1, D]`, float32, float16 or int8; row 0 is zero, row i + 1 is
             that of key i.
         scales: float32 `[P + 1]` for int8: row i is `scales[i] * vectors[i]`.
+        by_category: whether the vectors depend on the category; the keys are those of
+            category 1 otherwise.
     """
 
-    def __init__(self, keys, vectors, scales=None):
+    def __init__(self, keys, vectors, scales=None, by_category=True):
         super().__init__(name="representation_table")
+        self.by_category = by_category
         self.representation_keys = _variable(keys, KEYS)
         self.representation_vectors = _variable(vectors, VECTORS)
         self.representation_scales = None
@@ -40,6 +43,8 @@ class RepresentationTable(tf.Module):
 
     def find(self, image_keys, categories):
         """Row numbers; 0, no image, for a pair that the table does not hold."""
+        if not self.by_category:
+            categories = tf.ones_like(image_keys, tf.int32)
         pairs = ids.pair_keys(image_keys, categories)
         rows = tf.cast(ids.find(self.representation_keys, pairs) + 1, tf.int32)
         return tf.where(image_keys == ids.NO_IMAGE, 0, rows)
@@ -67,7 +72,16 @@ def quantize(vectors, dtype):
 
     Returns:
         `(vectors, scales)` of `RepresentationTable`.
+
+    Raises:
+        InputError: if a value is not finite, or too large for `dtype`.
     """
+    largest = np.abs(vectors).max(initial=0)
+    if not largest <= (np.finfo(dtype).max if dtype != "int8" else np.inf):
+        raise InputError(
+            f"a representation has values that are too large for {dtype} or none. "
+            f"Received: {largest}"
+        )
     if dtype != "int8":
         return vectors.astype(dtype), None
     scales = np.abs(vectors).max(axis=1, initial=0) / 127
@@ -75,32 +89,46 @@ def quantize(vectors, dtype):
     return np.rint(steps).astype(np.int8), scales.astype(np.float32)
 
 
-def encode(encoder, feature_maps, rows, categories):
-    """Representations float32 `[N, D]`.
+def encode(encoder, feature_maps, rows, categories, dtype):
+    """Encodes images into the rows of a table.
 
     Args:
         encoder: function from `image_map` and `image_category` to vectors.
         feature_maps: `FeatureMapStore` or `ImageFolder`.
-        rows: int64 `[N]`, rows of the store.
+        rows: int64 `[N]`, rows of the store, N at least 1.
         categories: `[N]`, what `encoder` takes.
+        dtype: one of `DTYPES`.
+
+    Returns:
+        `(vectors, scales)` of `RepresentationTable`, of N + 1 rows, the first zero.
     """
     size = min(BATCH_SIZE, max(BATCH_VALUES // math.prod(feature_maps.shape), 1))
-    batches = []
+    vectors = scales = None
     for start in range(0, len(rows), size):
         batch = slice(start, start + size)
         maps = feature_maps.gather(tf.constant(rows[batch]))
-        batches.append(encoder(maps, tf.constant(categories[batch])).numpy())
-    return np.concatenate(batches)
+        encoded = encoder(maps, tf.constant(categories[batch])).numpy()
+        values, steps = quantize(encoded, dtype)
+        if vectors is None:
+            vectors = np.zeros((len(rows) + 1, values.shape[1]), values.dtype)
+            scales = None if steps is None else np.zeros(len(rows) + 1, steps.dtype)
+        vectors[1:][batch] = values
+        if steps is not None:
+            scales[1:][batch] = steps
+    return vectors, scales
 
 
-def encode_catalogue(encoder, feature_maps, image_keys, categories, dtype="float32"):
+def encode_catalogue(
+    encoder, feature_maps, image_keys, categories=None, dtype="float32"
+):
     """Encodes every (image, category) of a catalogue that has a feature map.
 
     Args:
         encoder: the model's `image_encoder`.
         feature_maps: `FeatureMapStore` or `ImageFolder`.
         image_keys: int64 `[N]`, one for each item.
-        categories: int32 `[N]`, category indices.
+        categories: int32 `[N]`, category indices; `None` if the encoder does not look
+            at them, and each image is in the table once.
         dtype: one of `DTYPES`.
 
     Returns:
@@ -109,6 +137,9 @@ def encode_catalogue(encoder, feature_maps, image_keys, categories, dtype="float
     Raises:
         InputError: if two different pairs have one key, or no image has a map.
     """
+    by_category = categories is not None
+    if not by_category:
+        categories = np.ones(len(image_keys), np.int32)
     rows = feature_maps.find(image_keys).numpy()
     with_map = np.flatnonzero(rows > 0)
     if not with_map.size:
@@ -126,8 +157,6 @@ def encode_catalogue(encoder, feature_maps, image_keys, categories, dtype="float
         inputs = {"image_map": maps, "image_category": category}
         return encoder(inputs, training=False)
 
-    vectors = encode(
-        vectors_of, feature_maps, rows[chosen], categories[chosen].astype(np.int32)
-    )
-    vectors = np.concatenate([np.zeros_like(vectors[:1]), vectors])
-    return RepresentationTable(keys, *quantize(vectors, dtype))
+    told = categories[chosen].astype(np.int32)
+    vectors, scales = encode(vectors_of, feature_maps, rows[chosen], told, dtype)
+    return RepresentationTable(keys, vectors, scales, by_category)

@@ -7,7 +7,8 @@ Each model gets two labels for clients to ask for: `canary` is the newest versio
 
 A running server refuses to move a label to a version that it has not loaded, and then
 takes nothing of the file. So a new version is first listed without a label, and the
-labels move with the next run of the same command, once the server has loaded it.
+labels move with the next run of the same command, once the server has loaded it. A run
+that comes before that leaves a file that the server refuses: restart it then.
 """
 
 import pathlib
@@ -59,7 +60,7 @@ def write_server_config(models_dir, stable=(), base_path="/models"):
             "canary": numbers[-1],
             "stable": chosen.get(name, numbers[-2:][0]),
         }
-        labels = _accepted(wanted, before[name]) if name in before else wanted
+        labels = _accepted(wanted, before[name], numbers) if name in before else wanted
         model = config.model_config_list.config.add(
             name=name,
             base_path=f"{base_path.rstrip('/')}/{name}",
@@ -108,10 +109,10 @@ def _parse_stable(stable, models):
     return chosen
 
 
-def _accepted(wanted, before):
+def _accepted(wanted, before, there):
     """The wanted labels, those to versions that the server lacks left as they were."""
     loaded = before.model_version_policy.specific.versions
-    labels = before.version_labels
+    labels = {k: v for k, v in before.version_labels.items() if v in there}
     return {
         label: version if version in loaded else labels.get(label, version)
         for label, version in wanted.items()

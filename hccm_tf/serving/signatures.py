@@ -7,6 +7,7 @@
 | `serve_examples` | `examples [B]`, serialized `tf.train.Example` | `ctr [B]` |
 | `regress` | `inputs [B]`, the same for the Regress API | `outputs [B]` |
 | `explain` | impressions | `history_attention`, `image_attention [B, T]` |
+| | | and, of `multi_query`, `image_attention_by_ids [B, T]` |
 | `encode_images` | `image_map [U, h, w, c]`, `category [U]` | `representation [U, D]` |
 | | | and, where there is one, `channel_attention [U, c]` |
 | `image_keys` | `image [U]`, `category [U]` | `key [U]`, the table's |
@@ -22,8 +23,9 @@ places is 0. Images are names as in the catalogue, empty for none. Examples are 
 history, at most `max_history`: the newest clicks, oldest first.
 
 Unknown ids have the out-of-vocabulary row, unknown images are no image, numbers that
-are not finite are the training split's mean. Inputs whose sizes do not fit each other
-are an `InvalidArgumentError` that names one.
+are not finite are the training split's mean, in feature maps 0. Inputs whose sizes do
+not fit each other, and a `history_length` beyond its histories, are an
+`InvalidArgumentError` that names one.
 """
 
 import contextlib
@@ -45,7 +47,7 @@ def impression_spec(schema, with_images, many_candidates=False, sides=SIDES):
         f.name: (candidate if f.candidate else scalar, f.dtype) for f in schema.scalars
     }
     shapes.update({f.name: (matrix, f.dtype) for f in schema.sequences})
-    if with_images and "history" in sides:
+    if (with_images and "history" in sides) or HISTORY_IMAGE in schema:
         shapes[HISTORY_IMAGE] = matrix, tf.string
     if (with_images and "item" in sides) or "image" in schema:
         shapes["image"] = candidate, tf.string
@@ -81,7 +83,7 @@ class Signatures:
         self.forms, self.table = forms, table
         self.sides = sides_of(forms["ranker"])
         self.histories = [f.name for f in schema.sequences]
-        if "history" in self.sides:
+        if "history" in self.sides and HISTORY_IMAGE not in schema:
             self.histories.append(HISTORY_IMAGE)
 
     def endpoints(self):
@@ -109,7 +111,7 @@ class Signatures:
             maps = tf.TensorSpec(maps.shape, maps.dtype, "image_map")
             images = {"image": tf.TensorSpec([None], tf.string, "image")}
             category = {}
-            if "category" in self.schema:
+            if self.table.by_category:
                 dtype = self.schema["category"].dtype
                 category["category"] = tf.TensorSpec([None], dtype, "category")
             endpoints["encode_images"] = (
@@ -153,9 +155,12 @@ class Signatures:
     def encode_images(self, request):
         """`representation [U, D]` and what else the encoder explains."""
         category = self._category(request, "image_map")
+        maps = request["image_map"]
+        if maps.dtype.is_floating:
+            maps = tf.where(tf.math.is_finite(maps), maps, tf.zeros([], maps.dtype))
         # One image more, because oneDNN's convolutions need one.
         inputs = {
-            "image_map": tf.pad(request["image_map"], [[0, 1]] + 3 * [[0, 0]]),
+            "image_map": tf.pad(maps, [[0, 1]] + 3 * [[0, 0]]),
             "image_category": tf.pad(category, [[0, 1]]),
         }
         outputs = self.forms["encode_images"](inputs, training=False)
@@ -169,8 +174,8 @@ class Signatures:
         return {"key": ids.pair_keys(images, self._category(request, "image"))}
 
     def _category(self, request, images):
-        """Category indices; 1 for all if the model has no categories."""
-        if "category" not in self.schema:
+        """Category indices; 1 for all if the encoder does not look at them."""
+        if not self.table.by_category:
             return tf.ones(tf.shape(request[images])[:1], tf.int32)
         names = [images, "category"]
         request = _with_equal_sizes(request, names, 0, "numbers of images")
@@ -185,7 +190,7 @@ class Signatures:
         if self.histories:
             request = _with_equal_sizes(request, self.histories, 1, "widths")
             width = tf.shape(request[self.histories[0]], tf.int64)[1]
-            length = tf.clip_by_value(request["history_length"], 0, width)
+            length = _require_within(request["history_length"], width)
         for name in self.histories:
             raw[name] = tf.RaggedTensor.from_tensor(request[name], lengths=length)
         if "image" in raw:
@@ -226,6 +231,17 @@ class Signatures:
     def _ctr(self, raw):
         ctr = self.forms["ranker"](self._inputs(raw), training=False)[:, 0]
         return self.schema.unsampled(ctr)
+
+
+def _require_within(length, width):
+    """Lengths of histories, once they are found to fit into the inputs."""
+    check = tf.debugging.assert_equal(
+        (length >= 0) & (length <= width),
+        True,
+        message="input history_length needs values from 0 to the histories' width",
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(length)
 
 
 def _with_equal_sizes(request, names, axis, what):

@@ -44,6 +44,11 @@ class Version:
                 f"--export_dir={folder.parent}: version {folder.name} has no table "
                 "of images: only models with images can be refreshed"
             )
+        if not (folder / CNN).exists():
+            raise InputError(
+                f"--export_dir={folder.parent}: version {folder.name} does not say of "
+                f"which CNN its maps are ({CNN}): export the model again"
+            )
         with _damage_named(folder):
             self._load_signatures()
             self.cnn = json.loads((folder / CNN).read_text())
@@ -62,6 +67,8 @@ class Version:
             for node in graph.nodes
             for attribute in node.attributes
         }
+        if len(self._names) + 1 != len(self._dtypes):
+            raise ValueError("two variables have one name")
 
     def _load_signatures(self):
         # Their own variables only, and not the table's.
@@ -90,38 +97,39 @@ class Version:
         return self._image_keys(**columns)["key"].numpy()
 
     def encode_images(self, feature_maps, rows, categories=None):
-        """Representations float32 `[N, D]`.
+        """Rows of a table, in its type: `(vectors [N, D], scales [N] or None)`.
 
         Args:
             feature_maps: `FeatureMapStore`.
             rows: int64 `[N]`, rows of the store.
             categories: `[N]` of the log's type, `None` for a model without them.
         """
+        dtype = self._dtypes[self._names[VECTORS]].name
         if not len(rows):
             outputs = self._encode_images.structured_outputs
-            return np.zeros((0, outputs["representation"].shape[1]), np.float32)
+            none = np.zeros((0, outputs["representation"].shape[1]), np.float32)
+            return quantize(none, dtype)
 
         def encoder(maps, category):
             inputs = {} if categories is None else {"category": category}
             return self._encode_images(image_map=maps, **inputs)["representation"]
 
-        return encode(
-            encoder, feature_maps, rows, rows if categories is None else categories
-        )
+        told = rows if categories is None else categories
+        vectors, scales = encode(encoder, feature_maps, rows, told, dtype)
+        return vectors[1:], None if scales is None else scales[1:]
 
-    def write(self, folder, kept, keys, vectors):
+    def write(self, folder, kept, keys, vectors, scales):
         """Writes another version: this one with another table.
 
         Args:
             folder: `pathlib.Path` of the other version, an empty folder.
             kept: bool `[P]`, the rows of the table to keep.
             keys: int64 `[N]`, sorted, of the rows to add.
-            vectors: float32 `[N, D]`.
+            vectors: of `encode_images`.
+            scales: likewise.
         """
         left_out = shutil.ignore_patterns(VARIABLES.parts[0], FINGERPRINT)
         shutil.copytree(self._folder, folder, ignore=left_out, dirs_exist_ok=True)
-        dtype = self._dtypes[self._names[VECTORS]].name
-        vectors, scales = quantize(vectors, dtype)
         places = np.searchsorted(self.keys[kept], keys) + np.arange(len(keys))
         changed = {KEYS: (kept, places, keys)}
         for name, added in ((VECTORS, vectors), (SCALES, scales)):

@@ -32,9 +32,10 @@ def train(
         validation_set: likewise.
         schema: the data's `Schema`.
         learning_rate: of `hccm_tf.optimizers.LazyAdam`.
-        epochs: number of passes at most.
+        epochs: number of passes at most; 0 leaves the model as it is.
         patience: number of epochs without a better validation AUC before it stops.
-        run_dir: folder for TensorBoard logs and the backup; `None` writes nothing.
+        run_dir: folder for `history.csv` with a row for each epoch, TensorBoard logs
+            and the backup; `None` writes nothing.
         resume: whether to go on with the epoch after the backup's in `run_dir`. Early
             stopping then starts anew: an epoch before the backup is not the best one.
 
@@ -62,8 +63,11 @@ def train(
     ]
     if run_dir is not None:
         backup = pathlib.Path(run_dir) / "backup"
+        epochs_file = pathlib.Path(run_dir) / "history.csv"
+        epochs_file.parent.mkdir(parents=True, exist_ok=True)
         if not resume:
             shutil.rmtree(backup, ignore_errors=True)
+        callbacks.append(keras.callbacks.CSVLogger(epochs_file, append=resume))
         callbacks.append(keras.callbacks.BackupAndRestore(backup))
         callbacks.append(keras.callbacks.TensorBoard(pathlib.Path(run_dir) / "logs"))
     history = model.fit(

@@ -36,7 +36,7 @@ def random_layer(hidden_units=(4, 3), **kwargs):
 def reference(layer, query, keys, mask=None, training=False):
     """Outputs, and the batch's mean and variance at each Dice."""
     weights = {
-        "/".join(w.path.split("/")[1:]): to_numpy(w).astype("float64")
+        w.path.split(f"{layer.name}/")[-1]: to_numpy(w).astype("float64")
         for w in layer.weights
     }
     shape = (*query.shape[:2], *keys.shape[1:])

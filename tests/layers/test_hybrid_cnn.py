@@ -13,7 +13,15 @@ FEATURE_MAP = RNG.standard_normal((4, 3, 5, 4, 6)).astype("float32")
 CATEGORY = RNG.integers(0, 5, (4, 3)).astype("int32")
 MASK = RNG.random((4, 3)) < 0.7
 OPTIONS = {"embedding_dim": 7, "filters": (8, 9), "reduction_ratio": 2}
-NUM_TRAINABLE = {False: 8, True: 13}
+# Category, arguments and number of trainable weights of each form.
+FORMS = {
+    "hcm": (None, {}, 8),
+    "hccm": (CATEGORY, {}, 13),
+    "attention_only": (None, {"channel_attention": True}, 12),
+    "no_attention": (CATEGORY, {"channel_attention": False}, 9),
+    "no_prior_channel": (CATEGORY, {"prior_channel": False}, 13),
+}
+forms = pytest.mark.parametrize("form", FORMS)
 
 
 def random_layer(category, **kwargs):
@@ -29,15 +37,21 @@ def reference(layer, feature_map, category, mask=None, training=False):
     weights = [w.astype("float64") for w in layer.get_weights()]
     leading, size = feature_map.shape[:-3], feature_map.shape[-3:]
     x = feature_map.reshape(-1, *size).astype("float64")
+    v, priors = np.zeros((len(x), 0)), _weights_of(layer, "prior/")
+    assert len(priors) == (category is not None)
     if category is not None:
-        table, *mlp = _weights_of(layer, "prior/", "attention/")
-        table[0] = 0.0
-        v = table[category.reshape(-1)]
+        priors[0][0] = 0.0
+        v = priors[0][category.reshape(-1)]
+    mlp = _weights_of(layer, "attention/")
+    if layer.channel_attention or (
+        layer.channel_attention is None and category is not None
+    ):
         logits = 0.0
         for pool in (np.mean, np.max):
             z = np.concatenate([pool(x, axis=(1, 2)), v], axis=-1)
             logits = logits + dense(relu(dense(z, mlp[:2])), mlp[2:])
         x = sigmoid(logits)[:, None, None, :] * x
+    if category is not None and layer.prior_channel:
         x = np.concatenate([x, v.reshape(-1, *size[:2], 1)], axis=-1)
     statistics = []
     for i, stride in ((1, 1), (2, layer.strides)):
@@ -67,38 +81,44 @@ def _moving_statistics(layer):
     return _weights_of(layer, "norm1/")[2:] + _weights_of(layer, "norm2/")[2:]
 
 
-@pytest.mark.parametrize("with_category", [False, True], ids=["hcm", "hccm"])
+@forms
 @pytest.mark.parametrize("with_mask", [False, True], ids=["plain", "mask"])
-def test_layer(with_category, with_mask):
+def test_layer(form, with_mask):
+    category, arguments, num_trainable = FORMS[form]
+    if with_mask and arguments:
+        pytest.skip("the masks of hcm and hccm")
     inputs = {"feature_map": FEATURE_MAP}
-    if with_category:
-        inputs["category"] = CATEGORY
+    if category is not None:
+        inputs["category"] = category
     if with_mask:
         inputs["feature_map_mask"] = MASK
-    num_categories = 5 if with_category else None
     run_layer_test(
         HybridCNN,
         {
             **OPTIONS,
-            "num_categories": num_categories,
+            **arguments,
+            "num_categories": None if category is None else 5,
             "kernel_size": 2,
             "strides": 1,
             "momentum": 0.8,
         },
         inputs,
-        expected_num_trainable_weights=NUM_TRAINABLE[with_category],
+        expected_num_trainable_weights=num_trainable,
         expected_num_non_trainable_weights=4,
         num_dynamic_dims=2,
         mixed_precision_tolerance=0.05,
     )
 
 
-@pytest.mark.parametrize("category", [None, CATEGORY], ids=["hcm", "hccm"])
+@forms
 @pytest.mark.parametrize("kernel_size, strides", [(3, 2), (2, 1)])
 @pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "mask"])
-def test_inference_equals_numpy(category, kernel_size, strides, rank, mask):
-    layer = random_layer(category, kernel_size=kernel_size, strides=strides)
+def test_inference_equals_numpy(form, kernel_size, strides, rank, mask):
+    category, arguments, _ = FORMS[form]
+    layer = random_layer(
+        category, kernel_size=kernel_size, strides=strides, **arguments
+    )
     feature_map = FEATURE_MAP
     if rank == 1:
         feature_map, category, mask = [
@@ -109,10 +129,11 @@ def test_inference_equals_numpy(category, kernel_size, strides, rank, mask):
     np.testing.assert_allclose(to_numpy(outputs), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("category", [None, CATEGORY], ids=["hcm", "hccm"])
+@forms
 @pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "mask"])
-def test_training_equals_numpy(category, mask):
-    layer = random_layer(category, momentum=0.8)
+def test_training_equals_numpy(form, mask):
+    category, arguments, _ = FORMS[form]
+    layer = random_layer(category, momentum=0.8, **arguments)
     full = np.ones_like(MASK) if mask is None else mask
     expected, statistics = reference(layer, FEATURE_MAP, category, full, training=True)
     before = _moving_statistics(layer)
@@ -229,6 +250,13 @@ def test_category_and_num_categories_go_together():
     symbolic = keras.KerasTensor((None, 5, 4, 6))
     with pytest.raises(ValueError, match="Received: category of shape None"):
         HybridCNN(num_categories=5)(symbolic)
+
+
+def test_a_category_needs_a_part():
+    arguments = {"channel_attention": False, "prior_channel": False}
+    with pytest.raises(ValueError, match="part.*Received: channel_attention=False"):
+        HybridCNN(num_categories=5, **arguments)
+    assert HybridCNN(**arguments).num_categories is None
 
 
 def test_shape_must_be_static():

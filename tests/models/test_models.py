@@ -10,7 +10,7 @@ from hccm_tf.features import Feature, Schema
 from hccm_tf.models import PIXEL_MODELS, build_form, build_model
 from hccm_tf.models.attention import DotProductAttention
 from hccm_tf.models.layer_pool import LayerPool
-from hccm_tf.models.non_visual import id_dropout
+from hccm_tf.models.non_visual import id_dropout, products
 from hccm_tf.models.options import ModelOptions
 from tests.conftest import TINY
 
@@ -39,6 +39,15 @@ SCHEMA = Schema(
     ),
     max_history=LENGTH,
 )
+
+
+# How the images are attended and compared.
+ATTENTIONS = {
+    "din": {"image_attention": "din", "similarity": "cosine"},
+    "dot_product": {"image_attention": "dot_product", "similarity": "cosine"},
+    "multi_query": {"image_attention": "multi_query", "similarity": "histogram"},
+}
+attentions = pytest.mark.parametrize("attention", ATTENTIONS)
 
 
 def _build(name, seed=0, **options):
@@ -126,14 +135,12 @@ def _predict(model, inputs):
     return model(inputs, training=False).numpy()[:, 0]
 
 
-@pytest.mark.parametrize("image_attention", ["din", "dot_product"])
+@attentions
 @pytest.mark.parametrize("name", MODELS)
-def test_probabilities_and_gradients(name, image_attention):
-    if name not in IMAGE_MODELS and image_attention != "din":
+def test_probabilities_and_gradients(name, attention):
+    if name not in IMAGE_MODELS and attention != "din":
         pytest.skip("the model has no images")
-    model = _build(
-        name, image_attention=image_attention, similarity="cosine", products=True
-    )
+    model = _build(name, **ATTENTIONS[attention], products=True)
     inputs = _inputs(name)
     p = _predict(model, inputs)
     assert p.shape == (BATCH,)
@@ -154,12 +161,10 @@ def test_probabilities_and_gradients(name, image_attention):
             assert largest > 0, weight.path
 
 
-@pytest.mark.parametrize("image_attention", ["din", "dot_product"])
+@attentions
 @pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_sharing_images_equals_encoding_every_slot(name, image_attention):
-    model = _build(
-        name, image_attention=image_attention, similarity="cosine", products=True
-    )
+def test_sharing_images_equals_encoding_every_slot(name, attention):
+    model = _build(name, **ATTENTIONS[attention], products=True)
     shared, plain = _inputs(name), _plain_inputs()
     assert len(shared["image_map"]) < len(plain["image_map"])
     np.testing.assert_allclose(
@@ -225,7 +230,7 @@ def test_dot_product_attention_is_a_softmax():
 
 
 @pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_only_hccm_sees_the_category_in_an_image(name):
+def test_which_models_see_the_category_in_an_image(name):
     encoder = _build(name).get_layer("image_encoder")
     maps = _slots()[3][1:]
     one, other = (
@@ -236,10 +241,11 @@ def test_only_hccm_sees_the_category_in_an_image(name):
         for kind in (1, 3)
     )
     difference = np.abs(one - other).max()
-    assert difference > 1e-3 if name == "hccm" else difference == 0
+    sees = name in ("hccm", "late_fusion")
+    assert difference > 1e-3 if sees else difference == 0
 
 
-@pytest.mark.parametrize("name", ["hcm", "hccm", "din_fixed_cnn"])
+@pytest.mark.parametrize("name", ["hcm", "hccm", "late_fusion", "din_fixed_cnn"])
 def test_channels_are_standardised(name):
     mean = np.linspace(-1, 1, SHAPE[-1]).astype(np.float32)
     std = np.linspace(0.5, 2, SHAPE[-1]).astype(np.float32)
@@ -293,14 +299,10 @@ def _ranker_inputs(model, inputs):
     return inputs
 
 
-@pytest.mark.parametrize("image_attention", ["din", "dot_product"])
+@attentions
 @pytest.mark.parametrize("name", MODELS)
-def test_ranking_candidates_equals_one_row_each(name, image_attention):
-    options = {
-        "image_attention": image_attention,
-        "similarity": "cosine",
-        "products": True,
-    }
+def test_ranking_candidates_equals_one_row_each(name, attention):
+    options = {**ATTENTIONS[attention], "products": True}
     model = _build(name, **options)
     images = {"feature_map_shape": SHAPE} if name in IMAGE_MODELS else {}
     rank = build_form("rank", model, SCHEMA, **{**SMALL, **options, **images})
@@ -347,6 +349,141 @@ def test_explanations_are_the_weights_of_the_attentions(name, image_attention):
             np.testing.assert_allclose(attended.sum(axis=1), total, atol=1e-5)
 
 
+def test_multi_query_explains_both_attentions():
+    """At most as many clicks as dimensions: one set of weights gives the output."""
+    options = {"image_attention": "multi_query", "feature_map_shape": SHAPE}
+    model = _build("hccm", **options)
+    explain = build_form("explain", model, SCHEMA, **{**SMALL, **options})
+    inputs = _ranker_inputs(model, _inputs("hccm"))
+    weights = explain(inputs, training=False)
+    assert set(weights) == {
+        "history_attention",
+        "image_attention",
+        "image_attention_by_ids",
+    }
+    ranker = model.get_layer("ranker")
+    attention = keras.Model(ranker.input, ranker.get_layer("image_attention").output)
+    expected = attention(inputs, training=False).numpy()
+    expected *= (inputs["item_image"] != 0)[:, None]
+    for name, half in zip(
+        ("image_attention", "image_attention_by_ids"),
+        np.split(expected, 2, axis=-1),
+        strict=True,
+    ):
+        found = np.einsum("bt,btd->bd", weights[name], inputs["history_representation"])
+        np.testing.assert_allclose(found, half, atol=1e-4)
+        assert (weights[name].numpy()[inputs["history_image"] == 0] == 0).all()
+        assert np.abs(half).max() > 1e-2
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (3, 2, 6)])
+def test_products_of_two_attentions(shape):
+    rng = np.random.default_rng(0)
+    query, image, by_ids = rng.normal(size=(3, *shape))
+    history, mask = rng.normal(size=(3, 5, 6)), rng.random((3, 5)) < 0.6
+    mask[0], mask[1:, 0] = False, True
+    mean = np.stack(
+        [
+            h[m].mean(axis=0) if m.any() else 0 * h[0]
+            for h, m in zip(history, mask, strict=True)
+        ]
+    )
+    mean = np.broadcast_to(mean.reshape(3, *[1] * (len(shape) - 2), 6), shape)
+    found = products(
+        *map(tf.constant, (query, np.concatenate([image, by_ids], -1), history, mask))
+    )
+    expected = [query * image, query * by_ids, query * mean]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_ids_ask_for_other_images():
+    """A candidate's price does not turn its second query, its category does."""
+    model = _build("hcm", image_attention="multi_query")
+    ranker = model.get_layer("ranker")
+    attention = keras.Model(ranker.input, ranker.get_layer("image_attention").output)
+    inputs = _ranker_inputs(model, _inputs("hcm"))
+    before = np.split(attention(inputs, training=False), 2, axis=-1)
+    for name, turns in (("price", False), ("category", True), ("item_id", True)):
+        other = {**inputs, name: inputs[name][::-1]}
+        image, ids = np.split(attention(other, training=False), 2, axis=-1)
+        np.testing.assert_allclose(image, before[0], atol=1e-6)
+        assert (np.abs(ids - before[1]).max() > 1e-3) == turns
+
+
+def test_multi_query_needs_an_id_of_the_candidate():
+    schema = Schema((Feature("price", "float", candidate=True),))
+    options = {"image_attention": "multi_query", "feature_map_shape": SHAPE}
+    with pytest.raises(ValueError, match="multi_query.*Received: none"):
+        build_model("hcm", schema, **SMALL, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "attends", "has_prior", "channels"),
+    [
+        ("hcm", {}, False, False, 6),
+        ("hcm", {"channel_attention": True}, True, False, 6),
+        ("hccm", {}, True, True, 7),
+        ("hccm", {"channel_attention": False}, False, True, 7),
+        ("hccm", {"prior_channel": False}, True, True, 6),
+        ("late_fusion", {}, False, False, 6),
+    ],
+)
+def test_parts_of_the_trainable_cnn(name, options, attends, has_prior, channels):
+    model = _build(name, **options)
+    encoder = model.get_layer("image_encoder")
+    cnn = encoder.get_layer("hybrid_cnn")
+    assert (cnn.attention is not None) == attends
+    assert (cnn.prior is not None) == has_prior
+    assert cnn.convs[0].kernel.shape[2] == channels
+    form = {**SMALL, **options, "feature_map_shape": SHAPE}
+    form = build_form("encode_images", model, SCHEMA, **form)
+    maps = _slots()[3][1:]
+    inputs = {"image_map": maps, "image_category": np.arange(1, ROWS) % 4 + 1}
+    found = form(inputs, training=False)
+    expected = encoder(inputs, training=False)
+    assert isinstance(found, dict) == attends
+    if attends:
+        weights = found["channel_attention"].numpy()
+        assert weights.shape == (ROWS - 1, SHAPE[-1]) and weights.std() > 0
+        found = found["representation"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def _pca_options(components=6):
+    rng = np.random.default_rng(3)
+    return {
+        "projection": "pca",
+        "pca_mean": rng.normal(size=6).astype(np.float32),
+        "pca_components": rng.normal(size=(components, 6)).astype(np.float32),
+        "image_embedding_dim": components,
+    }
+
+
+def test_the_pca_projection_is_frozen(tmp_path):
+    options = _pca_options(4)
+    model = _build("din_fixed_cnn", **options)
+    inputs = _inputs("din_fixed_cnn")
+    pooled = inputs["image_map"].astype(np.float64).mean(axis=(1, 2))
+    expected = (pooled - options["pca_mean"]) @ options["pca_components"].T
+    model.compile("sgd", "binary_crossentropy", jit_compile=False)
+    model.train_on_batch(inputs, np.arange(BATCH, dtype=np.float32)[:, None] % 2)
+    model.save(tmp_path / "model.keras")
+    for trained in (model, keras.models.load_model(tmp_path / "model.keras")):
+        encoder = trained.get_layer("image_encoder")
+        assert not encoder.trainable_weights
+        images = {name: inputs[name] for name in ("image_map", "image_category")}
+        found = encoder(images, training=False)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"projection": "pca"}, {**_pca_options(), "image_embedding_dim": 5}]
+)
+def test_pca_needs_its_components(options):
+    with pytest.raises(ValueError, match=r"pca_components of shape \(\d+, 6\)"):
+        build_model("din_fixed_cnn", SCHEMA, feature_map_shape=SHAPE, **options)
+
+
 def test_the_channel_attention_of_new_images():
     model = _build("hccm")
     form = build_form("encode_images", model, SCHEMA, **SMALL, feature_map_shape=SHAPE)
@@ -381,6 +518,7 @@ def test_models_without_histories():
         ("hccm", {}, "feature_map_shape"),
         ("din", {"image_attention": "cosine"}, "image_attention is one of.*cosine"),
         ("din", {"similarity": "dot"}, "similarity is one of.*dot"),
+        ("din", {"projection": "svd"}, "projection is one of.*svd"),
     ],
 )
 def test_unknown_names_and_values(name, options, message):

@@ -69,11 +69,21 @@ class Model:
         signature = self.signatures[signature_name]
         specs = signature.structured_input_signature[1]
         try:
-            inputs = {k: tf.constant(v, specs[k].dtype) for k, v in inputs.items()}
+            # TensorFlow Serving converts nothing and asks for every input.
+            inputs = {name: tf.constant(value) for name, value in inputs.items()}
+            names = {*inputs, *specs}
+            wrong = {n for n in names if _dtype(inputs, n) != _dtype(specs, n)}
+            if wrong:
+                status = grpc.StatusCode.INVALID_ARGUMENT
+                raise Refusal(status, f"inputs missing or of another type: {wrong}")
             return signature(**inputs)
         except tf.errors.InvalidArgumentError as error:
             status = grpc.StatusCode.INVALID_ARGUMENT
             raise Refusal(status, error.message) from error
+
+
+def _dtype(tensors, name):
+    return tensors[name].dtype if name in tensors else None
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -124,7 +134,13 @@ class RestHandler(http.server.BaseHTTPRequestHandler):
         request = json.loads(body, object_hook=_from_base64)
         try:
             self.model.find(*REST_PATH.fullmatch(self.path).groups())
-            outputs = self.model.answer(request["signature_name"], request["inputs"])
+            name = request["signature_name"]
+            specs = self.model.signatures[name].structured_input_signature[1]
+            inputs = {
+                key: tf.constant(value, specs[key].dtype)
+                for key, value in request["inputs"].items()
+            }
+            outputs = self.model.answer(name, inputs)
         except Refusal as refusal:
             status = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503}
             self._reply({"error": str(refusal)}, status[refusal.status.name])

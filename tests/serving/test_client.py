@@ -9,7 +9,7 @@ import requests
 import tensorflow as tf
 
 from hccm_tf import ids
-from hccm_tf.serving.client import ATTEMPTS, GrpcClient
+from hccm_tf.serving.client import ATTEMPTS, Client, GrpcClient
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.rest_client import RestClient
 from hccm_tf.serving.server_config import FILE, write_server_config
@@ -215,3 +215,32 @@ def test_an_answer_that_takes_too_long(own_server, connect, model, requested):
         model.free.set()
     if isinstance(error.value, grpc.RpcError):
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class _Padded(Client):
+    """Answers as a server that merges requests does: wider than was asked."""
+
+    def close(self):
+        pass
+
+    def _predict(self, signature_name, inputs):
+        name = {"rank": "ctr", "explain": "history_attention"}[signature_name]
+        return {name: np.arange(10, dtype=np.float32)[None].repeat(2, axis=0)}
+
+
+def test_answers_are_as_wide_as_the_request():
+    client = _Padded(1.0, None, None)
+    ranked = client.predict("rank", {"candidate_mask": np.ones((2, 7), bool)})
+    np.testing.assert_array_equal(ranked["ctr"], [np.arange(7)] * 2)
+    explained = client.predict("explain", {"history_length": np.array([3, 5])})
+    np.testing.assert_array_equal(explained["history_attention"], [np.arange(5)] * 2)
+
+
+def test_a_wrong_type_is_an_error_that_names_the_input(own_server, requested):
+    request = requested["serving_default"]
+    wrong = request | {"user_id": request["user_id"].astype(np.float64)}
+    with GrpcClient(own_server[0], "hccm", timeout=PATIENT) as client:
+        with pytest.raises(grpc.RpcError) as error:
+            client.predict("serving_default", wrong)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "user_id" in error.value.details()

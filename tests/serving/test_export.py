@@ -124,6 +124,9 @@ def test_garbage_beyond_the_history_changes_nothing(exported):
     np.testing.assert_allclose(serve(narrow), before, atol=1e-6)
     longer = {**request, "history_length": request["history_length"] + 1}
     assert np.abs(serve(longer) - before).max() > 1e-6
+    beyond_all = {**request, "history_length": request["history_length"] + 11}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="history_length"):
+        serve(beyond_all)
 
 
 def test_only_the_newest_clicks_count(exported, shop):
@@ -152,7 +155,7 @@ def test_unknown_and_empty_values_give_finite_answers(exported):
     request["image"][2] = ""
     request["category"][3] = "spaceship"
     request["history_length"][4] = 0
-    request["price"][5] = np.nan
+    request["price"][3:6] = np.nan, 3e38, -np.inf
     answer = serve(request)
     assert np.isfinite(answer).all() and ((answer > 0) & (answer < 1)).all()
     assert (np.abs(answer - known) > 0).sum() >= 4
@@ -160,7 +163,7 @@ def test_unknown_and_empty_values_give_finite_answers(exported):
         name: value[:, :0] if value.ndim == 2 else value
         for name, value in request.items()
     }
-    empty["history_length"] = np.full(6, 5)
+    empty["history_length"] = np.zeros(6, np.int64)
     assert np.isfinite(serve(empty)).all()
 
 

@@ -1,17 +1,25 @@
 """The signatures of an export against the estimator, NumPy and each other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hccm_tf import ids
+from hccm_tf import CTREstimator, ids
 from hccm_tf.data.catalogue import read_catalogue
-from hccm_tf.models import IMAGE_MODELS
-from hccm_tf.serving.representations import encode_catalogue
+from hccm_tf.data.pca import fit_pca
+from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.errors import InputError
+from hccm_tf.features import Feature
+from hccm_tf.models import IMAGE_MODELS, build_model
+from hccm_tf.serving.export import build_forms, encode_images_of
+from hccm_tf.serving.representations import encode_catalogue, quantize
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.signatures import Signatures
+from tests.conftest import TINY
 
 ALL = {
     "serving_default",
@@ -218,6 +226,94 @@ def test_a_history_that_is_too_long_is_cut(served, shop):
     )
 
 
+def test_every_kind_of_feature_in_training_and_serving(shop):
+    """Of one schema with all kinds, where negatives were sampled, and any weights."""
+    kinds = {
+        "user_id": {"kind": "hash", "size": 50},
+        "item_id": {"kind": "vocabulary"},
+        "category": {"kind": "vocabulary"},
+        "price": {"kind": "float"},
+    }
+    schema = dataclasses.replace(shop.schema, negative_keep_rate=0.3)
+    features = [
+        dataclasses.replace(f, **kinds.get(f.name, {})) for f in schema.features
+    ]
+    schema = dataclasses.replace(schema, features=tuple(features))
+    assert {f.kind for f in schema.features} >= {"hash", "vocabulary", "float"}
+    options = {**TINY, "feature_map_shape": shop.store.shape}
+    model = build_model("hcm", schema, **options)
+    for weight in model.weights:
+        weight.assign(weight + 0.1 * np.random.default_rng(0).normal(size=weight.shape))
+    table = encode_images_of(model, schema, shop.data, shop.store, "float32", options)
+    signatures = Signatures(schema, build_forms(model, schema, options), table)
+    inputs, *_ = next(iter(make_dataset(shop.data, "test", schema, ROWS, shop.store)))
+    kept = model(inputs, training=False).numpy()[:, 0]
+    expected = kept / (kept + (1 - kept) / 0.3)
+    assert expected.std() > 1e-3
+    impressions = Impressions(shop.data, "test", ROWS)
+    rows = impressions.rows
+    records = tf.constant(np.array(impressions.records, object))
+    answers = [
+        signatures.serving_default(impressions_request(rows, schema, True))["ctr"],
+        signatures.serve_examples(records)["ctr"],
+        signatures.regress(records)["outputs"],
+    ]
+    for answer in answers:
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+    ranked = signatures.rank(rank_request(rows, schema, True))["ctr"]
+    plain = signatures.serving_default(_one_row_each(rows, schema, True))["ctr"]
+    np.testing.assert_allclose(ranked, plain[None], atol=1e-6)
+
+
+def test_an_encoder_without_categories_knows_an_image_in_any(shop):
+    schema, options = shop.schema, {**TINY, "feature_map_shape": shop.store.shape}
+    images = tf.constant([name for name in shop.items.image if name])
+    keys = ids.image_keys(images)
+    for name in ("hcm", "hccm"):
+        model = build_model(name, schema, **options)
+        arguments = (model, schema, shop.data, shop.store, "float16", options)
+        table = encode_images_of(*arguments)
+        unknown = table.find(keys, tf.ones_like(keys, tf.int32)).numpy()
+        stored = shop.store.find(keys).numpy()
+        expected = (stored > 0) if name == "hcm" else np.zeros(len(keys), bool)
+        np.testing.assert_array_equal(unknown > 0, expected)
+        signatures = Signatures(schema, build_forms(model, schema, options), table)
+        by_category = "category" in signatures.endpoints()["image_keys"][1]
+        assert by_category == (name == "hccm")
+
+
+def test_the_clicked_images_ids_may_be_a_feature(shop):
+    history = Feature("history_image", "sequence", shares="image")
+    features = (*shop.schema.features, history)
+    schema = dataclasses.replace(shop.schema, features=features)
+    model = build_model("din", schema, **TINY)
+    signatures = Signatures(schema, build_forms(model, schema, TINY))
+    impressions = Impressions(shop.data, "test", ROWS)
+    request = impressions_request(impressions.rows, schema, with_images=False)
+    found = signatures.serving_default(request)["ctr"]
+    records = tf.constant(np.array(impressions.records, object))
+    expected = signatures.serve_examples(records)["ctr"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    inputs, *_ = next(iter(make_dataset(shop.data, "test", schema, ROWS)))
+    expected = model(inputs, training=False)[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_other_options_than_the_models_are_an_error(fitted):
+    estimator = fitted["din"]
+    options = {**estimator.model_options, "hidden_units": (8, 8)}
+    with pytest.raises(ValueError, match="not the options.*hidden_1"):
+        build_forms(estimator.model_, estimator.schema_, options)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_representations_that_do_not_fit_are_an_error(dtype):
+    vectors = np.ones((3, 4), np.float32)
+    vectors[1, 2] = np.nan if dtype == "int8" else 1e5
+    with pytest.raises(InputError, match="too large for"):
+        quantize(vectors, dtype)
+
+
 INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 40)
 STRINGS = st.binary(max_size=40) | st.sampled_from([b"", b"0001.jpg", b"\xff" * 10**6])
 FLOATS = st.floats(width=32)
@@ -251,7 +347,7 @@ def _candidates_of(spec):
 
 
 @pytest.mark.parametrize("name", ["serving_default", "rank", "explain"])
-def test_any_request_has_a_finite_answer(served, name):
+def test_any_request_has_a_finite_answer_or_a_named_error(served, name):
     """2 models x 3 signatures x 350 requests, of ids and values of all kinds."""
     signature = served[1][name]
     spec = signature.structured_input_signature[1]
@@ -264,6 +360,11 @@ def test_any_request_has_a_finite_answer(served, name):
     )
     @given(request=_requests(spec))
     def ask(request):
+        lengths, width = request["history_length"], request["history_item_id"].shape[1]
+        if ((lengths < 0) | (lengths > width)).any():
+            with pytest.raises(tf.errors.InvalidArgumentError, match="history_length"):
+                _ask(signature, request)
+            lengths %= width + 1
         for key, answer in _ask(signature, request).items():
             assert np.isfinite(answer).all(), key
             if key == "ctr":
@@ -291,3 +392,63 @@ def test_small_tables_answer_almost_the_same(fitted, shop, dtype):
     expected = fitted["hccm"].predict_proba(shop.data)[: len(records), 1]
     difference = np.abs(found - expected).max()
     assert 0 < difference < {"float16": 1e-3, "int8": 1e-2}[dtype]
+
+
+def _fit(shop, model, options, **arguments):
+    return CTREstimator(
+        model,
+        shop.maps,
+        epochs=1,
+        batch_size=525,
+        learning_rate=1e-2,
+        model_options={**TINY, **options},
+        **arguments,
+    ).fit(shop.data)
+
+
+def test_multi_query_and_histogram_are_served(shop, tmp_path):
+    options = {"image_attention": "multi_query", "similarity": "histogram"}
+    estimator = _fit(shop, "hccm", options)
+    signatures = tf.saved_model.load(str(estimator.export(tmp_path))).signatures
+    impressions = Impressions(shop.data, "test", ROWS)
+    records = np.array(impressions.records, object)
+    found = _ask(signatures["serve_examples"], {"examples": records})
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    np.testing.assert_allclose(found["ctr"], expected, atol=1e-5)
+    rows = impressions.rows
+    ranked = _ask(signatures["rank"], rank_request(rows, shop.schema, True))
+    plain = _one_row_each(rows, shop.schema, True)
+    expected = _ask(signatures["serving_default"], plain)["ctr"]
+    np.testing.assert_allclose(ranked["ctr"], expected[None], atol=1e-6)
+    request = impressions_request(rows, shop.schema, True)
+    assert set(_ask(signatures["explain"], request)) == {
+        "history_attention",
+        "image_attention",
+        "image_attention_by_ids",
+    }
+
+
+def test_a_pca_projection_is_fitted_and_served(shop):
+    options = {"projection": "pca", "image_embedding_dim": 100}
+    estimator = _fit(shop, "din_fixed_cnn", options)
+    mean, components = fit_pca(shop.store, 100)
+    maps = shop.store.gather(tf.range(1, 9, dtype=tf.int64)).numpy()
+    pooled = maps.astype(np.float64).mean(axis=(1, 2)) - shop.store.channel_mean
+    expected = (pooled / shop.store.channel_std - mean) @ components.T
+    encoder = estimator.model_.get_layer("image_encoder")
+    images = {"image_map": maps, "image_category": np.ones(8, np.int32)}
+    np.testing.assert_allclose(encoder(images), expected, atol=1e-3)
+    assert expected.shape[1] == len(components) < 100
+    table = encode_images_of(
+        estimator.model_,
+        shop.schema,
+        shop.data,
+        shop.store,
+        "float32",
+        estimator._options,
+    )
+    forms = build_forms(estimator.model_, shop.schema, estimator._options)
+    records = np.array(Impressions(shop.data, "test", ROWS).records, object)
+    found = Signatures(shop.schema, forms, table).serve_examples(records)["ctr"]
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -66,6 +67,7 @@ def test_make_demo_and_an_unknown_flag(tmp_path):
     [
         (["--model=hccm"], "--feature_maps"),
         (["--model=din", "--hidden_units=8,wide"], "wide"),
+        (["--model=din", "--explain=2"], "--image_dir"),
     ],
 )
 def test_train_main_input_errors(shop, tmp_path, flags, word):
@@ -88,6 +90,8 @@ def test_train_main(shop, tmp_path):
         f"--export_dir={tmp_path / 'export'}",
         *("--model=hcm", "--epochs=1", "--batch_size=256", "--seed=5"),
         *("--hidden_units=8,4", "--cnn_filters=4,4", "--image_embedding_dim=4"),
+        *("--channel_attention", "--similarity=histogram"),
+        *("--explain=2", f"--image_dir={shop.images}"),
     )
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -97,5 +101,13 @@ def test_train_main(shop, tmp_path):
     assert metrics["test"]["impressions"] == 300
     assert metrics["validation"]["impressions"] == 150
     assert metrics["examples_per_second"] > 0
-    assert (tmp_path / "run" / "model.keras").is_file()
+    training = metrics["training"]
+    assert training["epochs"] == 1 and training["seconds"] > 0
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert training["parameters"] == sum(w.size for w in model.get_weights())
+    assert (
+        (tmp_path / "run" / "history.csv").read_text().startswith("epoch,loss,val_auc")
+    )
+    assert model.get_layer("image_encoder").get_layer("hybrid_cnn").channel_attention
+    assert (tmp_path / "run" / "explanation.html").is_file()
     assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()

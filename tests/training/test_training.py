@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -144,6 +145,11 @@ def test_resume_goes_on_where_a_run_was_interrupted(shop, tmp_path, monkeypatch)
     np.testing.assert_allclose(
         predict(resumed, validation_set, shop.schema).ctr, expected, atol=1e-5
     )
+    epochs, whole = (
+        pd.read_csv(tmp_path / name / "history.csv") for name in ("run", "straight")
+    )
+    assert epochs.epoch.tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(epochs, whole, atol=1e-5)
 
 
 def test_without_resume_a_run_starts_anew(shop, tmp_path):
@@ -154,3 +160,4 @@ def test_without_resume_a_run_starts_anew(shop, tmp_path):
             model, train_set, validation_set, shop.schema, 1e-2, 2, 2, tmp_path
         )
         assert result["epochs"] == 2
+        assert len(pd.read_csv(tmp_path / "history.csv")) == 2

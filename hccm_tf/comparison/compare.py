@@ -1,0 +1,142 @@
+"""The whole of --compare: search, runs over seeds, report."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from hccm_tf.comparison.arms import read_arms
+from hccm_tf.comparison.report import write_report
+from hccm_tf.comparison.results import collect
+from hccm_tf.comparison.runs import read_predictions, run_once
+from hccm_tf.comparison.search import (
+    best,
+    check_same_budget,
+    draw_settings,
+    values_of,
+    written,
+)
+from hccm_tf.comparison.slices import read_slices
+from hccm_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedArm:
+    """An arm after its search and its runs.
+
+    Args:
+        arm: `Arm`.
+        trials: list of dicts `{"settings", "validation_auc"}`, `None` if it failed.
+        chosen: place of the trial whose settings the runs have; `None` if all failed.
+        run_dirs: folder of each seed's run.
+        metrics: content of each run's `metrics.json`, `None` of a failed one.
+    """
+
+    arm: object
+    trials: list
+    chosen: int | None
+    run_dirs: list
+    metrics: list
+
+
+def compare(flag_values, train):
+    """Trains the arms of --compare over seeds and writes the comparison.
+
+    What is there already is not trained again.
+
+    Args:
+        flag_values: `absl.flags.FlagValues` of `train_main.py`, parsed.
+        train: function of a list of flags and the run's folder, in which it leaves what
+            `train_main.py` does; see `hccm_tf.comparison.runs.subprocess_trainer`.
+
+    Returns:
+        dict, the content of `comparison.json`.
+
+    Raises:
+        InputError: names the flag, the arm or the runs that failed.
+    """
+    plots = _plots()
+    arms = read_arms(flag_values)
+    if flag_values.search_trials:
+        check_same_budget(arms)
+    folder = pathlib.Path(flag_values.run_dir)
+    oracle = _read_oracle(flag_values.oracle)
+    test, slices = read_slices(flag_values.data_dir)
+    settings = draw_settings(flag_values.search_trials)
+    seeds = [flag_values.seed + place for place in range(flag_values.seeds)]
+    total = len(arms) * (len(settings) + len(seeds) - 1)
+    print(f"{total} runs in {folder / 'runs'}", flush=True)
+    trained = [_train_arm(folder, arm, settings, seeds, train) for arm in arms]
+    _raise_failures(trained)
+    scores = [[read_predictions(d, test) for d in arm.run_dirs] for arm in trained]
+    result = collect(trained, seeds, np.array(scores), test, slices, oracle)
+    plots.write_plots(result, [arm.run_dirs for arm in trained], folder)
+    print(write_report(result, folder))
+    return result
+
+
+def _plots():
+    try:
+        from hccm_tf.comparison import plots
+    except ImportError as error:
+        raise InputError(
+            f"--compare draws with matplotlib ({error}): install the extra with "
+            "pip install 'hccm_tf[compare]'"
+        ) from error
+    return plots
+
+
+def _read_oracle(path):
+    if path is None:
+        return None
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"--oracle={path}: {error}") from error
+
+
+def _train_arm(folder, arm, settings, seeds, train):
+    def run_dir(trial, seed):
+        return folder / "runs" / arm.folder / f"trial-{trial}" / f"seed-{seed}"
+
+    def run(trial, seed):
+        flags = {**arm.flags, **written(settings[trial]), "seed": f"--seed={seed}"}
+        del flags["run_dir"]
+        metrics = run_once(run_dir(trial, seed), flags, train)
+        outcome = "failed"
+        if metrics:
+            outcome = f"validation AUC {metrics['validation']['auc']:.4f}"
+        print(f"{arm.label}, trial {trial}, seed {seed}: {outcome}", flush=True)
+        return metrics
+
+    # Of a trial only the validation split counts.
+    runs = [run(trial, seeds[0]) for trial in range(len(settings))]
+    trials = [
+        {
+            "settings": values_of(arm, drawn),
+            "validation_auc": metrics and metrics["validation"]["auc"],
+        }
+        for drawn, metrics in zip(settings, runs, strict=True)
+    ]
+    chosen = best([trial["validation_auc"] for trial in trials])
+    if chosen is None:
+        return TrainedArm(arm, trials, None, [], [])
+    run_dirs = [run_dir(chosen, seed) for seed in seeds]
+    metrics = [runs[chosen], *(run(chosen, seed) for seed in seeds[1:])]
+    return TrainedArm(arm, trials, chosen, run_dirs, metrics)
+
+
+def _raise_failures(trained):
+    failed = [
+        str(folder)
+        for arm in trained
+        for folder, metrics in zip(arm.run_dirs, arm.metrics, strict=True)
+        if metrics is None
+    ]
+    failed += [f"all trials of {a.arm.label}" for a in trained if a.chosen is None]
+    if failed:
+        raise InputError(
+            f"no comparison, because runs failed: {', '.join(failed)}. The others are "
+            "kept: mend the cause and give the same command again"
+        )

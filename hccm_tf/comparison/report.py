@@ -1,0 +1,189 @@
+"""`comparison.md` and `comparison.json`."""
+
+import json
+import pathlib
+
+from hccm_tf.atomic import new_file
+from hccm_tf.comparison.search import SPACE
+
+SIGNIFICANT = 0.05
+
+HOW = """\
+Mean ± sample standard deviation over the seeds {seeds}; {impressions} test
+impressions of {users} users. AUC gains: a paired bootstrap with {replicates}
+replicates. Each draws as many users as there are, and one seed less than there are,
+with replacement, the same for both arms (a single seed is not resampled), and takes
+the difference of the mean AUCs over the seeds. Intervals are percentiles. p is
+two-sided, 2 (1 + c) / (1 + n), at most 1, where c of the n replicates are on the
+rarer side of 0, and then corrected by Holm's method over all rows but controls. With
+few seeds the intervals are a little too short. Slices: items by how often the
+training split shows them, thirds of the impressions of those that it does show;
+thirds by the length of the history. Training: without validation."""
+
+
+def write_report(result, folder):
+    """Writes `comparison.json` and `comparison.md` into `folder`, returns the latter.
+
+    Args:
+        result: dict of `hccm_tf.comparison.results.collect`.
+        folder: folder, with the plots in it.
+    """
+    folder = pathlib.Path(folder)
+    text = markdown(result)
+    with new_file(folder / "comparison.json") as file:
+        file.write_text(json.dumps(result, indent=2) + "\n")
+    with new_file(folder / "comparison.md") as file:
+        file.write_text(text)
+    return text
+
+
+def markdown(result):
+    """The report as Markdown; see `hccm_tf.comparison.results.collect`."""
+    order = [result["arms"][0]["label"]]
+    order += [row["arm"] for row in result["comparisons"] if row["kind"] == "step"]
+    parts = [
+        f"# Comparison: {' < '.join(order)}",
+        *_verdicts(result, order),
+        *("## Test metrics", _metrics(result), "![AUC](auc.png)"),
+        *("## AUC gains", _comparisons(result), "![AUC gains](gains.png)"),
+        *("## Slices of the test split, AUC", _slices(result)),
+        *("## Training", _costs(result), "![Learning curves](learning_curves.png)"),
+        *("## Settings", *_settings(result)),
+        *("## How the figures are made", _how(result)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _how(result):
+    seeds = ", ".join(map(str, result["seeds"]))
+    return HOW.format(**{**result, "seeds": seeds})
+
+
+def _table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _number(value, digits=4):
+    """Mean ± sd; `None`: a slice without AUC."""
+    if value is None:
+        return "one label only"
+    text = f"{value['mean']:.{digits}f}"
+    return text if value["sd"] is None else f"{text} ± {value['sd']:.{digits}f}"
+
+
+def _gain(row):
+    low, high = row["interval"]
+    return f"{row['gain']:+.4f}, 95% [{low:+.4f}, {high:+.4f}]"
+
+
+def is_shown(row):
+    """Whether a comparison shows a gain."""
+    return row["gain"] > 0 and row["p_holm"] < SIGNIFICANT
+
+
+def _verdicts(result, order):
+    steps = [row for row in result["comparisons"] if row["kind"] == "step"]
+    missing = [row for row in steps if not is_shown(row)]
+    if steps and not missing:
+        yield (
+            f"**The order {' < '.join(order)} holds**: each step gains AUC at p < "
+            f"{SIGNIFICANT}, corrected."
+        )
+    elif steps:
+        names = "; ".join(f"{r['arm']} over {r['base']} {_gain(r)}" for r in missing)
+        yield (
+            f"**The order {' < '.join(order)} is not shown.** No gain at p < "
+            f"{SIGNIFICANT}, corrected: {names}."
+        )
+    for row in result["comparisons"]:
+        if row["kind"] == "control":
+            gone = row["interval"][0] <= 0
+            yield (
+                f"Control: **{row['arm']} {'falls' if gone else 'does NOT fall'} back "
+                f"to {row['base']}**: gain {_gain(row)}"
+                + ("." if gone else ", which is not due to what the photos show.")
+            )
+
+
+def _metrics(result):
+    oracle = result["oracle"]
+    first = result["arms"][0]["test"]["auc"]["mean"]
+    header = ["arm", "AUC", "GAUC", "log loss", "calibration"]
+    rows = [
+        [arm["label"], *map(_number, arm["test"].values())] for arm in result["arms"]
+    ]
+    if oracle:
+        header.append("headroom")
+        for row, arm in zip(rows, result["arms"], strict=True):
+            gain = arm["test"]["auc"]["mean"] - first
+            row.append(f"{gain / (oracle['auc'] - first):.0%}")
+        names = result["arms"][0]["test"]
+        rows.append(["oracle", *(f"{oracle[name]:.4f}" for name in names), "100%"])
+    return _table(header, rows)
+
+
+def _comparisons(result):
+    header = ["arm", "against", "", "gain", "95%", "seeds with a gain", "p", "p, Holm"]
+    rows = []
+    for row in result["comparisons"]:
+        low, high = row["interval"]
+        seeds = row["gain_by_seed"]
+        p_holm = "" if row["p_holm"] is None else f"{row['p_holm']:.4f}"
+        rows.append(
+            [
+                *(row["arm"], row["base"], row["kind"], f"{row['gain']:+.4f}"),
+                f"{low:+.4f} to {high:+.4f}",
+                f"{sum(gain > 0 for gain in seeds)} of {len(seeds)}",
+                *(f"{row['p']:.4f}", p_holm),
+            ]
+        )
+    return _table(header, rows)
+
+
+def _slices(result):
+    header = ["slice", "impressions", *(arm["label"] for arm in result["arms"])]
+    rows = [
+        [part["slice"], part["impressions"], *map(_number, part["auc"])]
+        for part in result["slices"]
+    ]
+    return _table(header, rows)
+
+
+def _costs(result):
+    header = ["arm", "examples/s", "seconds", "epochs", "parameters"]
+    rows = []
+    for arm in result["arms"]:
+        speed, seconds, epochs, parameters = arm["training"].values()
+        rows.append(
+            [
+                arm["label"],
+                *(_number(speed, 0), _number(seconds, 1), _number(epochs, 1)),
+                f"{parameters['mean']:,.0f}",
+            ]
+        )
+    return _table(header, rows)
+
+
+def _settings(result):
+    arms = result["arms"]
+    rows = [[arm["label"], *arm["settings"].values()] for arm in arms]
+    yield _table(["arm", *SPACE], rows)
+    trials = len(arms[0]["trials"])
+    if trials == 1:
+        yield "No search: these are the command's own."
+        return
+    yield (
+        f"Chosen by the validation AUC of a run with seed {result['seeds'][0]}, from "
+        f"the same {trials} settings for every arm, the first the command's own:"
+    )
+    rows = []
+    for place, trial in enumerate(arms[0]["trials"]):
+        aucs = [arm["trials"][place]["validation_auc"] for arm in arms]
+        aucs = ["failed" if auc is None else f"{auc:.4f}" for auc in aucs]
+        aucs = [
+            f"**{auc}**" if arm["chosen_trial"] == place else auc
+            for arm, auc in zip(arms, aucs, strict=True)
+        ]
+        rows.append([*trial["settings"].values(), *aucs])
+    yield _table([*SPACE, *(arm["label"] for arm in arms)], rows)

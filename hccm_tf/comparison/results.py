@@ -1,0 +1,128 @@
+"""The figures of a comparison, as `comparison.json` has them."""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from hccm_tf.comparison.arms import pairs
+from hccm_tf.comparison.search import written
+from hccm_tf.comparison.slices import slice_auc
+from hccm_tf.comparison.statistics import (
+    REPLICATES,
+    bootstrap_aucs,
+    holm,
+    interval,
+    p_value,
+)
+
+METRICS = ("auc", "gauc", "log_loss", "calibration")
+COSTS = ("examples_per_second", "seconds", "epochs", "parameters")
+
+
+def mean_and_sd(values):
+    """Mean and sample standard deviation, `None` for a single value."""
+    values = np.asarray(values, float)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "sd": sd}
+
+
+def compare_arms(arms, labels, scores, users, replicates=REPLICATES):
+    """Gains of AUC with intervals and p-values, for each of `arms.pairs`.
+
+    Holm's correction is over all but the controls: of those no gain is claimed, and a
+    correction would make it easier for them to show none.
+
+    Args:
+        arms: list of `Arm`.
+        labels: 0/1, shape `[N]`.
+        scores: float, shape `[arms, seeds, N]`.
+        users: ids, shape `[N]`.
+        replicates: of the bootstrap.
+
+    Returns:
+        list of dicts.
+    """
+    observed = np.array([[roc_auc_score(labels, run) for run in a] for a in scores])
+    resampled = bootstrap_aucs(labels, scores, users, replicates)
+    rows = []
+    for pair in pairs(arms):
+        by_seed = observed[pair.arm] - observed[pair.base]
+        gains = resampled[:, pair.arm] - resampled[:, pair.base]
+        rows.append(
+            {
+                "arm": arms[pair.arm].label,
+                "base": arms[pair.base].label,
+                "kind": pair.kind,
+                "gain": float(by_seed.mean()),
+                "gain_by_seed": by_seed.tolist(),
+                "interval": interval(gains),
+                "p": p_value(gains),
+                "p_holm": None,
+            }
+        )
+    tested = [row for row in rows if row["kind"] != "control"]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES):
+    """All figures of a comparison.
+
+    Args:
+        trained: list of `TrainedArm`, none failed.
+        seeds: list of int.
+        scores: float, shape `[arms, seeds, N]`.
+        test: data frame of the test split with `user_key` and `label`.
+        slices: dict name → bool mask `[N]`.
+        oracle: content of `oracle.json`, or `None`.
+        replicates: of the bootstrap.
+
+    Returns:
+        dict that JSON can hold.
+    """
+    labels, users = test.label.to_numpy(), test.user_key.to_numpy()
+    arms = []
+    for one in trained:
+        settings = one.trials[one.chosen]["settings"]
+        metrics = pd.DataFrame([run["test"] for run in one.metrics])
+        costs = pd.DataFrame(
+            [
+                {**run["training"], "examples_per_second": run["examples_per_second"]}
+                for run in one.metrics
+            ]
+        )
+        arms.append(
+            {
+                "label": one.arm.label,
+                "flags": list({**one.arm.flags, **written(settings)}.values()),
+                "settings": settings,
+                "chosen_trial": one.chosen,
+                "trials": one.trials,
+                "test": {name: mean_and_sd(metrics[name]) for name in METRICS},
+                "training": {name: mean_and_sd(costs[name]) for name in COSTS},
+                "runs": one.metrics,
+            }
+        )
+    parts = []
+    for name, mask in slices.items():
+        aucs = [slice_auc(mask, labels, arm) for arm in scores]
+        parts.append(
+            {
+                "slice": name,
+                "impressions": int(mask.sum()),
+                "auc": [auc and mean_and_sd(auc) for auc in aucs],
+            }
+        )
+    return {
+        "seeds": seeds,
+        "impressions": len(test),
+        "users": len(np.unique(users)),
+        "replicates": replicates,
+        "arms": arms,
+        "comparisons": compare_arms(
+            [one.arm for one in trained], labels, scores, users, replicates
+        ),
+        "slices": parts,
+        "oracle": oracle,
+    }

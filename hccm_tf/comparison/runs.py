@@ -1,0 +1,126 @@
+"""The runs of a comparison: each whole in its own folder, or run again."""
+
+import fcntl
+import json
+import pathlib
+import subprocess
+import sys
+
+import pandas as pd
+
+from hccm_tf.atomic import new_file
+from hccm_tf.errors import InputError
+
+LOG = "log.txt"
+LAST_BYTES, LAST_LINES = 8_192, 10
+
+
+def run_once(run_dir, flags, train):
+    """The metrics of a run, which is trained unless it is there.
+
+    `RUN/flags.json` says with which flags; `RUN/metrics.json`, written last, that the
+    run is whole.
+
+    Args:
+        run_dir: folder of the run.
+        flags: flag → how it is written, without --run_dir.
+        train: function of a list of flags and `run_dir`.
+
+    Returns:
+        Content of `metrics.json`; `None` if the run failed.
+
+    Raises:
+        InputError: if the run was finished with other flags; names one.
+    """
+    run_dir = pathlib.Path(run_dir)
+    metrics, record = run_dir / "metrics.json", run_dir / "flags.json"
+    if metrics.exists():
+        _check_flags(run_dir, json.loads(record.read_text()), flags)
+    else:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with new_file(record) as file:
+            file.write_text(json.dumps(flags, indent=2) + "\n")
+        train([*flags.values(), f"--run_dir={run_dir}"], run_dir)
+    return json.loads(metrics.read_text()) if metrics.exists() else None
+
+
+def _check_flags(run_dir, before, now):
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise InputError(
+                f"{run_dir} was finished with {before.get(name, f'no --{name}')}, now "
+                f"{now.get(name, f'no --{name}')} is asked for: use the same flags, "
+                "remove this run, or name another --run_dir"
+            )
+
+
+def subprocess_trainer(script):
+    """Function that runs `script` with flags, its output in `RUN/log.txt`.
+
+    Of a run that fails the last lines are printed.
+
+    Args:
+        script: path of `train_main.py`.
+    """
+
+    def train(flags, run_dir):
+        path = pathlib.Path(run_dir) / LOG
+        with open(path, "ab") as log:
+            try:
+                # The run inherits the lock with its output: it holds as long as the
+                # run lives, even if the comparison that started it was killed.
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{run_dir}: another comparison, or a process that one left, "
+                    "still trains this run; wait for it or end it"
+                ) from error
+            log.truncate(0)
+            code = subprocess.run(
+                [sys.executable, str(script), *flags], stdout=log, stderr=log
+            ).returncode
+        if code:
+            print(
+                f"exit code {code}; the end of {path}:", *last_lines(path), sep="\n  "
+            )
+
+    return train
+
+
+def last_lines(path):
+    """The last lines of a log that are not empty, list of str."""
+    text = pathlib.Path(path).read_bytes()[-LAST_BYTES:].decode(errors="replace")
+    # A progress bar goes back to the line's beginning.
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return [line.replace("\b", "") for line in lines if line][-LAST_LINES:]
+
+
+def read_predictions(run_dir, test):
+    """Predicted probabilities of a run, in the order of the data.
+
+    Args:
+        run_dir: folder of the run.
+        test: data frame of the test split with `user_key` and `label`.
+
+    Returns:
+        float array `[N]`.
+
+    Raises:
+        InputError: if they are predictions of other data.
+    """
+    path = pathlib.Path(run_dir) / "test_predictions.parquet"
+    frame = pd.read_parquet(path)
+    for name in ("user_key", "label"):
+        if not (len(frame) == len(test) and (frame[name].values == test[name]).all()):
+            raise InputError(
+                f"{path}: not of the test split of --data_dir, which has changed "
+                "since; name another --run_dir"
+            )
+    return frame.ctr.to_numpy(float)
+
+
+def read_history(run_dir):
+    """Data frame with a row for each epoch, from `RUN/history.csv`."""
+    history = pd.read_csv(pathlib.Path(run_dir) / "history.csv")
+    # After --resume an epoch may stand there twice.
+    return history.drop_duplicates("epoch", keep="last")

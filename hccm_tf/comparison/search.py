@@ -1,0 +1,75 @@
+"""The search on validation: one list of settings for every arm."""
+
+import numpy as np
+
+from hccm_tf.errors import InputError
+
+# Name → lowest, highest, scale.
+SPACE = {
+    "learning_rate": (5e-4, 5e-3, "log"),
+    "dropout": (0.0, 0.5, "linear"),
+    "id_dropout": (1.0, 100.0, "log"),
+}
+
+
+def draw_settings(trials, rng_seed=0):
+    """Settings to try: the command's own, then `trials` drawn at random.
+
+    More trials begin with the same settings, so that a longer search goes on.
+
+    Args:
+        trials: number of settings to draw.
+        rng_seed: of the draws.
+
+    Returns:
+        list of dicts flag → value; the first is empty.
+    """
+    rng = np.random.default_rng(rng_seed)
+    settings = [{}]
+    for _ in range(trials):
+        drawn = {}
+        for name, (low, high, scale) in SPACE.items():
+            place = rng.random()
+            value = low + place * (high - low)
+            if scale == "log":
+                value = low * (high / low) ** place
+            # What is printed is what was trained with.
+            drawn[name] = float(f"{value:.2g}")
+        settings.append(drawn)
+    return settings
+
+
+def written(settings):
+    """Settings as flags: name → `--name=value`."""
+    return {name: f"--{name}={value}" for name, value in settings.items()}
+
+
+def values_of(arm, settings):
+    """The values of the searched flags in a run; dict name → float."""
+    flags = {**arm.flags, **written(settings)}
+    return {name: float(flags[name].partition("=")[2]) for name in SPACE}
+
+
+def check_same_budget(arms):
+    """Every arm is searched alike: none may set by itself what the search sets.
+
+    Raises:
+        InputError: names the arm and the flag.
+    """
+    for arm in arms[1:]:
+        for name in SPACE:
+            if arm.flags[name] != arms[0].flags[name]:
+                raise InputError(
+                    f"--compare: arm {arm.label!r} sets --{name}, which the search "
+                    "sets; set --search_trials=0, or leave it out"
+                )
+
+
+def best(validation_aucs):
+    """Place of the highest validation AUC, the first of equals; `None` is a failed one.
+
+    Returns:
+        int, `None` if all failed.
+    """
+    aucs = np.asarray(validation_aucs, float)
+    return None if np.isnan(aucs).all() else int(np.nanargmax(aucs))

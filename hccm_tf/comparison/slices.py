@@ -1,0 +1,136 @@
+"""Slices of the test split: cold, rare and popular items, short and long histories."""
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from sklearn.metrics import roc_auc_score
+
+from hccm_tf.data.pipeline import data_files, parse_spec, report_damage
+from hccm_tf.features import HISTORY_IMAGE, Schema
+from hccm_tf.files import require_scheme
+
+BATCH_SIZE = 4_096
+
+
+def read_columns(data_dir, split, names):
+    """Columns of a split's TFRecords, in the data's order, which predictions have too.
+
+    Args:
+        data_dir: data folder.
+        split: name.
+        names: of columns that are no histories, and `history_length` for the number of
+            clicks in the history that the data holds.
+
+    Returns:
+        data frame with these columns.
+    """
+    require_scheme(data_dir)
+    spec = parse_spec(Schema.load(data_dir))
+    spec["history_length"] = tf.io.RaggedFeature(tf.int64, value_key=HISTORY_IMAGE)
+    spec = {name: spec[name] for name in names}
+    dataset = tf.data.TFRecordDataset(data_files(data_dir, split)).batch(BATCH_SIZE)
+    batches = []
+    with report_damage(data_dir):
+        for records in dataset:
+            columns = tf.io.parse_example(records, spec)
+            if "history_length" in columns:
+                columns["history_length"] = columns["history_length"].row_lengths()
+            batches.append(pd.DataFrame({n: c.numpy() for n, c in columns.items()}))
+    return pd.concat(batches, ignore_index=True)
+
+
+def thirds(values):
+    """Masks of the lowest and of the highest third of `values`, and their bounds.
+
+    Equal values stay together. Where one value fills the middle third and more, it
+    belongs to the highest third, or to the lowest if there is nothing below it.
+
+    Args:
+        values: numbers, shape `[N]`.
+
+    Returns:
+        `(lowest, highest)`: bool `[N]` each.
+    """
+    low, high = np.quantile(values, [1 / 3, 2 / 3], method="lower")
+    lowest, highest = values <= low, values >= high
+    if low == high:
+        if (values < low).any():
+            lowest = values < low
+        else:
+            highest = values > high
+    return lowest, highest
+
+
+def make_slices(test, train_items):
+    """Masks of the test split's slices.
+
+    An item that the training split does not show is cold. The impressions of the others
+    are cut into thirds by how often it shows the item; all are by the length of their
+    histories.
+
+    Args:
+        test: data frame with `history_length`, and `item_id` if the data has it.
+        train_items: the training split's `item_id`s, or `None`.
+
+    Returns:
+        dict from the slice's name, with its bound, to a bool array `[N]`.
+    """
+    slices = {}
+    if train_items is not None:
+        counts = pd.Series(train_items).value_counts()
+        shown = test.item_id.map(counts).fillna(0).to_numpy()
+        slices["cold items (0 training impressions)"] = shown == 0
+        warm = shown > 0
+        if warm.any():
+            masks = thirds(shown[warm])
+            for name, part in zip(("rare", "popular"), masks, strict=True):
+                mask = np.zeros(len(test), bool)
+                mask[warm] = part
+                slices[
+                    f"{name} items ({_bounds(shown[mask])} training impressions)"
+                ] = mask
+    lengths = test.history_length.to_numpy()
+    for name, mask in zip(("short", "long"), thirds(lengths), strict=True):
+        slices[f"{name} histories ({_bounds(lengths[mask])} clicks)"] = mask
+    return slices
+
+
+def _bounds(values):
+    if not len(values):
+        return "no"
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def read_slices(data_dir):
+    """The test split's `user_key` and `label`, and the masks of its slices.
+
+    Args:
+        data_dir: data folder.
+
+    Returns:
+        `(test, slices)`: data frame in the data's order, and `make_slices`' dict.
+    """
+    items = ["item_id"] if "item_id" in Schema.load(data_dir) else []
+    names = ["user_key", "label", "history_length", *items]
+    test = read_columns(data_dir, "test", names)
+    train_items = None
+    if items:
+        train_items = read_columns(data_dir, "train", items).item_id
+    return test, make_slices(test, train_items)
+
+
+def slice_auc(mask, labels, scores):
+    """AUC of each run on a slice.
+
+    Args:
+        mask: bool `[N]`.
+        labels: 0/1, shape `[N]`.
+        scores: float, shape `[runs, N]`.
+
+    Returns:
+        list of floats, or `None` if the slice has one label only.
+    """
+    if not 0 < labels[mask].sum() < mask.sum():
+        return None
+    return [float(roc_auc_score(labels[mask], run[mask])) for run in scores]

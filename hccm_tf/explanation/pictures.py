@@ -1,0 +1,43 @@
+"""Pictures as they stand inside a page."""
+
+import base64
+import io
+
+from PIL import Image
+
+from tfrecords_tools.images import decode_images
+
+SIZE = 96  # pixels, height and width
+QUALITY = 75
+
+
+def data_uri(pixels, format="PNG", **options):
+    """The `data:` URI of an image.
+
+    Args:
+        pixels: uint8 `[h, w]`, grey, or `[h, w, 3]`.
+        format: `"PNG"` or `"JPEG"`.
+        **options: of Pillow's `save`.
+    """
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format, **options)
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return f"data:image/{format.lower()};base64,{encoded}"
+
+
+def read_pictures(names, image_dir):
+    """Thumbnails, squeezed into a square as the fixed CNN sees them.
+
+    Args:
+        names: names of images as in the catalogue.
+        image_dir: folder of those that are no URLs.
+
+    Returns:
+        dict from name to `data:` URI; an image that cannot be read is not there.
+    """
+    decoded = decode_images(names, image_dir, SIZE)
+    return {
+        name: data_uri(pixels, "JPEG", quality=QUALITY)
+        for name, (pixels, _) in zip(names, decoded, strict=True)
+        if pixels is not None
+    }

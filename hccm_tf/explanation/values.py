@@ -1,0 +1,140 @@
+"""What a model predicts of some impressions, and the attentions behind it."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.errors import InputError
+from hccm_tf.features import HISTORY, HISTORY_IMAGE
+from hccm_tf.models import IMAGE_MODELS
+from hccm_tf.serving.export import build_forms
+from hccm_tf.serving.request import Impressions
+
+OTHER_CATEGORIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """One impression.
+
+    Args:
+        row: column → list of raw values, of a history those that the model sees.
+        label: int.
+        ctr: the click probability.
+        attention: name → weights `[T]` of the clicks, oldest first.
+        channels: category → weights `[c]` of the candidate's channels, were it of that
+            category; its own comes first. `None` without an image or such attention.
+        feature_map: `[h, w, c]` of the candidate, `None` with `channels`.
+    """
+
+    row: dict
+    label: int
+    ctr: float
+    attention: dict
+    channels: dict | None = None
+    feature_map: np.ndarray | None = None
+
+    def images(self):
+        """Names of the candidate's and the history's images."""
+        names = [*self.row["image"], *self.row[HISTORY_IMAGE]]
+        return [text(name) for name in names if name]
+
+
+def text(value):
+    """A raw value as people read it."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def explain(model, schema, data_dir, feature_maps, options, count):
+    """Explains the first impressions of the test split.
+
+    Args:
+        model: trained, of `hccm_tf.models.build_model`.
+        schema: its `Schema`.
+        data_dir: data folder.
+        feature_maps: `FeatureMapStore`, `None` for a model without images.
+        options: dict, the model's `ModelOptions`.
+        count: number of impressions.
+
+    Returns:
+        list of `Explained`.
+
+    Raises:
+        InputError: if the model has no attention.
+    """
+    forms = build_forms(model, schema, options)
+    if "explain" not in forms:
+        raise InputError(f"--explain: model {model.name} has no attention to show")
+    dataset = make_dataset(data_dir, "test", schema, count, feature_maps)
+    inputs, labels, _ = next(iter(dataset))
+    ctr = schema.unsampled(model.predict_on_batch(inputs)[:, 0])
+    attention = _attention(model, forms["explain"], inputs)
+    categories = _frequent_categories(data_dir) if "category" in schema else ()
+    explained = []
+    for i, row in enumerate(Impressions(data_dir, "test", count).rows):
+        for name in row:
+            if name.startswith(HISTORY):
+                row[name] = row[name][-schema.max_history :]
+        clicks = len(row[HISTORY_IMAGE])
+        explained.append(
+            Explained(
+                row,
+                int(labels[i, 0]),
+                float(ctr[i]),
+                {name: weights[i, :clicks] for name, weights in attention.items()},
+                **_channels(
+                    forms.get("encode_images"), schema, inputs, i, row, categories
+                ),
+            )
+        )
+    return explained
+
+
+def _attention(model, form, inputs):
+    """Weights `[B, T]` of each attention."""
+    inputs = dict(inputs)
+    if model.name in IMAGE_MODELS:
+        encoder = model.get_layer("image_encoder")
+        vectors = encoder.predict_on_batch(
+            {name: inputs[name] for name in encoder.input}
+        )
+        for name in ("item", "history"):
+            vectors_of = np.take(vectors, inputs[f"{name}_image"], axis=0)
+            inputs[f"{name}_representation"] = vectors_of
+    return form.predict_on_batch({name: inputs[name] for name in form.input})
+
+
+def _frequent_categories(data_dir):
+    """Categories of the catalogue, those of many items first."""
+    return (
+        pd.Series(read_catalogue(data_dir)["category"].to_pylist()).value_counts().index
+    )
+
+
+def _channels(encoder, schema, inputs, i, row, categories):
+    """`channels` and `feature_map` of `Explained`, as far as there are any."""
+    outputs = encoder.output if encoder is not None else None
+    if not isinstance(outputs, dict) or "channel_attention" not in outputs:
+        return {}
+    image = int(inputs["item_image"][i])
+    if not image:
+        return {}
+    own = row["category"][0]
+    others = [name for name in categories if text(name) != text(own)]
+    names = [own, *others[:OTHER_CATEGORIES]]
+    feature_map = inputs["image_map"][image]
+    outputs = encoder.predict_on_batch(
+        {
+            "image_map": tf.stack([feature_map] * len(names)),
+            "image_category": schema.index("category", tf.constant(names)),
+        }
+    )
+    weights = outputs["channel_attention"]
+    return {
+        "channels": dict(zip(map(text, names), weights, strict=True)),
+        "feature_map": np.float32(feature_map),
+    }

@@ -1,0 +1,234 @@
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+import train_main
+from hccm_tf.comparison.compare import compare
+from hccm_tf.comparison.search import draw_settings
+from hccm_tf.errors import InputError
+from hccm_tf.metrics import evaluate_predictions
+from tests.comparison.test_arms import parsed
+
+# How much a click raises the score of an arm.
+STRENGTH = {"din": 0.2, "hcm": 1.0, "hccm": 3.0}
+
+
+class Trainer:
+    """Leaves what a run of `train_main.py` does, but predicts by drawing.
+
+    Args:
+        shop: the fixture.
+        fails: tells from the flags whether the run fails.
+        interrupted_after: number of runs.
+    """
+
+    def __init__(self, shop, fails=lambda flags: False, interrupted_after=10**9):
+        self.test = shop.log[shop.log.split == "test"]
+        self.fails = fails
+        self.interrupted_after = interrupted_after
+        self.run_dirs = []
+
+    def __call__(self, words, run_dir):
+        if len(self.run_dirs) == self.interrupted_after:
+            raise KeyboardInterrupt
+        self.run_dirs.append(run_dir)
+        flags = parsed(*words)
+        assert flags.run_dir == str(run_dir)
+        if self.fails(flags):
+            return
+        strength = 0.2 if flags.shuffle_images else STRENGTH[flags.model]
+        labels = self.test.label.to_numpy()
+        rng = np.random.default_rng([flags.seed, len(flags.model)])
+        ctr = 1 / (1 + np.exp(-strength * labels + rng.normal(size=len(labels))))
+        frame = pd.DataFrame(
+            {"user_key": self.test.user_id.to_numpy(), "label": labels, "ctr": ctr}
+        )
+        frame.to_parquet(run_dir / "test_predictions.parquet")
+        epochs = pd.DataFrame({"epoch": [0, 1], "loss": [0.7, 0.6]})
+        epochs.assign(val_auc=[0.6, 0.65]).to_csv(run_dir / "history.csv", index=False)
+        metrics = {
+            "validation": {"auc": 0.6 + flags.dropout / 10},
+            "test": evaluate_predictions(frame.label, frame.ctr, frame.user_key),
+            "examples_per_second": 1000.0 + flags.seed,
+            "training": {"seconds": 2.0, "epochs": 2, "parameters": 1234},
+        }
+        (run_dir / "metrics.json").write_text(json.dumps(metrics))
+
+
+def _flags(shop, folder, *words, arms="din,hcm,hccm,hccm --shuffle_images"):
+    return parsed(
+        f"--data_dir={shop.data}",
+        f"--run_dir={folder}",
+        f"--compare={arms}",
+        *("--seeds=3", "--search_trials=0", "--seed=5"),
+        *words,
+    )
+
+
+def _auc(shop, run_dir):
+    labels = shop.log[shop.log.split == "test"].label
+    return roc_auc_score(
+        labels, pd.read_parquet(run_dir / "test_predictions.parquet").ctr
+    )
+
+
+def test_report(shop, tmp_path):
+    (tmp_path / "oracle.json").write_text(
+        json.dumps({"auc": 0.995, "gauc": 0.9, "log_loss": 0.2, "calibration": 1.0})
+    )
+    flags = _flags(shop, tmp_path / "all", f"--oracle={tmp_path / 'oracle.json'}")
+    trainer = Trainer(shop)
+    result = compare(flags, trainer)
+    assert len(trainer.run_dirs) == 12 and result["seeds"] == [5, 6, 7]
+    assert result == json.loads((tmp_path / "all" / "comparison.json").read_text())
+    aucs = {}
+    for arm, place in zip(result["arms"], range(0, 12, 3), strict=True):
+        runs = [_auc(shop, path) for path in trainer.run_dirs[place : place + 3]]
+        aucs[arm["label"]] = np.array(runs)
+        assert arm["test"]["auc"]["mean"] == pytest.approx(np.mean(runs))
+        assert arm["test"]["auc"]["sd"] == pytest.approx(np.std(runs, ddof=1))
+    first, second, control = result["comparisons"]
+    assert [first["base"], second["base"], control["base"]] == ["din", "hcm", "din"]
+    gain = aucs["hccm"] - aucs["hcm"]
+    assert second["gain_by_seed"] == pytest.approx(gain.tolist())
+    assert second["interval"][0] < gain.mean() < second["interval"][1]
+    # Holm over the two steps; the control is not among them.
+    smaller, larger = sorted([first["p"], second["p"]])
+    corrected = sorted([first["p_holm"], second["p_holm"]])
+    assert corrected == [2 * smaller, max(2 * smaller, larger)]
+    assert control["kind"] == "control" and control["p_holm"] is None
+    text = (tmp_path / "all" / "comparison.md").read_text()
+    assert "**The order din < hcm < hccm holds**" in text
+    assert "**hccm --shuffle_images falls back to din**" in text
+    share = (aucs["hccm"].mean() - aucs["din"].mean()) / (0.995 - aucs["din"].mean())
+    row = next(line for line in text.splitlines() if line.startswith("| hccm | 0."))
+    assert f"{aucs['hccm'].mean():.4f} ± {aucs['hccm'].std(ddof=1):.4f}" in row
+    assert row.endswith(f"| {share:.0%} |")
+    assert "| oracle | 0.9950 | 0.9000 | 0.2000 | 1.0000 | 100% |" in text
+    assert "| din | 1006 ± 1 | 2.0 ± 0.0 | 2.0 ± 0.0 | 1,234 |" in text
+    assert "over the seeds 5, 6, 7;" in text
+    assert "long histories (8 clicks)" in text and "cold items" in text
+    for name in ("auc", "gains", "learning_curves"):
+        assert f"({name}.png)" in text
+        with Image.open(tmp_path / "all" / f"{name}.png") as image:
+            assert min(image.size) > 100
+    assert not list((tmp_path / "all").glob("*.part"))
+
+
+def test_an_order_that_does_not_hold_and_a_control_that_does_not_fall_back(
+    shop, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(STRENGTH, "din", 1.0)
+    monkeypatch.setitem(STRENGTH, "hcm", -2.0)
+    arms = "hcm,din,hccm,hccm --shuffle_images"
+    compare(_flags(shop, tmp_path, arms=arms.replace("hccm,", "", 1)), Trainer(shop))
+    text = (tmp_path / "comparison.md").read_text()
+    assert "does NOT fall back to hcm" in text
+    monkeypatch.setitem(STRENGTH, "hccm", 1.0)
+    compare(_flags(shop, tmp_path, arms=arms), Trainer(shop))
+    text = (tmp_path / "comparison.md").read_text()
+    assert "**The order hcm < din < hccm is not shown.**" in text
+    assert "corrected: hccm over din" in text and "hcm over" not in text
+
+
+def test_an_interrupted_comparison_goes_on(shop, tmp_path):
+    flags = _flags(shop, tmp_path / "all")
+    first = Trainer(shop, interrupted_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        compare(flags, first)
+    # The third run had begun.
+    assert not (tmp_path / "all" / "comparison.md").exists()
+    second = Trainer(shop)
+    result = compare(flags, second)
+    assert len(first.run_dirs) == 2 and len(second.run_dirs) == 10
+    assert not set(first.run_dirs) & set(second.run_dirs)
+    aucs = [_auc(shop, path) for path in first.run_dirs + second.run_dirs]
+    means = [arm["test"]["auc"]["mean"] for arm in result["arms"]]
+    assert means == pytest.approx(np.reshape(aucs, (4, 3)).mean(axis=1).tolist())
+    third = Trainer(shop)
+    compare(_flags(shop, tmp_path / "all", "--seeds=4"), third)
+    assert len(third.run_dirs) == 4
+    with pytest.raises(InputError, match="with --epochs=5, now --epochs=6"):
+        compare(_flags(shop, tmp_path / "all", "--epochs=6"), third)
+
+
+def test_the_search_looks_at_validation(shop, tmp_path):
+    trainer = Trainer(shop)
+    result = compare(_flags(shop, tmp_path, "--search_trials=2"), trainer)
+    # Three trials of each arm; the chosen one is the first seed's run.
+    assert len(trainer.run_dirs) == 4 * (3 + 2)
+    first = result["arms"][0]
+    assert [trial["settings"] for trial in first["trials"]] == [
+        trial["settings"] for trial in result["arms"][3]["trials"]
+    ]
+    dropouts = [trial["settings"]["dropout"] for trial in first["trials"]]
+    aucs = [trial["validation_auc"] for trial in first["trials"]]
+    assert aucs == pytest.approx([0.6 + dropout / 10 for dropout in dropouts])
+    assert first["chosen_trial"] == np.argmax(aucs) != 0
+    assert f"--dropout={max(dropouts)}" in first["flags"]
+    text = (tmp_path / "comparison.md").read_text()
+    assert f"**{max(aucs):.4f}**" in text and f"| {aucs[0]:.4f} |" in text
+
+
+def test_a_failed_trial_is_not_chosen(shop, tmp_path):
+    best = max(draw_settings(2)[1:], key=lambda drawn: drawn["dropout"])
+    trainer = Trainer(shop, lambda flags: flags.dropout == best["dropout"])
+    result = compare(_flags(shop, tmp_path, "--search_trials=2"), trainer)
+    settings = [arm["settings"]["dropout"] for arm in result["arms"]]
+    assert 0 < settings[0] < best["dropout"] and len(set(settings)) == 1
+    assert "| failed |" in (tmp_path / "comparison.md").read_text()
+
+
+def test_failed_runs_are_named_and_the_others_kept(shop, tmp_path, capsys):
+    flags = _flags(shop, tmp_path)
+    broken = Trainer(shop, lambda f: f.model == "din" and f.seed == 6)
+    with pytest.raises(InputError, match=r"runs failed: \S*din\S*seed-6\. The others"):
+        compare(flags, broken)
+    assert len(broken.run_dirs) == 12
+    assert "din, trial 0, seed 6: failed" in capsys.readouterr().out
+    broken = Trainer(shop, lambda f: f.model == "hcm")
+    with pytest.raises(InputError, match="all trials of hcm"):
+        compare(_flags(shop, tmp_path / "other"), broken)
+    mended = Trainer(shop)
+    compare(flags, mended)
+    assert len(mended.run_dirs) == 1
+
+
+def test_matplotlib_is_missed_before_anything_is_trained(shop, tmp_path, monkeypatch):
+    import hccm_tf.comparison
+
+    monkeypatch.delitem(sys.modules, "hccm_tf.comparison.plots", raising=False)
+    monkeypatch.delattr(hccm_tf.comparison, "plots", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    trainer = Trainer(shop)
+    with pytest.raises(InputError, match=r"hccm_tf\[compare\]"):
+        compare(_flags(shop, tmp_path / "all"), trainer)
+    assert not trainer.run_dirs and not list(tmp_path.iterdir())
+
+
+def test_an_oracle_that_is_not_there(shop, tmp_path):
+    with pytest.raises(InputError, match="--oracle=.*no_oracle"):
+        compare(_flags(shop, tmp_path, "--oracle=no_oracle"), Trainer(shop))
+
+
+def test_train_main_compares(shop, tmp_path, monkeypatch):
+    flags = parsed(
+        *("--compare=base,base --dropout=0.2", "--seeds=1", "--search_trials=0"),
+        *("--epochs=1", "--batch_size=525", "--hidden_units=4"),
+        *(f"--data_dir={shop.data}", f"--run_dir={tmp_path}"),
+    )
+    monkeypatch.setattr(train_main, "FLAGS", flags)
+    monkeypatch.setattr(sys, "argv", [train_main.__file__])
+    train_main.main([])
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    variant = content["comparisons"][0]
+    assert (variant["kind"], variant["base"]) == ("variant", "base")
+    assert content["arms"][1]["runs"][0]["training"]["epochs"] == 1
+    assert content["impressions"] == 300
+    assert (tmp_path / "learning_curves.png").is_file()

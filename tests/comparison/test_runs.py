@@ -1,0 +1,85 @@
+import fcntl
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hccm_tf.comparison.runs import (
+    read_history,
+    read_predictions,
+    run_once,
+    subprocess_trainer,
+)
+from hccm_tf.errors import InputError
+
+FLAGS = {"model": "--model=din", "seed": "--seed=3"}
+SCRIPT = """
+import json, pathlib, sys
+print("progress\\rmore progress\\rline one\\n\\nlast line", flush=True)
+folder = pathlib.Path(sys.argv[-1].partition("=")[2])
+if "--seed=4" in sys.argv:
+    raise SystemExit("out of luck")
+(folder / "metrics.json").write_text(json.dumps(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def train(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return subprocess_trainer(tmp_path / "script.py")
+
+
+def test_a_run_is_trained_once(tmp_path, train):
+    run_dir = tmp_path / "runs" / "din"
+    expected = ["--model=din", "--seed=3", f"--run_dir={run_dir}"]
+    assert run_once(run_dir, FLAGS, train) == expected
+    assert run_once(run_dir, FLAGS, None) == expected
+    assert (run_dir / "log.txt").read_text().endswith("last line\n")
+
+
+def test_other_flags_are_named(tmp_path, train):
+    run_once(tmp_path / "run", FLAGS, train)
+    for changed, words in (
+        ({**FLAGS, "seed": "--seed=5"}, "finished with --seed=3, now --seed=5"),
+        ({**FLAGS, "products": "--products"}, "no --products, now --products"),
+        ({"model": "--model=din"}, "with --seed=3, now no --seed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            run_once(tmp_path / "run", changed, train)
+
+
+def test_a_failed_run_shows_its_last_lines_and_is_run_again(tmp_path, train, capsys):
+    flags = {**FLAGS, "seed": "--seed=4"}
+    assert run_once(tmp_path / "run", flags, train) is None
+    printed = capsys.readouterr().out.split("\n  ")
+    assert printed[0].startswith("exit code 1")
+    assert printed[1:] == ["line one", "last line", "out of luck\n"]
+    # Not finished, so its flags may change.
+    assert run_once(tmp_path / "run", FLAGS, train)
+    assert "out of luck" not in (tmp_path / "run" / "log.txt").read_text()
+    assert json.loads((tmp_path / "run" / "flags.json").read_text()) == FLAGS
+
+
+def test_a_run_that_still_lives_is_not_trained_twice(tmp_path, train):
+    with open(tmp_path / "log.txt", "w") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="still trains this run"):
+            train([f"--run_dir={tmp_path}"], tmp_path)
+    train([f"--run_dir={tmp_path}"], tmp_path)
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_predictions_of_other_data(tmp_path):
+    test = pd.DataFrame({"user_key": [4, 4, 9], "label": [0, 1, 0]})
+    path = tmp_path / "test_predictions.parquet"
+    test.assign(label=np.float32(test.label), ctr=[0.1, 0.2, 0.3]).to_parquet(path)
+    assert read_predictions(tmp_path, test).tolist() == [0.1, 0.2, 0.3]
+    for other in (test[:2], test.assign(label=0), test.assign(user_key=4)):
+        with pytest.raises(InputError, match="test split of --data_dir"):
+            read_predictions(tmp_path, other)
+
+
+def test_an_epoch_that_stands_twice_counts_once(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,0.7\n1,0.6\n1,0.5\n2,0.4\n")
+    assert read_history(tmp_path).loss.tolist() == [0.7, 0.5, 0.4]

@@ -1,0 +1,36 @@
+"""Who writes to a folder."""
+
+import fcntl
+import os
+
+import pytest
+
+from hccm_tf.atomic import new_folder, only_writer
+from hccm_tf.errors import InputError
+
+
+def _is_free(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def test_one_writer_at_a_time(tmp_path):
+    folder = tmp_path / "versions"
+    with only_writer(folder):
+        assert not _is_free(folder)
+    assert _is_free(folder)
+    with pytest.raises(KeyError), only_writer(folder):
+        raise KeyError
+    assert _is_free(folder)
+
+
+def test_a_folder_that_is_there_is_not_replaced(tmp_path):
+    (tmp_path / "1").mkdir()
+    with pytest.raises(InputError, match="exists already"), new_folder(tmp_path / "1"):
+        pass
