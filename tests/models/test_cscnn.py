@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hccm_tf.models import build_form, build_model
+from hccm_tf.errors import InputError
+from hccm_tf.features import Feature, Schema
+from hccm_tf.models import build_form, build_model, uses_category
 from hccm_tf.models.options import CNN_ATTENTIONS, ModelOptions
 from hccm_tf.training.pretraining import load_cnn_weights, pretrain
 from tests.conftest import TINY
@@ -110,7 +112,25 @@ def test_only_category_attention_sees_the_category():
         )
         assert one.std(axis=0).max() > 1e-3
         difference = np.abs(one - other).max()
-        assert difference > 1e-3 if attention == "category" else difference == 0
+        sees = uses_category("cscnn", cnn_attention=attention)
+        assert difference > 1e-3 if sees else difference == 0
+        assert sees == (attention == "category")
+
+
+def test_only_what_is_seen_needs_a_category():
+    plain = Schema((Feature("item_id", "hash", size=3, candidate=True),))
+    categories = Feature("category", "hash", size=3, candidate=True)
+    categories = Schema((*plain.features, categories))
+    options = {**OPTIONS, "feature_map_shape": SHAPE}
+    build_model("cscnn", plain, **{**options, "cnn_attention": "cbam"})
+    build_model("cscnn", categories, **options)
+    with pytest.raises(InputError, match="needs category"):
+        build_model("cscnn", plain, **options)
+    options = {**TINY, "feature_map_shape": MAP_SHAPE}
+    for name in ("hccm", "late_fusion"):
+        build_model(name, categories, **options, image_sides="candidate")
+        with pytest.raises(InputError, match="needs history_category"):
+            build_model(name, categories, **options)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -250,6 +270,17 @@ def _side_model(name, side, seed=0):
     inputs = map_inputs(name)
     del inputs["history_image" if side == "candidate" else "item_image"]
     return model, options, inputs
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("image_attention", "multi_query"), ("similarity", "histogram")],
+)
+def test_what_compares_the_candidates_image_needs_it(option, value):
+    options = {**TINY, "feature_map_shape": MAP_SHAPE, option: value}
+    build_model("hcm", SCHEMA, **options, image_sides="candidate")
+    with pytest.raises(ValueError, match=f"{option} {value}.*image_sides history"):
+        build_model("hcm", SCHEMA, **options, image_sides="history")
 
 
 SIDES = [("hccm", "candidate"), ("hccm", "history"), ("cscnn", "candidate")]

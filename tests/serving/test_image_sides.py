@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.base import clone
 
 from hccm_tf import CTREstimator, ids
 from hccm_tf.data.image_folder import ImageFolder
@@ -182,3 +183,26 @@ def test_refresh_refuses_what_the_model_does_not_take(shop, exported, tmp_path):
         refresh(exported["cscnn"].parent, items, shop.maps)
     with pytest.raises(InputError, match="--feature_maps: the model takes maps"):
         refresh(exported["history"].parent, items, image_dir=shop.images)
+
+
+def test_a_warm_start_has_the_runs_cnn(shop, trained, tmp_path):
+    estimator = trained["cscnn"]
+    estimator.save(tmp_path)
+    # Neither weights of its own nor pretraining.
+    twin = clone(estimator).set_params(
+        epochs=0, warm_start_from=tmp_path, cnn_weights="nowhere.h5", seed=1
+    )
+    np.testing.assert_array_equal(
+        twin.fit(shop.data).predict_proba(shop.data), estimator.predict_proba(shop.data)
+    )
+    with pytest.raises(InputError, match="--image_size.*image_size is 40.* was 32"):
+        twin.set_params(image_size=40).fit(shop.data)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_explained_on_a_page(shop, trained, tmp_path, case):
+    trained[case].explain(shop.data, tmp_path / "page.html", shop.images, 2)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<article>") == 2 and "item attention" in page
+    assert ("image attention" in page) == (case == "history")
+    assert "other categories" not in page  # of the candidate's feature map
