@@ -23,13 +23,17 @@ import tensorflow as tf
 from absl import app, flags
 
 from hccm_tf import CTREstimator
+from hccm_tf.backbones import BACKBONES
 from hccm_tf.comparison.compare import compare
 from hccm_tf.comparison.runs import subprocess_trainer
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import IMAGE_MODELS, MODELS
+from hccm_tf.models.image_encoder import sides
 from hccm_tf.models.options import (
+    CNN_ATTENTIONS,
     IMAGE_ATTENTIONS,
+    IMAGE_SIDES,
     PROJECTIONS,
     SIMILARITIES,
     ModelOptions,
@@ -42,6 +46,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data_dir", None, "Of build_examples.", required=True)
 flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")
+flags.DEFINE_string("image_dir", None, "Folder of the images, for cscnn and --explain.")
 flags.DEFINE_enum("model", "hccm", MODELS, "Model.")
 flags.DEFINE_string("run_dir", None, "Folder for metrics and logs.", required=True)
 flags.DEFINE_string("export_dir", None, "Folder of SavedModel versions.")
@@ -56,11 +61,18 @@ flags.DEFINE_bool("shuffle_images", False, "Control: deal photos to other items.
 flags.DEFINE_bool(
     "shuffle_categories", False, "Control: tell the CNN the category of another item."
 )
+flags.DEFINE_integer("image_size", 64, "Of cscnn, in pixels.", lower_bound=32)
+flags.DEFINE_string(
+    "cnn_weights", "imagenet", "Of cscnn: imagenet, random, or a file's path."
+)
+flags.DEFINE_integer(
+    "pretrain_epochs", 0, "Passes in which cscnn learns categories.", lower_bound=0
+)
+flags.DEFINE_bool("group_by_item", False, "An item's impressions in one batch.")
 flags.DEFINE_bool("resume", False, "Go on from the backup in run_dir.")
 flags.DEFINE_string("warm_start_from", None, "Run whose weights to begin with.")
 flags.DEFINE_enum("warm_start", "all", WARM_STARTS, "Which of its weights.")
 flags.DEFINE_integer("explain", 0, "Test impressions to explain.", lower_bound=0)
-flags.DEFINE_string("image_dir", None, "Folder of the images, for --explain.")
 
 # A comparison: each arm is a model, with further flags; their order is the claim.
 flags.DEFINE_list("compare", None, "Arms: MODEL, or MODEL --flag=..., with commas.")
@@ -82,6 +94,10 @@ flags.DEFINE_integer("image_embedding_dim", 128, "Width of an image.", lower_bou
 flags.DEFINE_list("cnn_filters", "64,128", "Filters of the trainable CNN.")
 flags.DEFINE_enum("image_attention", "din", IMAGE_ATTENTIONS, "Over images.")
 flags.DEFINE_enum("similarity", "none", SIMILARITIES, "Of candidate and history.")
+flags.DEFINE_enum("image_sides", "both", IMAGE_SIDES, "Whose images the model sees.")
+flags.DEFINE_enum("cnn_backbone", "MobileNetV3Small", sorted(BACKBONES), "Of cscnn.")
+flags.DEFINE_string("cnn_layer", None, "Of cscnn; default: the backbone's.")
+flags.DEFINE_enum("cnn_attention", "category", CNN_ATTENTIONS, "Of cscnn.")
 flags.DEFINE_bool(
     "channel_attention", None, "Of the trainable CNN; hccm has it, others do not."
 )
@@ -116,6 +132,7 @@ def run():
     estimator = CTREstimator(
         model=FLAGS.model,
         feature_maps=FLAGS.feature_maps,
+        image_dir=FLAGS.image_dir,
         epochs=FLAGS.epochs,
         patience=FLAGS.patience,
         batch_size=FLAGS.batch_size,
@@ -124,6 +141,10 @@ def run():
         max_history=FLAGS.max_history,
         shuffle_images=FLAGS.shuffle_images,
         shuffle_categories=FLAGS.shuffle_categories,
+        image_size=FLAGS.image_size,
+        cnn_weights=FLAGS.cnn_weights,
+        pretrain_epochs=FLAGS.pretrain_epochs,
+        group_by_item=FLAGS.group_by_item,
         run_dir=run_dir,
         resume=FLAGS.resume,
         warm_start_from=FLAGS.warm_start_from,
@@ -140,7 +161,9 @@ def run():
         print(f"exported {version}")
         rows = Impressions(FLAGS.data_dir, "test", 3).rows
         with_images = FLAGS.model in IMAGE_MODELS
-        request = impressions_request(rows, estimator.schema_, with_images)
+        request = impressions_request(
+            rows, estimator.schema_, with_images, sides(estimator.model_)
+        )
         request = json.dumps(to_json("serving_default", request))
         (run_dir / "request.json").write_text(request)
     if FLAGS.explain:

@@ -30,7 +30,8 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image, ImageDraw
 
-from tfrecords_tools.backbones import estimate_normalization, load_backbone
+from hccm_tf.backbones import load_backbone
+from tfrecords_tools.backbones import estimate_normalization
 from tfrecords_tools.extract_feature_maps import extract_feature_maps
 from tfrecords_tools.feature_map_settings import DEFAULTS
 from tfrecords_tools.feature_map_shards import BATCH_SIZE

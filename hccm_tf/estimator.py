@@ -10,19 +10,22 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.pipeline import make_dataset, num_examples, report_damage
 from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
 from hccm_tf.features import Schema
 from hccm_tf.metrics import evaluate_predictions
-from hccm_tf.models import IMAGE_MODELS, build_model
+from hccm_tf.models import IMAGE_MODELS, PIXEL_MODELS, build_model
+from hccm_tf.models.image_encoder import sides
 from hccm_tf.models.options import ModelOptions
 from hccm_tf.serving.export import export
 from hccm_tf.training.evaluation import evaluate, predict
 from hccm_tf.training.loop import train
+from hccm_tf.training.pretraining import load_cnn_weights, pretrain
 from hccm_tf.training.warm_start import save_run, started_schema, warm_start
 
 # Below this share of the catalogue's images, a store belongs to another catalogue.
@@ -40,7 +43,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
 
     Args:
         model: one of `hccm_tf.models.MODELS`.
-        feature_maps: folder of the feature-map store; not for `base` and `din`.
+        feature_maps: folder of the feature-map store, for models that take maps.
         items: data frame `item_id, image, category` and attributes; for data frames.
         epochs: number of passes at most; 0 only evaluates what `warm_start_from` gives.
         patience: epochs without a better validation AUC before training stops.
@@ -52,6 +55,15 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             still gains over one without images is then not due to what they show.
         shuffle_categories: a control: the image encoder is told the category of another
             item, always the same one; ids and other features stay.
+        image_dir: folder of the images, for `cscnn`.
+        image_size: height and width to which `cscnn` resizes an image.
+        cnn_weights: of the CNN of `cscnn`: `"imagenet"`, `"random"`, or the path of a
+            weights file of the backbone without its top.
+        pretrain_epochs: passes over the catalogue's images in which the CNN of `cscnn`
+            learns their categories first; like `cnn_weights` not for a warm start,
+            which has the run's CNN.
+        group_by_item: whether impressions of an item come in the same training batch,
+            which then has few images. For `cscnn`, whose step they determine.
         run_dir: folder for logs and backups; `None` writes none.
         resume: whether `fit` goes on from the backup in `run_dir`.
         warm_start_from: folder of a run, of `save`, whose weights `fit` begins with.
@@ -88,6 +100,11 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         max_history=None,
         shuffle_images=False,
         shuffle_categories=False,
+        image_dir=None,
+        image_size=64,
+        cnn_weights="imagenet",
+        pretrain_epochs=0,
+        group_by_item=False,
         run_dir=None,
         resume=False,
         warm_start_from=None,
@@ -105,6 +122,11 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self.max_history = max_history
         self.shuffle_images = shuffle_images
         self.shuffle_categories = shuffle_categories
+        self.image_dir = image_dir
+        self.image_size = image_size
+        self.cnn_weights = cnn_weights
+        self.pretrain_epochs = pretrain_epochs
+        self.group_by_item = group_by_item
         self.run_dir = run_dir
         self.resume = resume
         self.warm_start_from = warm_start_from
@@ -150,7 +172,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
                 self._tell_category = shuffled_categories(
                     data_dir, self.schema_, self.feature_maps_, self.seed
                 )
-            if options.get("projection") == "pca":
+            pooled = self.model == "din_fixed_cnn"
+            if pooled and options.get("projection") == "pca":
                 options.update(self._pca_options(options))
         try:
             self.model_ = build_model(self.model, self.schema_, **options)
@@ -160,6 +183,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             raise InputError(f"model {self.model}: {error}") from error
         if self.warm_start_from is not None:
             warm_start(self.model_, self.schema_, *start, self.feature_maps_)
+        elif self.model in PIXEL_MODELS:
+            self._prepare_cnn(data_dir, ModelOptions(**options))
         validation_set = self._dataset(data_dir, "validation")
         with report_damage(data_dir):
             run = train(
@@ -267,6 +292,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             self.batch_size,
             self.feature_maps_,
             shuffle_seed,
+            sides(self.model_),
+            self.group_by_item,
             self._tell_category,
         )
 
@@ -280,21 +307,47 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             "pca_components": components,
         }
 
+    def _prepare_cnn(self, data_dir, options):
+        """What the CNN starts from; `resume` replaces it by the backup, if any."""
+        load_cnn_weights(self.model_, self.cnn_weights, options)
+        if self.pretrain_epochs:
+            accuracy = pretrain(
+                self.model_,
+                self.feature_maps_,
+                *image_categories(self.schema_, read_catalogue(data_dir)),
+                self.pretrain_epochs,
+                self.learning_rate,
+                self.seed,
+            )
+            print(f"the CNN names the category of {accuracy:.1%} of the images")
+
     def _open_feature_maps(self, data_dir):
-        if self.feature_maps is None:
-            raise InputError(f"--feature_maps: model {self.model} needs a store")
-        store = FeatureMapStore.open(self.feature_maps)
+        flag = "image_dir" if self.model in PIXEL_MODELS else "feature_maps"
+        path = getattr(self, flag)
+        if path is None:
+            raise InputError(f"--{flag}: model {self.model} needs a folder")
         catalogue = read_catalogue(data_dir)
+        if self.model in PIXEL_MODELS:
+            images = catalogue["image"].unique().to_pylist()
+            images = [image for image in images if image]
+            store = ImageFolder.open(path, images, self.image_size)
+        else:
+            store = FeatureMapStore.open(path)
         keys = pd.unique(catalogue["image_key"].to_numpy())
         keys = keys[keys != 0]
         found = int((store.find(keys).numpy() > 0).sum())
         if found < MIN_IMAGES_FOUND * len(keys):
             raise InputError(
-                f"--feature_maps={self.feature_maps} holds {found} of the {len(keys)} "
-                f"images of --data_dir={data_dir}: they do not belong together"
+                f"--{flag}={path} holds {found} of the {len(keys)} images of "
+                f"--data_dir={data_dir}: they do not belong together"
             )
         if found < len(keys):
-            print(f"{len(keys) - found} of {len(keys)} images have no feature map")
+            without = f"{len(keys) - found} of {len(keys)} images"
+            if self.model in PIXEL_MODELS:
+                example = store.skipped[0]
+                print(f"{without} are missing or not decodable, such as {example}")
+            else:
+                print(f"{without} have no feature map")
         return store.shuffled(self.seed) if self.shuffle_images else store
 
     def _to_data_dir(self, X, y=None, fitting=False):

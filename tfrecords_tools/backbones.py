@@ -1,64 +1,16 @@
 """The fixed CNN: a `keras.applications` backbone cut after a layer."""
 
 import hashlib
-import pathlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from hccm_tf.backbones import load_backbone
 from hccm_tf.errors import InputError
 
-# Backbone -> the layer after which it is cut unless a flag says otherwise.
-BACKBONES = {
-    "MobileNetV3Small": "expanded_conv_10_add",
-    "MobileNetV3Large": "expanded_conv_14_add",
-}
 # The last one, by hash of the weights and what else determines the maps.
 _encoders = {}
-
-
-def load_backbone(name, weights, image_size, layer=None):
-    """Builds the fixed CNN.
-
-    Args:
-        name: a key of `BACKBONES`.
-        weights: `"imagenet"` (downloaded by Keras), `"random"` or the path of a
-            weights file of the backbone without its top.
-        image_size: height and width of the input in pixels.
-        layer: name of the last layer to keep; `None` for the backbone's default.
-
-    Returns:
-        `keras.Model` from float images `[B, image_size, image_size, 3]`, RGB in
-        0..255, to feature maps `[B, h, w, c]`. After `"random"` its normalisation
-        statistics are still untouched: see `estimate_normalization`.
-
-    Raises:
-        InputError: if a name is unknown or the weights cannot be had.
-    """
-    if name not in BACKBONES:
-        raise InputError(f"--backbone: one of {sorted(BACKBONES)}. Received: {name}")
-    source = None if weights == "random" else weights
-    if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
-        raise InputError(
-            f"--weights: imagenet, random or the path of a file. Received: {weights}"
-        )
-    try:
-        model = getattr(keras.applications, name)(
-            input_shape=(image_size, image_size, 3), include_top=False, weights=source
-        )
-    except Exception as error:
-        if weights == "random":
-            raise
-        raise InputError(
-            f"--weights={weights} could not be loaded ({error}). Name a file that you "
-            "have with --weights=PATH, or take --weights=random"
-        ) from error
-    layer = layer or BACKBONES[name]
-    names = [candidate.name for candidate in model.layers]
-    if layer not in names:
-        raise InputError(f"--layer: {name} has {names}. Received: {layer}")
-    return keras.Model(model.input, model.get_layer(layer).output, name=name)
 
 
 def estimate_normalization(model, images):

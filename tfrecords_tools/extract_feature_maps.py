@@ -29,10 +29,10 @@ from absl import app, flags
 
 from hccm_tf import ids
 from hccm_tf.atomic import new_folder
+from hccm_tf.backbones import BACKBONES
 from hccm_tf.data.feature_maps import DTYPES, FeatureMapStore
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.files import is_remote
-from tfrecords_tools.backbones import BACKBONES
 from tfrecords_tools.feature_map_assembly import assemble
 from tfrecords_tools.feature_map_settings import DEFAULTS, cnn_settings, prepare
 from tfrecords_tools.feature_map_shards import NAMES, Encoding, write_shard

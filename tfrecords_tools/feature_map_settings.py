@@ -7,14 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hccm_tf.atomic import new_file
+from hccm_tf.backbones import BACKBONES, load_backbone
 from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.errors import InputError
-from tfrecords_tools.backbones import (
-    BACKBONES,
-    estimate_normalization,
-    keep_encoder,
-    load_backbone,
-)
+from tfrecords_tools.backbones import estimate_normalization, keep_encoder
 from tfrecords_tools.feature_map_assembly import link_or_copy
 from tfrecords_tools.feature_map_shards import NAMES, WEIGHTS
 from tfrecords_tools.images import decode_images

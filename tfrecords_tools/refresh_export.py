@@ -3,6 +3,8 @@
     python -m tfrecords_tools.refresh_export --export_dir=saved_models/hccm \
         --items=SHOP/items.csv --feature_maps=MAPS
 
+A model that takes pixels, `cscnn`, has --image_dir in the place of --feature_maps.
+
 MAPS holds the feature maps of the images that are new, and may hold all of them, as
 `extract_feature_maps --extend` makes it. The version appears when it is whole, and the
 server loads it as it loads an export. Rows of images that ITEMS no longer has are kept,
@@ -20,6 +22,7 @@ from absl import app, flags
 from hccm_tf import ids
 from hccm_tf.atomic import new_folder, only_writer
 from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.serving.export import next_version, versions
 from hccm_tf.serving.version import Version
@@ -30,7 +33,7 @@ ARROW_TYPES = {tf.string: pa.string(), tf.int64: pa.int64(), tf.float32: pa.floa
 CHUNK = 1 << 17
 
 
-def refresh(export_dir, items, feature_maps, remove_missing=False):
+def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_dir=None):
     """Writes `export_dir/<version>/`, the newest version with a new table of images.
 
     The (image, category) pairs of `items` that the newest version's table lacks, and
@@ -48,10 +51,11 @@ def refresh(export_dir, items, feature_maps, remove_missing=False):
         items: path of the catalogue, CSV or Parquet: `image`, empty for none, and, for
             a model with categories, `category`. Other columns are not read.
         feature_maps: path of a `FeatureMapStore` of the CNN that the model was trained
-            with.
+            with; `None` for a model that takes pixels.
         remove_missing: whether to drop rows of pairs that `items` does not have. By
             default they are kept, because users' histories show items that are no
             longer sold, and images under the category that they had.
+        image_dir: folder of the images, for a model that takes pixels.
 
     Returns:
         `pathlib.Path` of the new version, or `None` if the table would stay the same.
@@ -67,25 +71,20 @@ def refresh(export_dir, items, feature_maps, remove_missing=False):
         )
     # No export comes in between, whose model the new version would take back.
     with only_writer(export_dir):
-        return _refresh(export_dir, items, feature_maps, remove_missing)
+        return _refresh(export_dir, items, feature_maps, remove_missing, image_dir)
 
 
-def _refresh(export_dir, items, feature_maps, remove_missing):
+def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
     folder = pathlib.Path(export_dir) / str(versions(export_dir)[-1])
     old = Version(folder)
-    with _naming("feature_maps"):
-        store = FeatureMapStore.open(feature_maps)
-    if store.cnn != old.cnn:
-        raise InputError(
-            f"--feature_maps={feature_maps}: of another CNN than the model's maps, "
-            f"{old.cnn}. Received: {store.cnn}"
-        )
+    open_store = _open_store(old, feature_maps, image_dir)
     with _naming("items"):
         columns = _read_items(items, old.image_columns)
-    kept, keys, rows, without_map = _compare(old, columns, store, remove_missing)
+    kept, keys, rows, without = _compare(old, columns, open_store, remove_missing)
+    what = "a feature map" if image_dir is None else "a readable file"
     counts = (
         f"{len(keys)} images added, {np.count_nonzero(~kept)} removed, "
-        f"{np.count_nonzero(kept)} kept, {without_map} without a feature map"
+        f"{np.count_nonzero(kept)} kept, {without} without {what}"
     )
     if kept.all() and not len(keys):
         print(f"nothing to refresh in {folder}: {counts}")
@@ -97,6 +96,32 @@ def _refresh(export_dir, items, feature_maps, remove_missing):
         old.write(temporary, kept, keys, *rows)
     print(f"{counts} -> {new}")
     return new
+
+
+def _open_store(version, feature_maps, image_dir):
+    """Function from image names to a store of what the version's encoder takes."""
+    takes_pixels = "shape" not in version.cnn
+    needed, other = "feature_maps", "image_dir"
+    if takes_pixels:
+        needed, other = other, needed
+    paths = {"feature_maps": feature_maps, "image_dir": image_dir}
+    if paths[needed] is None or paths[other] is not None:
+        raise InputError(
+            f"--{needed}: the model takes {'pixels' if takes_pixels else 'maps'}, and "
+            f"needs it instead of --{other}. Received: --{needed}={paths[needed]}, "
+            f"--{other}={paths[other]}"
+        )
+    if takes_pixels:
+        size = version.cnn["image_size"]
+        return lambda images: ImageFolder.open(image_dir, images, size)
+    with _naming("feature_maps"):
+        store = FeatureMapStore.open(feature_maps)
+    if store.cnn != version.cnn:
+        raise InputError(
+            f"--feature_maps={feature_maps}: of another CNN than the model's maps, "
+            f"{version.cnn}. Received: {store.cnn}"
+        )
+    return lambda images: store
 
 
 @contextlib.contextmanager
@@ -126,19 +151,19 @@ def _keys(version, columns):
     return np.concatenate(images), np.concatenate(pairs)
 
 
-def _compare(version, columns, store, remove_missing):
+def _compare(version, columns, open_store, remove_missing):
     """What becomes of a table.
 
     Args:
         version: `Version`.
         columns: of `_read_items`.
-        store: `FeatureMapStore`.
+        open_store: of `_open_store`.
         remove_missing: as of `refresh`.
 
     Returns:
-        `(kept, keys, rows, without_map)`: bool `[P]`, the rows to keep; int64 `[N]`,
+        `(kept, keys, rows, without)`: bool `[P]`, the rows to keep; int64 `[N]`,
         sorted, and `Version.encode_images`, the rows to add; and the number of pairs
-        that are not in the table and have no feature map.
+        that are not in the table and have no feature map, or no readable image.
     """
     images, keys = _keys(version, columns)
     items = np.flatnonzero(images != ids.NO_IMAGE)
@@ -160,6 +185,7 @@ def _compare(version, columns, store, remove_missing):
     if remove_missing:
         kept = ids.find(keys, version.keys).numpy() >= 0
     absent = ids.find(version.keys, keys).numpy() < 0
+    store = open_store(columns["image"].take(items[absent]).unique().to_pylist())
     rows = store.find(images).numpy()
     new = np.flatnonzero(absent & (rows > 0))
     categories = None
@@ -192,7 +218,13 @@ def _to_numpy(column):
 def main(argv):
     """Runs the command line."""
     with report_input_errors():
-        refresh(FLAGS.export_dir, FLAGS.items, FLAGS.feature_maps, FLAGS.remove_missing)
+        refresh(
+            FLAGS.export_dir,
+            FLAGS.items,
+            FLAGS.feature_maps,
+            FLAGS.remove_missing,
+            FLAGS.image_dir,
+        )
 
 
 FLAGS = flags.FLAGS
@@ -202,7 +234,8 @@ if __name__ == "__main__":
         "export_dir", None, "Folder of SavedModel versions.", required=True
     )
     flags.DEFINE_string("items", None, "Catalogue, CSV or Parquet.", required=True)
-    flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.", required=True)
+    flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")
+    flags.DEFINE_string("image_dir", None, "Folder of the images, for cscnn.")
     flags.DEFINE_bool(
         "remove_missing", False, "Drop rows of images that are not in the catalogue."
     )

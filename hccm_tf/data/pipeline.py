@@ -11,6 +11,7 @@ from hccm_tf.files import join, open_file, require_scheme
 
 SHUFFLE_BUFFER = 20_000
 SHARDS_AT_ONCE = 16
+SIDES = ("item", "history")
 # Of a damaged record, of a file that ends early, and of one that is not there.
 DAMAGES = (
     tf.errors.DataLossError,
@@ -117,27 +118,66 @@ def deduplicate(item_rows, item_category, history_rows, history_category):
     )
 
 
-def image_inputs(schema, raw, inputs, feature_maps, tell_category=None):
-    """The four image tensors of a batch; see `deduplicate` and `make_dataset`."""
-    history = schema.truncate(raw[HISTORY_IMAGE])
-    category = inputs.get("category", tf.ones_like(raw["image"], tf.int32))
-    history_rows = to_padded(
-        history.with_flat_values(feature_maps.find(history.flat_values))
-    )
-    history_category = inputs.get(
-        "history_category", tf.ones_like(history_rows, tf.int32)
-    )
-    rows, category, item_image, history_image = deduplicate(
-        feature_maps.find(raw["image"]), category, history_rows, history_category
-    )
+def image_inputs(schema, raw, inputs, feature_maps, sides=SIDES, tell_category=None):
+    """The image tensors of a batch; see `deduplicate`.
+
+    Args:
+        schema: `hccm_tf.features.Schema`.
+        raw: dict of the batch's raw columns.
+        inputs: dict of `schema.index_all`.
+        feature_maps: `FeatureMapStore` or `ImageFolder`.
+        sides: of `SIDES`, whose images the model takes; others are not read.
+        tell_category: as of `make_dataset`.
+    """
+    # Row numbers and categories of no slot at all.
+    item = tf.zeros([0], tf.int64), tf.zeros([0], tf.int32)
+    history = tf.zeros([0, 0], tf.int64), tf.zeros([0, 0], tf.int32)
+    if "item" in sides:
+        rows = feature_maps.find(raw["image"])
+        item = rows, inputs.get("category", tf.ones_like(rows, tf.int32))
+    if "history" in sides:
+        keys = schema.truncate(raw[HISTORY_IMAGE])
+        rows = to_padded(keys.with_flat_values(feature_maps.find(keys.flat_values)))
+        category = inputs.get("history_category", tf.ones_like(rows, tf.int32))
+        history = rows, category
+    rows, category, item_image, history_image = deduplicate(*item, *history)
     if tell_category is not None:
         category = tell_category(rows, category)
+    numbers = {"item_image": item_image, "history_image": history_image}
     return {
         "image_map": feature_maps.gather(rows),
         "image_category": category,
-        "item_image": item_image,
-        "history_image": history_image,
+        **{f"{side}_image": numbers[f"{side}_image"] for side in sides},
     }
+
+
+def group_by_image(dataset, batch_size, seed):
+    """Batches in which impressions of the same image stand together.
+
+    A window of `SHUFFLE_BUFFER` records is sorted by a hash of the candidate's image,
+    another one for each window, and cut into batches: a batch then has few images, and
+    another choice of them in each epoch.
+
+    Args:
+        dataset: of serialized examples, shuffled.
+        batch_size: int.
+        seed: int.
+
+    Returns:
+        `tf.data.Dataset` of batches of serialized examples, as many as without it.
+    """
+    spec = {"image": tf.io.FixedLenFeature([], tf.int64)}
+    window = max(SHUFFLE_BUFFER // batch_size, 1) * batch_size
+
+    def to_batches(records, salt):
+        # Multiplied by an odd number, distinct keys stay distinct.
+        keys = tf.io.parse_example(records, spec)["image"] * (2 * salt + 1)
+        records = tf.gather(records, tf.argsort(keys, stable=True))
+        return tf.data.Dataset.from_tensor_slices(records).batch(batch_size)
+
+    salts = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    windows = tf.data.Dataset.zip(dataset.batch(window), salts)
+    return windows.flat_map(to_batches)
 
 
 def make_dataset(
@@ -147,6 +187,8 @@ def make_dataset(
     batch_size,
     feature_maps=None,
     shuffle_seed=None,
+    sides=SIDES,
+    group_by_item=False,
     tell_category=None,
 ):
     """Batches of one split.
@@ -156,8 +198,12 @@ def make_dataset(
         split: `"train"`, `"validation"` or `"test"`.
         schema: `hccm_tf.features.Schema`.
         batch_size: int.
-        feature_maps: `FeatureMapStore`, or `None` for a model without images.
+        feature_maps: `FeatureMapStore` or `ImageFolder`, or `None` for a model without
+            images.
         shuffle_seed: int to shuffle (anew each epoch), `None` to keep the order.
+        sides: of `SIDES`, whose images the model takes.
+        group_by_item: whether shuffled impressions of the same item come in the same
+            batch, see `group_by_image`.
         tell_category: function of `shuffled_categories`, `None` to tell the truth.
 
     Returns:
@@ -173,9 +219,10 @@ def make_dataset(
         raw = tf.io.parse_example(records, spec)
         inputs = schema.index_all(raw)
         if feature_maps is not None:
-            inputs.update(
-                image_inputs(schema, raw, inputs, feature_maps, tell_category)
+            images = image_inputs(
+                schema, raw, inputs, feature_maps, sides, tell_category
             )
+            inputs.update(images)
         label = tf.cast(raw["label"], tf.float32)[:, None]
         return inputs, label, raw["user_key"]
 
@@ -187,7 +234,11 @@ def make_dataset(
         dataset = dataset.shuffle(len(files), seed=shuffle_seed)
         dataset = dataset.interleave(tf.data.TFRecordDataset, SHARDS_AT_ONCE)
         dataset = dataset.shuffle(SHUFFLE_BUFFER, seed=shuffle_seed)
-    dataset = dataset.batch(batch_size).apply(
+    if group_by_item and shuffle_seed is not None:
+        dataset = group_by_image(dataset, batch_size, shuffle_seed)
+    else:
+        dataset = dataset.batch(batch_size)
+    dataset = dataset.apply(
         tf.data.experimental.assert_cardinality(
             -(-num_examples(data_dir, split) // batch_size)
         )

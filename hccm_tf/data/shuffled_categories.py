@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from hccm_tf import ids
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.errors import InputError
 
 
@@ -20,7 +20,7 @@ def shuffled_categories(data_dir, schema, feature_maps, seed):
     Args:
         data_dir: data folder, for its catalogue.
         schema: `hccm_tf.features.Schema`, with the feature `category`.
-        feature_maps: `FeatureMapStore`.
+        feature_maps: `FeatureMapStore` or `ImageFolder`.
         seed: int.
 
     Returns:
@@ -29,11 +29,8 @@ def shuffled_categories(data_dir, schema, feature_maps, seed):
     """
     if "category" not in schema:
         raise InputError("--shuffle_categories: the schema has no feature category")
-    catalogue = read_catalogue(data_dir)
-    rows = feature_maps.find(catalogue["image_key"].to_numpy()).numpy()
-    categories = schema.index(
-        "category", tf.constant(catalogue["category"].to_numpy())
-    ).numpy()
+    keys, categories = image_categories(schema, read_catalogue(data_dir))
+    rows = feature_maps.find(keys).numpy()
     # One number for the pair, as it has no other.
     base = schema.num_rows("category")
     pairs = np.unique((rows * base + categories)[rows > 0])

@@ -16,7 +16,8 @@ def write_explanation(
         model: trained, of `hccm_tf.models.build_model`.
         schema: its `Schema`.
         data_dir: data folder, whose first test impressions are shown.
-        feature_maps: `FeatureMapStore`, `None` for a model without images.
+        feature_maps: `FeatureMapStore` or `ImageFolder`, `None` for a model without
+            images.
         options: dict, the model's `ModelOptions`.
         image_dir: folder of the images.
         count: number of impressions.

@@ -11,6 +11,7 @@ from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.errors import InputError
 from hccm_tf.features import HISTORY, HISTORY_IMAGE
 from hccm_tf.models import IMAGE_MODELS
+from hccm_tf.models.image_encoder import sides
 from hccm_tf.serving.export import build_forms
 from hccm_tf.serving.request import Impressions
 
@@ -56,7 +57,8 @@ def explain(model, schema, data_dir, feature_maps, options, count):
         model: trained, of `hccm_tf.models.build_model`.
         schema: its `Schema`.
         data_dir: data folder.
-        feature_maps: `FeatureMapStore`, `None` for a model without images.
+        feature_maps: `FeatureMapStore` or `ImageFolder`, `None` for a model without
+            images.
         options: dict, the model's `ModelOptions`.
         count: number of impressions.
 
@@ -69,7 +71,9 @@ def explain(model, schema, data_dir, feature_maps, options, count):
     forms = build_forms(model, schema, options)
     if "explain" not in forms:
         raise InputError(f"--explain: model {model.name} has no attention to show")
-    dataset = make_dataset(data_dir, "test", schema, count, feature_maps)
+    dataset = make_dataset(
+        data_dir, "test", schema, count, feature_maps, sides=sides(model)
+    )
     inputs, labels, _ = next(iter(dataset))
     ctr = schema.unsampled(model.predict_on_batch(inputs)[:, 0])
     attention = _attention(model, forms["explain"], inputs)
@@ -102,7 +106,7 @@ def _attention(model, form, inputs):
         vectors = encoder.predict_on_batch(
             {name: inputs[name] for name in encoder.input}
         )
-        for name in ("item", "history"):
+        for name in sides(model):
             vectors_of = np.take(vectors, inputs[f"{name}_image"], axis=0)
             inputs[f"{name}_representation"] = vectors_of
     return form.predict_on_batch({name: inputs[name] for name in form.input})
@@ -120,7 +124,8 @@ def _channels(encoder, schema, inputs, i, row, categories):
     outputs = encoder.output if encoder is not None else None
     if not isinstance(outputs, dict) or "channel_attention" not in outputs:
         return {}
-    image = int(inputs["item_image"][i])
+    # A model of the history's images does not see the candidate's.
+    image = int(inputs["item_image"][i]) if "item_image" in inputs else 0
     if not image:
         return {}
     own = row["category"][0]

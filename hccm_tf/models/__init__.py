@@ -8,25 +8,28 @@
 | `hcm` | trainable CNN on the feature maps |
 | `late_fusion` | the same CNN, its output joined with the category's embedding |
 | `hccm` | trainable CNN with category prior and channel attention |
+| `cscnn` | a whole trainable CNN with category attention on the candidate's pixels |
 
 All see the same non-visual features, so a difference is the image branch.
 """
 
 import keras
 
-from hccm_tf.models import base, din, din_fixed_cnn, hccm, hcm, late_fusion
+from hccm_tf.models import base, cscnn, din, din_fixed_cnn, hccm, hcm, late_fusion
 from hccm_tf.models.image_encoder import join
 from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.options import ModelOptions
 
 _MODULES = {
     module.__name__.rsplit(".", 1)[-1]: module
-    for module in (base, din, din_fixed_cnn, hcm, late_fusion, hccm)
+    for module in (base, din, din_fixed_cnn, hcm, late_fusion, hccm, cscnn)
 }
 MODELS = tuple(_MODULES)
 IMAGE_MODELS = tuple(
     name for name in MODELS if hasattr(_MODULES[name], "build_image_encoder")
 )
+# Of these, the models that take images themselves and not feature maps.
+PIXEL_MODELS = ("cscnn",)
 
 
 def build_model(name, schema, **options):

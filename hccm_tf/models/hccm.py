@@ -22,7 +22,7 @@ def build_image_encoder(schema, options, layers, explain=False):
     Raises:
         InputError: if the schema has no `category` or `history_category`.
     """
-    image_encoder.require_categories(schema)
+    image_encoder.require_categories(schema, options.image_sides)
     make = functools.partial(
         HybridCNN,
         options.image_embedding_dim,

@@ -6,8 +6,9 @@ Such a model consists of two, so that training, serving and export use the same 
 - `ranker`: features and the candidate's and the history's vectors → click probability.
 
 In training U counts the batch's unique images, and the row numbers `item_image [B]`
-and `history_image [B, T]` pick vectors. In serving those come from a table of all
-images and the encoder is not there. Row 0 means no image.
+and `history_image [B, T]` pick vectors; where `ModelOptions.image_sides` is not both,
+there is one of them. In serving the vectors come from a table of all images and the
+encoder is not there. Row 0 means no image.
 """
 
 import keras
@@ -17,9 +18,13 @@ from hccm_tf.errors import InputError
 from hccm_tf.models import ranker
 
 
-def require_categories(schema):
-    """Raises an `InputError` unless candidates and clicks have categories."""
-    for name in ("category", "history_category"):
+def require_categories(schema, image_sides):
+    """Raises an `InputError` unless what is seen of images has a category.
+
+    The clicks' categories are rows of the candidates', which are needed in any case.
+    """
+    clicks = () if image_sides == "candidate" else ("history_category",)
+    for name in ("category", *clicks):
         if name not in schema:
             raise InputError(f"schema: a model with category prior needs {name}")
 
@@ -74,17 +79,19 @@ def build_ranker(schema, options, layers, **form):
 
 def join(name, encoder, ranker):
     """The model for training: encodes the batch's images once and ranks."""
-    item = keras.Input((), dtype="int32", name="item_image")
-    history = keras.Input((None,), dtype="int32", name="history_image")
     vectors = encoder(encoder.input)
     inputs = {name: ranker.input[name] for name in ranker.input}
-    inputs.update(
-        item_image=item,
-        history_image=history,
-        item_representation=ops.take(vectors, item, axis=0),
-        history_representation=ops.take(vectors, history, axis=0),
-    )
-    outputs = ranker(inputs)
-    for name_of in ("item_representation", "history_representation"):
-        del inputs[name_of]
+    representations = {}
+    for side in sides(ranker):
+        rows = inputs[f"{side}_image"]
+        del inputs[f"{side}_representation"]
+        representations[f"{side}_representation"] = ops.take(vectors, rows, axis=0)
+    outputs = ranker({**inputs, **representations})
     return keras.Model({**inputs, **encoder.input}, outputs, name=name)
+
+
+def sides(model):
+    """Whose images a model or its ranker takes: tuple of `"item"` and `"history"`."""
+    rankers = [layer for layer in model.layers if layer.name == "ranker"]
+    inputs = [model, *rankers][-1].input
+    return tuple(s for s in ("item", "history") if f"{s}_representation" in inputs)

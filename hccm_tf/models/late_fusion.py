@@ -27,7 +27,7 @@ def build_image_encoder(schema, options, layers, explain=False):
     that there are two with a relu between them.
     """
     del explain
-    image_encoder.require_categories(schema)
+    image_encoder.require_categories(schema, options.image_sides)
     feature, dim = schema["category"], options.image_embedding_dim
     cnn = layers.get(
         "hybrid_cnn", functools.partial(HybridCNN, dim, filters=options.cnn_filters)

@@ -9,6 +9,8 @@ from hccm_tf.layers import DINAttention, MultiQueryAttention
 IMAGE_ATTENTIONS = ("din", "dot_product", "multi_query")
 SIMILARITIES = ("none", "cosine", "histogram")
 PROJECTIONS = ("trainable", "pca")
+IMAGE_SIDES = ("both", "history", "candidate")
+CNN_ATTENTIONS = ("none", "se", "cbam", "category")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +37,25 @@ class ModelOptions:
         similarity: of the candidate's image with the history's: `"none"`, `"cosine"`
             for mean, maximum and soft maximum of the cosines, or `"histogram"` for
             theirs (SimTier).
+        image_sides: whose images the model sees. `"both"`; `"history"`: an attention
+            over the history's images whose query is a projection of the candidate's
+            embeddings of what the histories hold, which is our choice, and which
+            `multi_query` and `histogram` do not take; `"candidate"`: its vector joins
+            the final MLP, and `products`, `image_attention` and `similarity` have
+            nothing to say about images. `cscnn` is always the last.
         channel_attention: whether the trainable CNN weighs the channels; `None` for
             what the model is: `hccm` does, `hcm` and `late_fusion` do not.
         prior_channel: whether `hccm` appends the category's prior as a channel.
         projection: of `din_fixed_cnn`: `"trainable"`, or `"pca"`, which is frozen.
         pca_mean: `[c]` for projection `"pca"`, mean of the pooled standardised maps.
         pca_components: `[image_embedding_dim, c]`, likewise.
-        feature_map_shape: `(h, w, c)` of a feature map; for models with images.
+        cnn_backbone: of `cscnn`, a key of `hccm_tf.backbones.BACKBONES`.
+        cnn_layer: of `cscnn`, the backbone's last layer to keep; `None` for its
+            default.
+        cnn_attention: of `cscnn`, what follows each block: `"none"`, `"se"`, `"cbam"`
+            or `"category"`.
+        feature_map_shape: `(h, w, c)` of a feature map, or of an image's pixels; for
+            models with images.
         channel_mean: `[c]`, to standardise the maps' channels; `None` leaves them.
         channel_std: `[c]`, likewise.
     """
@@ -57,11 +71,15 @@ class ModelOptions:
     cnn_filters: tuple = (64, 128)
     image_attention: str = "din"
     similarity: str = "none"
+    image_sides: str = "both"
     channel_attention: bool | None = None
     prior_channel: bool = True
     projection: str = "trainable"
     pca_mean: np.ndarray | None = None
     pca_components: np.ndarray | None = None
+    cnn_backbone: str = "MobileNetV3Small"
+    cnn_layer: str | None = None
+    cnn_attention: str = "category"
     feature_map_shape: tuple | None = None
     channel_mean: np.ndarray | None = None
     channel_std: np.ndarray | None = None
@@ -93,6 +111,8 @@ class ModelOptions:
         for name, values in (
             ("image_attention", IMAGE_ATTENTIONS),
             ("similarity", SIMILARITIES),
+            ("image_sides", IMAGE_SIDES),
+            ("cnn_attention", CNN_ATTENTIONS),
             ("projection", PROJECTIONS),
         ):
             if getattr(self, name) not in values:

@@ -47,7 +47,8 @@ def build_ranker(
         image_dim: width of the images' vectors, `None` without images. With it the
             inputs are also `item_representation [B, *, D]`, `history_representation
             [B, T, D]`, and `item_image [B, *]` and `history_image [B, T]`, of which
-            only counts whether they are 0: no image.
+            only counts whether they are 0: no image. `image_sides` may leave out those
+            of one side.
         many_candidates: whether a row has N candidates.
         explain: whether the outputs are the attentions' weights instead.
 
@@ -69,12 +70,17 @@ def build_ranker(
         else:
             user.append(mean_pool(non_visual.history, non_visual.history_mask))
     if image_dim is not None:
-        images = _image_inputs(image_dim, many_candidates)
+        images = _image_inputs(image_dim, many_candidates, options.image_sides)
         inputs.update(images)
-        ids = non_visual.candidate_ids
-        interest, weights = _image_interest(images, ids, options, layers, explain)
-        candidate += interest
-        attention_weights.update(weights)
+        if options.image_sides == "history":
+            images |= _projected_query(non_visual, images, image_dim, options, layers)
+        if options.image_sides == "candidate":
+            candidate += _candidate_image(images)
+        else:
+            ids = non_visual.candidate_ids
+            interest, weights = _image_interest(images, ids, options, layers, explain)
+            candidate += interest
+            attention_weights.update(weights)
     if explain:
         return keras.Model(inputs, attention_weights, name=name)
     return keras.Model(
@@ -94,7 +100,8 @@ def _item_interest(non_visual, options, layers, explain):
     return [interest, *products(query, interest, keys, mask)], None
 
 
-def _image_inputs(dim, many_candidates):
+def _image_inputs(dim, many_candidates, sides):
+    left_out = {"history": "item_", "candidate": "history_", "both": None}[sides]
     candidates = (None,) if many_candidates else ()
     shapes = zip(
         IMAGE_INPUTS,
@@ -105,7 +112,43 @@ def _image_inputs(dim, many_candidates):
     return {
         name: keras.Input(shape, dtype=dtype, name=name)
         for name, shape, dtype in shapes
+        if not (left_out and name.startswith(left_out))
     }
+
+
+def _candidate_image(images):
+    """The candidate's vector, and whether there is none."""
+    vector = images["item_representation"]
+    has_image = ops.cast(ops.not_equal(images["item_image"], 0), vector.dtype)
+    return [vector * has_image[..., None], 1 - has_image[..., None]]
+
+
+def _projected_query(non_visual, images, dim, options, layers):
+    """What stands for the candidate's image where it is not seen, which is our choice.
+
+    Its ids, as the item history's attention takes them, projected to an image's width;
+    it counts as an image where the history has one.
+    """
+    for name, value in (
+        ("image_attention", "multi_query"),
+        ("similarity", "histogram"),
+    ):
+        if getattr(options, name) == value:
+            raise ValueError(
+                f"{name} {value} compares the candidate's image, which image_sides "
+                "history leaves out"
+            )
+    if non_visual.query is None:
+        raise ValueError(
+            "image_sides history needs a history of a feature with embeddings, whose "
+            "candidate is the query. Received: a schema without histories"
+        )
+    query = layers.get("image_query", functools.partial(keras.layers.Dense, dim))
+    query = query(non_visual.query)
+    some = ops.any(ops.not_equal(images["history_image"], 0), axis=1)
+    if len(query.shape) == 3:
+        some = ops.logical_and(some[:, None], ops.ones_like(query[..., 0], "bool"))
+    return {"item_image": ops.cast(some, "int32"), "item_representation": query}
 
 
 def _image_interest(images, ids, options, layers, explain):

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from hccm_tf.atomic import new_folder, only_writer
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.models import IMAGE_MODELS, build_form, uses_category
+from hccm_tf.models.image_encoder import sides
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.warmup import write_warmup
@@ -32,7 +33,8 @@ def export(
         model: trained, of `build_model`.
         schema: `Schema`.
         data_dir: data folder, for its catalogue and the warm-up requests.
-        feature_maps: `FeatureMapStore`, `None` for a model without images.
+        feature_maps: `FeatureMapStore` or `ImageFolder`, `None` for a model without
+            images.
         export_dir: folder of the versions, `saved_models/<name>`.
         model_options: dict, the `ModelOptions` of the model.
         representation_dtype: `"float32"`, `"float16"` or `"int8"`, of the table.
@@ -55,7 +57,8 @@ def export(
             if table is not None:
                 cnn = json.dumps(feature_maps.cnn, indent=2)
                 (folder / CNN).write_text(cnn + "\n")
-            write_warmup(folder, data_dir, schema, endpoints, feature_maps)
+            own = sides(model)
+            write_warmup(folder, data_dir, schema, endpoints, feature_maps, own)
     return version
 
 
@@ -70,7 +73,8 @@ def build_forms(model, schema, options):
     with_images = model.name in IMAGE_MODELS
     wanted = {
         "rank": any(feature.candidate for feature in schema.scalars),
-        "explain": with_images or (schema.sequences and model.name != "base"),
+        "explain": "history" in sides(model)
+        or (schema.sequences and model.name != "base"),
         "encode_images": with_images,
     }
     forms = {"ranker": model.get_layer("ranker") if with_images else model}
@@ -94,15 +98,13 @@ def versions(export_dir):
 
 def encode_images_of(model, schema, data_dir, feature_maps, dtype, options):
     """The `RepresentationTable` of a data folder's catalogue."""
-    catalogue = read_catalogue(data_dir)
-    category = None
-    if uses_category(model.name, **options):
-        values = tf.constant(catalogue["category"].to_numpy())
-        category = schema.index("category", values).numpy()
+    keys, category = image_categories(schema, read_catalogue(data_dir))
+    if not uses_category(model.name, **options):
+        category = None
     return encode_catalogue(
         model.get_layer("image_encoder"),
         feature_maps,
-        catalogue["image_key"].to_numpy(),
+        keys,
         category,
         dtype,
     )

@@ -1,5 +1,7 @@
 """The representation table: (image, category) → vector (HCCM, 2.3)."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,6 +9,7 @@ from hccm_tf import ids
 from hccm_tf.errors import InputError
 
 BATCH_SIZE = 512
+BATCH_VALUES = 1 << 22  # of the maps of a batch, which pixels have many of
 DTYPES = ("float32", "float16", "int8")
 # Names of a table's variables, by which they are found in an export.
 KEYS = "representation_keys"
@@ -91,7 +94,7 @@ def encode(encoder, feature_maps, rows, categories, dtype):
 
     Args:
         encoder: function from `image_map` and `image_category` to vectors.
-        feature_maps: `FeatureMapStore`.
+        feature_maps: `FeatureMapStore` or `ImageFolder`.
         rows: int64 `[N]`, rows of the store, N at least 1.
         categories: `[N]`, what `encoder` takes.
         dtype: one of `DTYPES`.
@@ -99,9 +102,10 @@ def encode(encoder, feature_maps, rows, categories, dtype):
     Returns:
         `(vectors, scales)` of `RepresentationTable`, of N + 1 rows, the first zero.
     """
+    size = min(BATCH_SIZE, max(BATCH_VALUES // math.prod(feature_maps.shape), 1))
     vectors = scales = None
-    for start in range(0, len(rows), BATCH_SIZE):
-        batch = slice(start, start + BATCH_SIZE)
+    for start in range(0, len(rows), size):
+        batch = slice(start, start + size)
         maps = feature_maps.gather(tf.constant(rows[batch]))
         encoded = encoder(maps, tf.constant(categories[batch])).numpy()
         values, steps = quantize(encoded, dtype)
@@ -121,7 +125,7 @@ def encode_catalogue(
 
     Args:
         encoder: the model's `image_encoder`.
-        feature_maps: `FeatureMapStore`.
+        feature_maps: `FeatureMapStore` or `ImageFolder`.
         image_keys: int64 `[N]`, one for each item.
         categories: int32 `[N]`, category indices; `None` if the encoder does not look
             at them, and each image is in the table once.
@@ -139,7 +143,7 @@ def encode_catalogue(
     rows = feature_maps.find(image_keys).numpy()
     with_map = np.flatnonzero(rows > 0)
     if not with_map.size:
-        raise InputError("the store has no feature map of any image of the catalogue")
+        raise InputError("no image of the catalogue is in the store")
     pairs = np.stack([rows[with_map], categories[with_map]], axis=1)
     chosen = with_map[np.unique(pairs, axis=0, return_index=True)[1]]
     keys = ids.pair_keys(image_keys[chosen], categories[chosen]).numpy()

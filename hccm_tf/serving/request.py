@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from hccm_tf.data.catalogue import read_catalogue
-from hccm_tf.data.pipeline import data_files
+from hccm_tf.data.pipeline import SIDES, data_files
 from hccm_tf.features import HISTORY_IMAGE
 from hccm_tf.serving.signatures import impression_spec
 
@@ -45,14 +45,14 @@ class Impressions:
             self.rows.append(row)
 
 
-def impressions_request(rows, schema, with_images):
+def impressions_request(rows, schema, with_images, sides=SIDES):
     """Tensors of `serving_default` for some `Impressions.rows`; name → array."""
-    return _columns(rows, impression_spec(schema, with_images))
+    return _columns(rows, impression_spec(schema, with_images, sides=sides))
 
 
-def rank_request(rows, schema, with_images):
+def rank_request(rows, schema, with_images, sides=SIDES):
     """Tensors of `rank`: the first row's user, and the candidates of all rows."""
-    spec = impression_spec(schema, with_images, many_candidates=True)
+    spec = impression_spec(schema, with_images, many_candidates=True, sides=sides)
     del spec["candidate_mask"]
     candidates = {f.name for f in schema.scalars if f.candidate} | {"image"}
     scalars = {

@@ -12,6 +12,9 @@
 | | | and, where there is one, `channel_attention [U, c]` |
 | `image_keys` | `image [U]`, `category [U]` | `key [U]`, the table's |
 
+`image_map` has feature maps, float16, or for `cscnn` pixels, uint8. A model that takes
+the images of one side only has no input for those of the other.
+
 Columns are as in the log: scalars `[B]`; histories `[B, T]`, oldest click first, of
 which the first `history_length [B]` places count. `rank` has `[R]` for user and
 context, `[R, N]` for the candidates, and `candidate_mask [R, N]`; the answer at masked
@@ -31,11 +34,12 @@ import dataclasses
 import tensorflow as tf
 
 from hccm_tf import ids
-from hccm_tf.data.pipeline import parse_spec
+from hccm_tf.data.pipeline import SIDES, parse_spec
 from hccm_tf.features import HISTORY_IMAGE, to_padded
+from hccm_tf.models.image_encoder import sides as sides_of
 
 
-def impression_spec(schema, with_images, many_candidates=False):
+def impression_spec(schema, with_images, many_candidates=False, sides=SIDES):
     """Named inputs of `serving_default`, or of `rank` with `many_candidates`."""
     scalar, matrix = [None], [None, None]
     candidate = matrix if many_candidates else scalar
@@ -43,11 +47,11 @@ def impression_spec(schema, with_images, many_candidates=False):
         f.name: (candidate if f.candidate else scalar, f.dtype) for f in schema.scalars
     }
     shapes.update({f.name: (matrix, f.dtype) for f in schema.sequences})
-    if with_images or HISTORY_IMAGE in schema:
+    if (with_images and "history" in sides) or HISTORY_IMAGE in schema:
         shapes[HISTORY_IMAGE] = matrix, tf.string
-    if with_images or "image" in schema:
+    if (with_images and "item" in sides) or "image" in schema:
         shapes["image"] = candidate, tf.string
-    if schema.sequences or with_images:
+    if schema.sequences or HISTORY_IMAGE in shapes:
         shapes["history_length"] = scalar, tf.int64
     if many_candidates:
         shapes["candidate_mask"] = matrix, tf.bool
@@ -77,14 +81,16 @@ class Signatures:
         }
         self.schema = dataclasses.replace(schema, vocabularies=vocabularies)
         self.forms, self.table = forms, table
+        self.sides = sides_of(forms["ranker"])
         self.histories = [f.name for f in schema.sequences]
-        if table is not None and HISTORY_IMAGE not in schema:
+        if "history" in self.sides and HISTORY_IMAGE not in schema:
             self.histories.append(HISTORY_IMAGE)
 
     def endpoints(self):
         """Name → `(function, input signature)` for `ExportArchive.add_endpoint`."""
         with_images = self.table is not None
-        impressions = impression_spec(self.schema, with_images)
+        sides = self.sides
+        impressions = impression_spec(self.schema, with_images, sides=sides)
         endpoints = {
             "serving_default": (self.serving_default, impressions),
             "serve_examples": (
@@ -94,13 +100,15 @@ class Signatures:
             "regress": (self.regress, tf.TensorSpec([None], tf.string, "inputs")),
         }
         if "rank" in self.forms:
-            spec = impression_spec(self.schema, with_images, many_candidates=True)
+            spec = impression_spec(
+                self.schema, with_images, many_candidates=True, sides=sides
+            )
             endpoints["rank"] = self.rank, spec
         if "explain" in self.forms:
             endpoints["explain"] = self.explain, impressions
         if with_images:
-            shape = self.forms["encode_images"].input["image_map"].shape
-            maps = tf.TensorSpec(shape, tf.float16, "image_map")
+            maps = self.forms["encode_images"].input["image_map"]
+            maps = tf.TensorSpec(maps.shape, maps.dtype, "image_map")
             images = {"image": tf.TensorSpec([None], tf.string, "image")}
             category = {}
             if self.table.by_category:
@@ -130,7 +138,7 @@ class Signatures:
     def rank(self, request):
         """`ctr [R, N]` of N candidates for each of R users."""
         candidates = [f.name for f in self.schema.scalars if f.candidate]
-        if self.table is not None:
+        if "item" in self.sides:
             candidates.append("image")
         candidates = sorted({*candidates, "candidate_mask"})
         request = _with_equal_sizes(request, candidates, 1, "numbers of candidates")
@@ -148,7 +156,8 @@ class Signatures:
         """`representation [U, D]` and what else the encoder explains."""
         category = self._category(request, "image_map")
         maps = request["image_map"]
-        maps = tf.where(tf.math.is_finite(maps), maps, tf.zeros([], maps.dtype))
+        if maps.dtype.is_floating:
+            maps = tf.where(tf.math.is_finite(maps), maps, tf.zeros([], maps.dtype))
         # One image more, because oneDNN's convolutions need one.
         inputs = {
             "image_map": tf.pad(maps, [[0, 1]] + 3 * [[0, 0]]),
@@ -195,7 +204,7 @@ class Signatures:
     def _columns(self):
         """Names of the columns that a ranker's inputs are made of."""
         columns = [f.name for f in self.schema.scalars] + self.histories
-        if self.table is not None:
+        if "item" in self.sides:
             columns.append("image")
         return sorted(set(columns))
 
@@ -205,12 +214,13 @@ class Signatures:
         lengths = [raw[name].row_lengths() for name in self.histories]
         with _require_equal(lengths, self.histories, "lengths"):
             inputs = self.schema.index_all(raw)
-        if self.table is None:
-            return inputs
-        history = to_padded(self.schema.truncate(raw[HISTORY_IMAGE]))
         one = tf.ones([], tf.int32)
-        for name, keys in (("item", raw["image"]), ("history", history)):
-            column = "category" if name == "item" else "history_category"
+        for name in self.sides:
+            if name == "item":
+                column, keys = "category", raw["image"]
+            else:
+                column = "history_category"
+                keys = to_padded(self.schema.truncate(raw[HISTORY_IMAGE]))
             category = inputs.get(column, tf.broadcast_to(one, tf.shape(keys)))
             rows = self.table.find(keys, category)
             inputs[f"{name}_image"] = rows

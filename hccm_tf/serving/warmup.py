@@ -8,6 +8,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from hccm_tf import ids
 from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.pipeline import SIDES
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 
 # TensorFlow Serving takes 1,000 records at most.
@@ -15,7 +16,7 @@ IMPRESSIONS = 32
 PATH = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 
 
-def write_warmup(version, data_dir, schema, endpoints, feature_maps=None):
+def write_warmup(version, data_dir, schema, endpoints, feature_maps=None, sides=SIDES):
     """Writes a version's warm-up records, made of impressions of the training split.
 
     Args:
@@ -23,7 +24,8 @@ def write_warmup(version, data_dir, schema, endpoints, feature_maps=None):
         data_dir: data folder.
         schema: `hccm_tf.features.Schema`.
         endpoints: of `hccm_tf.serving.signatures.Signatures`.
-        feature_maps: `FeatureMapStore`, `None` without images.
+        feature_maps: `FeatureMapStore` or `ImageFolder`, `None` without images.
+        sides: whose images the model takes.
     """
     with_images = feature_maps is not None
     impressions = Impressions(data_dir, "train", IMPRESSIONS)
@@ -31,13 +33,14 @@ def write_warmup(version, data_dir, schema, endpoints, feature_maps=None):
     one, many = impressions.rows[:1], impressions.rows
     requests = {
         "serving_default": [
-            impressions_request(rows, schema, with_images) for rows in (one, many)
+            impressions_request(rows, schema, with_images, sides)
+            for rows in (one, many)
         ],
         "serve_examples": [{"examples": records[:1]}, {"examples": records}],
     }
     requests["explain"] = requests["serving_default"]
     requests["rank"] = [
-        rank_request(rows, schema, with_images)
+        rank_request(rows, schema, with_images, sides)
         for rows in (one, many, many[::-1])
         if "rank" in endpoints
     ]

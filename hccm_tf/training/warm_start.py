@@ -31,7 +31,7 @@ from hccm_tf.files import join, open_file
 WARM_STARTS = ("all", "all_but_ids")
 MODEL = "model.keras"
 SCHEMA = "schema"
-# `FeatureMapStore.cnn` of the maps that the model takes, null without any.
+# `cnn` of the feature maps or pixels that the model takes, null without any.
 CNN = "feature_maps.json"
 TABLE = "embeddings"  # Keras' name of an embedding layer's weight
 
@@ -43,7 +43,7 @@ def save_run(run_dir, model, schema, feature_maps=None):
         run_dir: folder.
         model: of `hccm_tf.models.build_model`.
         schema: `Schema` of the model.
-        feature_maps: its `FeatureMapStore`, `None` without one.
+        feature_maps: its `FeatureMapStore` or `ImageFolder`, `None` without one.
     """
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def warm_start(model, schema, run_dir, how, feature_maps=None):
         schema: of `started_schema`.
         run_dir: folder of the run.
         how: one of `WARM_STARTS`.
-        feature_maps: the model's `FeatureMapStore`, `None` without one.
+        feature_maps: as of `save_run`.
 
     Raises:
         InputError: if the run is of another model, other widths or another fixed CNN;
@@ -216,7 +216,7 @@ def _load(run_dir):
 
 
 def _check_cnn(run_dir, feature_maps):
-    """Raises unless the maps are of the fixed CNN that the run's were."""
+    """Raises unless the maps or pixels are as the run's were."""
     path = join(run_dir, CNN)
     try:
         with open_file(path) as handle:
@@ -227,7 +227,7 @@ def _check_cnn(run_dir, feature_maps):
     for name in sorted({*old, *cnn}):
         if old.get(name) != cnn.get(name):
             raise InputError(
-                f"--feature_maps: the {name} of their CNN is {cnn.get(name)}, that of "
-                f"--warm_start_from={run_dir} was {old.get(name)}; extract the maps "
-                "as for that run"
+                f"--feature_maps, or --image_size of cscnn: the {name} is "
+                f"{cnn.get(name)}, that of --warm_start_from={run_dir} was "
+                f"{old.get(name)}; take the maps, or the size, of that run"
             )

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.data.pipeline import (
+    SIDES,
     data_files,
     deduplicate,
     make_dataset,
@@ -11,7 +12,7 @@ from hccm_tf.data.pipeline import (
     padded_size,
 )
 from hccm_tf.errors import InputError
-from hccm_tf.models import IMAGE_MODELS, MODELS, build_model
+from hccm_tf.models import IMAGE_MODELS, MODELS, PIXEL_MODELS, build_model
 from tests.conftest import TINY
 from tests.reference import read_maps, vocabulary_index
 
@@ -136,7 +137,7 @@ def test_shuffling_is_seeded_and_loses_nothing(shop):
     np.testing.assert_array_equal(np.sort(order(1)), np.sort(order(2)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [n for n in MODELS if n not in PIXEL_MODELS])
 def test_keras_weighs_the_loss_by_the_impressions(shop, batches, name):
     # Keras takes the number of examples from the first tensor in the dict's order.
     if name not in IMAGE_MODELS:
@@ -171,6 +172,83 @@ def test_reported_loss_is_the_mean_over_impressions(shop, name):
     )
     expected = np.average(losses, weights=sizes)
     assert history.history["loss"][0] == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_images_of_one_side(shop, batches, side):
+    dataset = make_dataset(
+        shop.data, "test", shop.schema, 64, shop.store, sides=(side,)
+    )
+    name, other = f"{side}_image", {"item": "history_image", "history": "item_image"}
+    for (both, _, _), (one, _, _) in zip(batches, dataset, strict=True):
+        assert set(one) == set(both) - {other[side]}
+        # The same maps and categories at each slot, and none beside these.
+        for key in ("image_map", "image_category"):
+            np.testing.assert_array_equal(
+                one[key].numpy()[one[name]], both[key][both[name]]
+            )
+        used = np.unique(one[name]).tolist()
+        real = np.flatnonzero(one["image_category"].numpy())
+        assert [number for number in used if number] == real.tolist()
+
+
+def _groups(shop, seed, batch_size=50, grouped=True):
+    """The dataset, and of each batch of one epoch what the tests look at."""
+    dataset = make_dataset(
+        shop.data,
+        "train",
+        shop.schema,
+        batch_size,
+        shop.store,
+        shuffle_seed=seed,
+        sides=("item",),
+        group_by_item=grouped,
+    )
+    return dataset, [
+        (inputs["item_id"], inputs["image"], inputs["image_map"], labels, users)
+        for inputs, labels, users in dataset.as_numpy_iterator()
+    ]
+
+
+@pytest.mark.parametrize("window", [10_000, 200])
+def test_grouping_by_item_loses_nothing(shop, monkeypatch, window):
+    monkeypatch.setattr("hccm_tf.data.pipeline.SHUFFLE_BUFFER", window)
+    dataset, plain = _groups(shop, 1, grouped=False)
+    again, grouped = _groups(shop, 1)
+    assert dataset.cardinality() == again.cardinality() == len(grouped) == len(plain)
+    assert [len(b[0]) for b in grouped] == [len(b[0]) for b in plain]
+
+    def rows(batches):
+        columns = [np.concatenate([b[i].ravel() for b in batches]) for i in (0, 3, 4)]
+        return sorted(zip(*(column.tolist() for column in columns), strict=True))
+
+    assert rows(grouped) == rows(plain)
+    maps = [np.mean([len(b[2]) for b in arm]) for arm in (grouped, plain)]
+    assert maps[0] < maps[1]
+    if window == 10_000:
+        # One window: an image stands in as few batches as it can.
+        images = np.concatenate([b[1] for b in grouped])
+        assert np.count_nonzero(np.diff(images)) == len(np.unique(images)) - 1
+
+
+def test_grouping_by_item_is_seeded_and_differs_by_epoch(shop):
+    dataset, first = _groups(shop, 1)
+    second = [inputs["item_id"] for inputs, _, _ in dataset.as_numpy_iterator()]
+    _, same = _groups(shop, 1)
+    _, other = _groups(shop, 2)
+    items = lambda batches: np.concatenate([b[0] for b in batches])  # noqa: E731
+    np.testing.assert_array_equal(items(first), items(same))
+    assert (items(first) != items(other)).any()
+    # Other items share a batch.
+    assert [set(b[0]) for b in first] != [set(b) for b in second]
+
+
+def test_grouping_is_for_training_only(shop, batches):
+    dataset = make_dataset(
+        shop.data, "test", shop.schema, 64, shop.store, group_by_item=True
+    )
+    for (one, _, _), (other, _, _) in zip(dataset, batches, strict=True):
+        np.testing.assert_array_equal(one["item_id"], other["item_id"])
 
 
 def test_missing_split_and_folder(shop, tmp_path):

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf import CTREstimator
+from hccm_tf.backbones import load_backbone
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from tests.conftest import MAPS, TINY
@@ -29,7 +30,7 @@ from tfrecords_tools import (
     feature_map_settings,
     feature_map_shards,
 )
-from tfrecords_tools.backbones import estimate_normalization, load_backbone
+from tfrecords_tools.backbones import estimate_normalization
 from tfrecords_tools.extract_feature_maps import extract_feature_maps
 from tfrecords_tools.feature_map_shards import Encoding, write_shard
 from tfrecords_tools.images import decode_image

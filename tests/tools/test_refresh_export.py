@@ -162,9 +162,9 @@ def test_the_table_is_the_old_one_and_the_models_new_rows(
 ):
     encoded, real = [], version_module.encode
 
-    def encode(encoder, store, rows, categories):
+    def encode(encoder, store, rows, *arguments):
         encoded.extend(rows)
-        return real(encoder, store, rows, categories)
+        return real(encoder, store, rows, *arguments)
 
     monkeypatch.setattr(version_module, "encode", encode)
     version = refresh(export_dir, items_csv, store, remove_missing)

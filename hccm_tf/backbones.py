@@ -1,0 +1,61 @@
+"""CNNs of `keras.applications`, cut after a layer."""
+
+import pathlib
+
+import keras
+
+from hccm_tf.errors import InputError
+
+# Backbone -> the layer after which it is cut unless a flag says otherwise.
+BACKBONES = {
+    "MobileNetV3Small": "expanded_conv_10_add",
+    "MobileNetV3Large": "expanded_conv_14_add",
+}
+
+
+def load_backbone(name, weights, image_size, layer=None, flags=""):
+    """Builds a backbone.
+
+    Args:
+        name: a key of `BACKBONES`.
+        weights: `"imagenet"` (downloaded by Keras), `"random"` or the path of a
+            weights file of the backbone without its top.
+        image_size: height and width of the input in pixels.
+        layer: name of the last layer to keep; `None` for the backbone's default.
+        flags: with what the names of the caller's flags begin, for errors.
+
+    Returns:
+        `keras.Model` from float images `[B, image_size, image_size, 3]`, RGB in
+        0..255, to feature maps `[B, h, w, c]`. After `"random"` its normalisation
+        statistics are still untouched: in inference mode it is a zero function.
+
+    Raises:
+        InputError: if a name is unknown or the weights cannot be had.
+    """
+    if name not in BACKBONES:
+        raise InputError(
+            f"--{flags}backbone: one of {sorted(BACKBONES)}. Received: {name}"
+        )
+    source = None if weights == "random" else weights
+    if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
+        raise InputError(
+            f"--{flags}weights: imagenet, random or the path of a file. Received: "
+            f"{weights}"
+        )
+    try:
+        model = getattr(keras.applications, name)(
+            input_shape=(image_size, image_size, 3), include_top=False, weights=source
+        )
+    except Exception as error:
+        if weights == "random":
+            raise
+        raise InputError(
+            f"--{flags}weights={weights} could not be loaded ({error}). Name a file "
+            f"that you have with --{flags}weights=PATH, or take "
+            f"--{flags}weights=random"
+        ) from error
+    layer = layer or BACKBONES[name]
+    names = [candidate.name for candidate in model.layers]
+    if layer not in names:
+        raise InputError(f"--{flags}layer: {name} has {names}. Received: {layer}")
+    return keras.Model(model.input, model.get_layer(layer).output, name=name)

@@ -1,0 +1,128 @@
+"""`cscnn`: a whole CNN on the candidate's pixels, with category attention (CSCNN)."""
+
+import dataclasses
+import functools
+
+import keras
+from keras import ops
+
+from hccm_tf.backbones import load_backbone
+from hccm_tf.layers import CategoryPrior, ChannelAttention, SpatialAttention
+from hccm_tf.models import image_encoder
+from hccm_tf.models.attended_backbone import attended_backbone, last_layers
+from hccm_tf.models.non_visual import id_dropout
+
+BLOCKS = r"(expanded_conv(?:_\d+)?)_"  # of MobileNetV3
+PRIOR_SHAPE = (6, 6)
+# Blocks of MobileNetV3 have as few as 16 channels.
+REDUCTION_RATIO = 4
+MOMENTUM = 0.9
+
+
+def uses_category(options):
+    """With category attention."""
+    return options.cnn_attention == "category"
+
+
+def build_image_encoder(schema, options, layers, explain=False):
+    """The `image_encoder`; there is no explanation, as each block has an attention.
+
+    `cnn_attention` says what stands behind each block of the backbone:
+
+    - `"category"`: channel attention with a prior, then spatial attention with a prior
+      map, both embeddings of the category, each block's its own (CSCNN, KDD '20);
+    - `"cbam"`: the same without priors;
+    - `"se"`: channel attention by average pooling;
+    - `"none"`: nothing.
+
+    Our choice: the priors have 6 × 6 values, the channel attention's hidden layer has
+    a quarter of the channels, global average pooling and a dense layer follow the
+    backbone, and normalisation has momentum 0.9, as the backbones' 0.99 and 0.999
+    leave the statistics stale.
+    """
+    del explain
+    pixels = keras.Input(options.feature_map_shape, dtype="uint8", name="image_map")
+    category = keras.Input((), dtype="int32", name="image_category")
+    # Padding has category 0. It is left out, so that statistics are of images only; of
+    # a batch without any image all of it is taken, as convolutions need one.
+    mask = ops.not_equal(category, 0)
+    rows = ops.nonzero(ops.logical_or(mask, ops.logical_not(ops.any(mask))))[0]
+    known = ops.take(category, rows, axis=0)
+    if uses_category(options):
+        image_encoder.require_categories(schema, "candidate")
+        dropout = id_dropout(
+            schema["category"], options, layers, "image_category_dropout"
+        )
+        known = dropout(known)
+    cnn = layers.get("cnn", functools.partial(_cnn, schema, options))
+    maps = cnn([ops.cast(ops.take(pixels, rows, axis=0), "float32"), known])
+    make = functools.partial(keras.layers.Dense, options.image_embedding_dim)
+    images = layers.get("projection", make)(keras.layers.GlobalAveragePooling2D()(maps))
+    place = ops.maximum(ops.cumsum(ops.cast(mask, "int32")) - 1, 0)
+    there = ops.cast(mask, images.dtype)[:, None]
+    return keras.Model(
+        {"image_map": pixels, "image_category": category},
+        ops.take(images, place, axis=0) * there,
+        name="image_encoder",
+    )
+
+
+def build_ranker(schema, options, layers, **form):
+    """Its images are those of the candidates only."""
+    if options.image_sides == "history":
+        raise ValueError(
+            "cscnn takes the candidate's image only. Received: image_sides=history"
+        )
+    options = dataclasses.replace(options, image_sides="candidate")
+    return image_encoder.build_ranker(schema, options, layers, **form)
+
+
+def _cnn(schema, options, name):
+    """`keras.Model` from `[pixels, category]` to feature maps; its weights are random.
+
+    Inference needs a training step or pretrained weights before: with the statistics
+    that its normalisation starts with, it gives zeros.
+    """
+    backbone = load_backbone(
+        options.cnn_backbone,
+        "random",
+        options.feature_map_shape[0],
+        options.cnn_layer,
+        flags="cnn_",
+    )
+    attend = {
+        "none": lambda name, x, category: x,
+        "se": _squeeze_and_excite,
+        "cbam": _cbam,
+        "category": functools.partial(_category_attention, schema),
+    }[options.cnn_attention]
+    cnn = attended_backbone(backbone, last_layers(backbone, BLOCKS), attend)
+    for layer in cnn.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
+    return keras.Model(cnn.inputs, cnn.outputs[0], name=name)
+
+
+def _squeeze_and_excite(name, x, category):
+    del category
+    attention = ChannelAttention(
+        REDUCTION_RATIO, pooling="avg", name=f"{name}_channel_attention"
+    )
+    return attention(x)
+
+
+def _cbam(name, x, category, channel_prior=None, spatial_prior=None):
+    del category
+    channels = ChannelAttention(REDUCTION_RATIO, name=f"{name}_channel_attention")
+    positions = SpatialAttention(name=f"{name}_spatial_attention")
+    return positions(channels(x, prior=channel_prior), prior_map=spatial_prior)
+
+
+def _category_attention(schema, name, x, category):
+    rows = schema.num_rows("category")
+    channel, spatial = (
+        CategoryPrior(rows, PRIOR_SHAPE, name=f"{name}_{kind}_prior")(category)
+        for kind in ("channel", "spatial")
+    )
+    spatial = ops.reshape(spatial, (-1, *PRIOR_SHAPE, 1))
+    return _cbam(name, x, category, channel, spatial)

@@ -1,0 +1,208 @@
+"""Exports of models that see the images of one side only, `cscnn` among them."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from PIL import Image
+from sklearn.base import clone
+
+from hccm_tf import CTREstimator, ids
+from hccm_tf.data.image_folder import ImageFolder
+from hccm_tf.errors import InputError
+from hccm_tf.models.image_encoder import sides
+from hccm_tf.serving.request import Impressions, impressions_request, rank_request
+from hccm_tf.serving.version import Version
+from tests.conftest import TINY
+from tfrecords_tools.refresh_export import refresh
+
+ROWS, SIZE, CNN_LAYER = 12, 32, "expanded_conv_1_project_bn"
+CASES = {
+    "cscnn": ("cscnn", ("item",)),
+    "history": ("hccm", ("history",)),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(shop):
+    """Case → estimator after one epoch."""
+    estimators = {}
+    for case, (model, _) in CASES.items():
+        options = {**TINY, "similarity": "cosine", "cnn_layer": CNN_LAYER}
+        if case != model:
+            options["image_sides"] = case
+        estimators[case] = CTREstimator(
+            model,
+            feature_maps=shop.maps,
+            image_dir=shop.images,
+            image_size=SIZE,
+            cnn_weights="random",
+            pretrain_epochs=int(case == "cscnn"),
+            group_by_item=True,
+            epochs=1,
+            batch_size=128,
+            learning_rate=1e-2,
+            model_options=options,
+        ).fit(shop.data)
+    return estimators
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """Case → folder of the first version."""
+    folder = tmp_path_factory.mktemp("sides")
+    return {case: trained[case].export(folder / case) for case in CASES}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def served(request, trained, exported):
+    """`(case, estimator, name → signature)`."""
+    signatures = tf.saved_model.load(str(exported[request.param])).signatures
+    return request.param, trained[request.param], signatures
+
+
+def _ask(signature, request):
+    specs = signature.structured_input_signature[1]
+    tensors = {k: tf.constant(v, specs[k].dtype) for k, v in request.items()}
+    return {name: value.numpy() for name, value in signature(**tensors).items()}
+
+
+def test_an_export_answers_like_the_estimator(served, shop):
+    case, estimator, signatures = served
+    assert sides(estimator.model_) == CASES[case][1]
+    impressions = Impressions(shop.data, "test", ROWS)
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    assert expected.std() > 1e-4
+    request = impressions_request(impressions.rows, shop.schema, True, CASES[case][1])
+    found = _ask(signatures["serving_default"], request)["ctr"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    records = np.array(impressions.records, object)
+    found = _ask(signatures["serve_examples"], {"examples": records})["ctr"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_inputs_of_the_other_side_are_not_asked_for(served, shop):
+    case, _, signatures = served
+    for name in ("serving_default", "rank", "explain"):
+        columns = signatures[name].structured_input_signature[1]
+        assert ("history_image" in columns) == (case == "history")
+        # The shop's schema has the image's id as a feature too.
+        assert "image" in columns and "image" in shop.schema
+
+
+def test_rank_and_explain(served, shop):
+    case, _, signatures = served
+    own = CASES[case][1]
+    rows = Impressions(shop.data, "test", ROWS).rows
+    users = [f.name for f in shop.schema.scalars if not f.candidate]
+    users += [name for name in rows[0] if name.startswith("history_")]
+    plain = [row | {name: rows[0][name] for name in users} for row in rows]
+    plain = impressions_request(plain, shop.schema, True, own)
+    expected = _ask(signatures["serving_default"], plain)["ctr"]
+    found = _ask(signatures["rank"], rank_request(rows, shop.schema, True, own))["ctr"]
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+    names = {"history_attention"} | ({"image_attention"} if "history" in own else set())
+    assert set(_ask(signatures["explain"], plain)) == names
+
+
+def test_undecodable_images_are_counted(shop, trained, capsys):
+    catalogue = shop.items.image.dropna().unique()
+    images = [image for image in catalogue if image]
+    store = trained["cscnn"].feature_maps_
+    assert len(store.keys) == len(images) - 2 and len(store.skipped) == 2
+    again = CTREstimator("cscnn", image_dir=shop.images, image_size=SIZE)
+    again._open_feature_maps(shop.data)
+    printed = capsys.readouterr().out
+    assert f"2 of {len(images)} images are missing or not decodable" in printed
+
+
+def test_errors_name_the_flag(shop, tmp_path):
+    options = {**TINY, "cnn_layer": CNN_LAYER}
+    estimator = CTREstimator("cscnn", cnn_weights="random", model_options=options)
+    with pytest.raises(InputError, match="--image_dir: model cscnn needs"):
+        estimator.fit(shop.data)
+    estimator.set_params(image_dir=tmp_path)
+    with pytest.raises(InputError, match="--image_dir=.* holds 0 of"):
+        estimator.fit(shop.data)
+    estimator.set_params(image_dir=shop.images, cnn_weights="nowhere.h5")
+    with pytest.raises(InputError, match="--cnn_weights: imagenet.*nowhere.h5"):
+        estimator.fit(shop.data)
+    options["cnn_layer"] = "last"
+    with pytest.raises(InputError, match="--cnn_layer: MobileNetV3Small has.*last"):
+        estimator.fit(shop.data)
+
+
+def _encoded(estimator, pixels, category):
+    encoder = estimator.model_.get_layer("image_encoder")
+    category = estimator.schema_.index("category", tf.constant(category))
+    inputs = {"image_map": pixels, "image_category": category}
+    return encoder(inputs, training=False).numpy()
+
+
+def test_refresh_encodes_the_new_pixels(shop, trained, exported, tmp_path):
+    shutil.copytree(exported["cscnn"], tmp_path / "model" / "1")
+    shutil.copytree(shop.images, tmp_path / "images")
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    new = Image.fromarray(colours).resize((90, 70), Image.Resampling.NEAREST)
+    new.save(tmp_path / "images" / "new.png")
+    (tmp_path / "images" / "bad.png").write_text("no picture")
+    items = pd.DataFrame(
+        {
+            "item_id": [9000, 9001, 9002],
+            "image": ["new.png", "bad.png", "new.png"],
+            "category": ["lamp", "lamp", "spaceship"],
+        }
+    )
+    items = pd.concat([shop.items, items])
+    items.to_csv(tmp_path / "items.csv", index=False)
+    version = refresh(
+        tmp_path / "model", tmp_path / "items.csv", image_dir=tmp_path / "images"
+    )
+    old, table = Version(exported["cscnn"]), Version(version)
+    assert len(table.keys) == len(old.keys) + 2
+    store = ImageFolder.open(tmp_path / "images", ["new.png"], SIZE)
+    columns = {
+        "image": tf.constant(["new.png"] * 2),
+        "category": tf.constant(["lamp", "spaceship"]),
+    }
+    rows = ids.find(table.keys, table.image_keys(columns)).numpy() + 1
+    assert (rows > 0).all()
+    found = table._read(table._names["representation_vectors"]).numpy()[rows]
+    expected = _encoded(trained["cscnn"], store.gather([1, 1]), ["lamp", "spaceship"])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-5
+
+
+def test_refresh_refuses_what_the_model_does_not_take(shop, exported, tmp_path):
+    shop.items.to_csv(tmp_path / "items.csv", index=False)
+    items = tmp_path / "items.csv"
+    with pytest.raises(InputError, match="--image_dir: the model takes pixels"):
+        refresh(exported["cscnn"].parent, items, shop.maps)
+    with pytest.raises(InputError, match="--feature_maps: the model takes maps"):
+        refresh(exported["history"].parent, items, image_dir=shop.images)
+
+
+def test_a_warm_start_has_the_runs_cnn(shop, trained, tmp_path):
+    estimator = trained["cscnn"]
+    estimator.save(tmp_path)
+    # Neither weights of its own nor pretraining.
+    twin = clone(estimator).set_params(
+        epochs=0, warm_start_from=tmp_path, cnn_weights="nowhere.h5", seed=1
+    )
+    np.testing.assert_array_equal(
+        twin.fit(shop.data).predict_proba(shop.data), estimator.predict_proba(shop.data)
+    )
+    with pytest.raises(InputError, match="--image_size.*image_size is 40.* was 32"):
+        twin.set_params(image_size=40).fit(shop.data)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_explained_on_a_page(shop, trained, tmp_path, case):
+    trained[case].explain(shop.data, tmp_path / "page.html", shop.images, 2)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<article>") == 2 and "item attention" in page
+    assert ("image attention" in page) == (case == "history")
+    assert "other categories" not in page  # of the candidate's feature map
