@@ -155,7 +155,7 @@ class Signatures:
     def encode_images(self, request):
         """`representation [U, D]` and what else the encoder explains."""
         category = self._category(request, "image_map")
-        maps = request["image_map"]
+        maps = tf.convert_to_tensor(request["image_map"])
         if maps.dtype.is_floating:
             maps = tf.where(tf.math.is_finite(maps), maps, tf.zeros([], maps.dtype))
         # One image more, because oneDNN's convolutions need one.

@@ -82,7 +82,12 @@ def _signatures(shop, estimator):
     store, table = estimator.feature_maps_, None
     if store is not None:
         table = encode_images_of(
-            estimator.model_, shop.schema, shop.data, store, "float32"
+            estimator.model_,
+            shop.schema,
+            shop.data,
+            store,
+            "float32",
+            estimator._options,
         )
     return Signatures(shop.schema, forms, table)
 

@@ -157,7 +157,8 @@ def test_unknown_and_empty_values_give_finite_answers(exported):
     request["history_length"][4] = 0
     request["price"][3:6] = np.nan, 3e38, -np.inf
     answer = serve(request)
-    assert np.isfinite(answer).all() and ((answer > 0) & (answer < 1)).all()
+    # A price of 3e38 may well decide alone.
+    assert np.isfinite(answer).all() and ((answer >= 0) & (answer <= 1)).all()
     assert (np.abs(answer - known) > 0).sum() >= 4
     empty = {
         name: value[:, :0] if value.ndim == 2 else value
