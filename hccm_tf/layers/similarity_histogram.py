@@ -69,10 +69,10 @@ class SimilarityHistogram(keras.layers.Layer):
         self.embedding_dim = embedding_dim
 
     def build(self, query_shape, keys_shape):
-        self.embeddings = self.add_weight(
+        self.vectors = self.add_weight(
             shape=(self.num_bins, self.embedding_dim),
             initializer=keras.initializers.RandomUniform(0.0, 1.0),
-            name="embeddings",
+            name="vectors",
         )
 
     def call(self, query, keys, keys_mask=None):
@@ -83,9 +83,7 @@ class SimilarityHistogram(keras.layers.Layer):
         bins = ops.arange(self.num_bins, dtype=place.dtype)
         inside = ops.logical_and(place[..., None] == bins, mask[..., None])
         counts = ops.sum(ops.cast(inside, values.dtype), axis=2)
-        features = ops.log1p(counts)[..., None] * ops.cast(
-            self.embeddings, counts.dtype
-        )
+        features = ops.log1p(counts)[..., None] * ops.cast(self.vectors, counts.dtype)
         if len(query.shape) == 2:
             features = features[:, 0]
         shape = (*ops.shape(query)[:-1], self.num_bins * self.embedding_dim)

@@ -108,11 +108,11 @@ def test_gradients_reach_the_vectors_of_bins_only():
     with tf.GradientTape() as tape:
         tape.watch([query, keys])
         total = tf.reduce_sum(layer(query, keys, keys_mask=MASK))
-    gradients = tape.gradient(total, [query, keys, layer.embeddings.value])
+    gradients = tape.gradient(total, [query, keys, layer.vectors.value])
     assert gradients[:2] == [None, None]
     counts = to_numpy(layer(QUERY, KEYS, keys_mask=MASK)).sum(axis=(0, 1))
     np.testing.assert_allclose(
-        gradients[2][:, 0] * layer.embeddings[:, 0], counts, rtol=1e-4, atol=1e-5
+        gradients[2][:, 0] * layer.vectors[:, 0], counts, rtol=1e-4, atol=1e-5
     )
 
 
