@@ -127,8 +127,8 @@ def run():
     run_dir = pathlib.Path(FLAGS.run_dir)
     if FLAGS.explain and FLAGS.image_dir is None:
         raise InputError("--explain shows the images and needs --image_dir")
-    if FLAGS.explain and FLAGS.shuffle_images:
-        raise InputError("--explain would show other images than --shuffle_images uses")
+    if FLAGS.explain and (FLAGS.shuffle_images or FLAGS.shuffle_categories):
+        raise InputError("--explain would show what a control's model was not told")
     estimator = CTREstimator(
         model=FLAGS.model,
         feature_maps=FLAGS.feature_maps,
