@@ -3,11 +3,11 @@
 python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=RUN --export_dir=saved_models/hccm
 
-RUN gets `metrics.json`, `test_predictions.parquet`, `history.csv`, TensorBoard logs, a
-backup for --resume, and `model.keras`, `schema/` and `feature_maps.json`, with which
---warm_start_from=RUN begins; with an export `request.json`, a first request for it, and
-with --explain `explanation.html`. With --compare it gets the runs of several models and
-seeds, `comparison.md`, `comparison.json` and plots:
+RUN gets `metrics.json`, `test_predictions.parquet`, `history.csv`, TensorBoard logs,
+checkpoints for --resume, and `model.keras`, `schema/` and `feature_maps.json`, with
+which --warm_start_from=RUN begins; with an export `request.json`, a first request for
+it, and with --explain `explanation.html`. With --compare it gets the runs of several
+models and seeds, `comparison.md`, `comparison.json` and plots:
 
 python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=COMPARISON \
@@ -16,6 +16,7 @@ python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 
@@ -40,9 +41,23 @@ from hccm_tf.models.options import (
 )
 from hccm_tf.serving.representations import DTYPES
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
+from hccm_tf.training.preemption import Preempted
+from hccm_tf.training.strategies import STRATEGIES, is_chief, make_strategy
 from hccm_tf.training.warm_start import WARM_STARTS
 
 FLAGS = flags.FLAGS
+
+# Exit codes.
+PREEMPTED = 75  # EX_TEMPFAIL: try again
+LOST_PROCESS = 76
+# What TensorFlow raises when another process does not answer.
+LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
 
 flags.DEFINE_string("data_dir", None, "Of build_examples.", required=True)
 flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")
@@ -69,7 +84,10 @@ flags.DEFINE_integer(
     "pretrain_epochs", 0, "Passes in which cscnn learns categories.", lower_bound=0
 )
 flags.DEFINE_bool("group_by_item", False, "An item's impressions in one batch.")
-flags.DEFINE_bool("resume", False, "Go on from the backup in run_dir.")
+flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in run_dir.")
+flags.DEFINE_enum(
+    "strategy", "one_device", STRATEGIES, "Of TensorFlow; cluster from TF_CONFIG."
+)
 flags.DEFINE_string("warm_start_from", None, "Run whose weights to begin with.")
 flags.DEFINE_enum("warm_start", "all", WARM_STARTS, "Which of its weights.")
 flags.DEFINE_integer("explain", 0, "Test impressions to explain.", lower_bound=0)
@@ -129,6 +147,9 @@ def run():
         raise InputError("--explain shows the images and needs --image_dir")
     if FLAGS.explain and (FLAGS.shuffle_images or FLAGS.shuffle_categories):
         raise InputError("--explain would show what a control's model was not told")
+    strategy = None
+    if FLAGS.strategy != "one_device":
+        strategy = make_strategy(FLAGS.strategy)
     estimator = CTREstimator(
         model=FLAGS.model,
         feature_maps=FLAGS.feature_maps,
@@ -150,10 +171,13 @@ def run():
         warm_start_from=FLAGS.warm_start_from,
         warm_start=FLAGS.warm_start,
         model_options=_model_options(),
+        strategy=strategy,
     )
     estimator.fit(FLAGS.data_dir)
-    estimator.save(run_dir)
     test = estimator.predictions(FLAGS.data_dir)
+    if strategy is not None and not is_chief(strategy):
+        return
+    estimator.save(run_dir)
     test.to_parquet(run_dir / "test_predictions.parquet")
     print(json.dumps(write_metrics(estimator, test, run_dir)))
     if FLAGS.export_dir:
@@ -179,10 +203,26 @@ def main(argv):
         with report_input_errors():
             compare(FLAGS, subprocess_trainer(sys.argv[0]))
         return
-    # What makes a seed reproduce a run exactly, the order of parallel sums included.
-    tf.config.experimental.enable_op_determinism()
+    if FLAGS.strategy in ("one_device", "mirrored"):
+        # What makes a seed reproduce a run exactly, parallel sums included.
+        tf.config.experimental.enable_op_determinism()
     with report_input_errors():
-        run()
+        try:
+            run()
+        except Preempted:
+            print(f"ended by SIGTERM; go on with --resume --run_dir={FLAGS.run_dir}")
+            sys.exit(PREEMPTED)
+        except LOST as error:
+            if FLAGS.strategy in ("one_device", "mirrored"):
+                raise
+            print(
+                "error: a process of the cluster was lost; start those that ended "
+                f"with --resume. TensorFlow says: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
+            # What waits for the lost process would keep this one.
+            os._exit(LOST_PROCESS)
 
 
 if __name__ == "__main__":

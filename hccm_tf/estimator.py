@@ -1,5 +1,6 @@
 """scikit-learn's interface to the whole path: data folder or data frame → model."""
 
+import functools
 import json
 import pathlib
 import tempfile
@@ -7,6 +8,7 @@ import tempfile
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -14,7 +16,12 @@ from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.data.pca import fit_pca
-from hccm_tf.data.pipeline import make_dataset, num_examples, report_damage
+from hccm_tf.data.pipeline import (
+    epoch_seed,
+    make_dataset,
+    num_examples,
+    report_damage,
+)
 from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
 from hccm_tf.features import Schema
@@ -22,10 +29,18 @@ from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import IMAGE_MODELS, PIXEL_MODELS, build_model
 from hccm_tf.models.image_encoder import sides
 from hccm_tf.models.options import ModelOptions
+from hccm_tf.optimizers import LazyAdam
 from hccm_tf.serving.export import export
-from hccm_tf.training.evaluation import evaluate, predict
+from hccm_tf.training.evaluation import predict
 from hccm_tf.training.loop import train
+from hccm_tf.training.parameter_servers import ParameterServerTrainer
 from hccm_tf.training.pretraining import load_cnn_weights, pretrain
+from hccm_tf.training.strategies import (
+    has_parameter_servers,
+    is_chief,
+    num_tasks,
+)
+from hccm_tf.training.synchronous import SynchronousTrainer
 from hccm_tf.training.warm_start import save_run, started_schema, warm_start
 
 # Below this share of the catalogue's images, a store belongs to another catalogue.
@@ -47,7 +62,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         items: data frame `item_id, image, category` and attributes; for data frames.
         epochs: number of passes at most; 0 only evaluates what `warm_start_from` gives.
         patience: epochs without a better validation AUC before training stops.
-        batch_size: impressions in a batch.
+        batch_size: impressions in a batch; in that of each replica or worker.
         learning_rate: of `hccm_tf.optimizers.LazyAdam`.
         seed: of everything random.
         max_history: number of newest clicks used; `None` for all that the data holds.
@@ -64,12 +79,16 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             which has the run's CNN.
         group_by_item: whether impressions of an item come in the same training batch,
             which then has few images. For `cscnn`, whose step they determine.
-        run_dir: folder for logs and backups; `None` writes none.
-        resume: whether `fit` goes on from the backup in `run_dir`.
+        run_dir: folder for logs and checkpoints; `None` writes none.
+        resume: whether `fit` goes on from the newest checkpoint in `run_dir`.
         warm_start_from: folder of a run, of `save`, whose weights `fit` begins with.
         warm_start: `"all"` of them, or `"all_but_ids"`, see
             `hccm_tf.training.warm_start`.
         model_options: dict of `hccm_tf.models.ModelOptions`.
+        strategy: `tf.distribute.Strategy` of
+            `hccm_tf.training.strategies.make_strategy`, made before TensorFlow does
+            anything else; `None` for one device. It takes a data folder that all
+            processes see, as they see `run_dir`.
 
     Attributes:
         classes_: `[0, 1]`.
@@ -110,6 +129,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         warm_start_from=None,
         warm_start="all",
         model_options=None,
+        strategy=None,
     ):
         self.model = model
         self.feature_maps = feature_maps
@@ -132,6 +152,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         self.warm_start_from = warm_start_from
         self.warm_start = warm_start
         self.model_options = model_options
+        self.strategy = strategy
 
     def fit(self, X, y=None):
         """Trains on split `train`, keeps the epoch that is best on `validation`.
@@ -151,6 +172,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         if not self.epochs and self.warm_start_from is None:
             raise InputError("--epochs=0 trains nothing and needs --warm_start_from")
         data_dir = self._to_data_dir(X, y, fitting=True)
+        self._trainer = None
         keras.utils.set_random_seed(self.seed)
         self.classes_ = np.array([0, 1])
         self.schema_ = Schema.load(data_dir)
@@ -185,23 +207,24 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             warm_start(self.model_, self.schema_, *start, self.feature_maps_)
         elif self.model in PIXEL_MODELS:
             self._prepare_cnn(data_dir, ModelOptions(**options))
-        validation_set = self._dataset(data_dir, "validation")
+        trainer = self._make_trainer(data_dir, options)
         with report_damage(data_dir):
             run = train(
-                self.model_,
-                self._dataset(data_dir, "train", self.seed),
-                validation_set,
+                trainer,
                 self.schema_,
-                self.learning_rate,
                 self.epochs,
                 self.patience,
                 self.run_dir,
                 self.resume,
+                self.strategy is None or is_chief(self.strategy),
             )
+        if self.strategy is not None:
+            _copy_weights(trainer.model, self.model_)
+            self._trainer = trainer
         examples = run["epochs"] * num_examples(data_dir, "train")
         self.examples_per_second_ = examples / max(run["seconds"], 1e-9)
         self.training_ = {**run, "parameters": self.model_.count_params()}
-        self.validation_metrics_ = evaluate(self.model_, validation_set, self.schema_)
+        self.validation_metrics_ = self.evaluate(data_dir, "validation")
         self._data_dir, self._options = data_dir, options
         return self
 
@@ -222,7 +245,12 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         if not isinstance(X, (str, pathlib.Path)):
             split = "test"
         with report_damage(data_dir):
-            return predict(self.model_, self._dataset(data_dir, split), self.schema_)
+            if self._trainer is None:
+                dataset = self._dataset(data_dir, split)
+                frame = predict(self.model_, dataset, self.batch_size)
+            else:
+                frame = self._trainer.predict(split)
+        return frame.assign(ctr=self.schema_.unsampled(frame.ctr))
 
     def evaluate(self, X, split="test"):
         """Metrics of one split, see `hccm_tf.metrics.evaluate_predictions`."""
@@ -284,18 +312,40 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             count,
         )
 
-    def _dataset(self, data_dir, split, shuffle_seed=None):
+    def _dataset(self, data_dir, split, epoch=None, part=(0, 1), skip=0):
+        """Batches of a split, shuffled for an epoch or in the order of the data."""
         return make_dataset(
             data_dir,
             split,
             self.schema_,
             self.batch_size,
             self.feature_maps_,
-            shuffle_seed,
+            None if epoch is None else epoch_seed(self.seed, epoch),
             sides(self.model_),
             self.group_by_item,
             self._tell_category,
+            part,
+            skip,
         )
+
+    def _make_trainer(self, data_dir, options):
+        """What trains `model_` or, under a strategy, a model like it."""
+        strategy = self.strategy or tf.distribute.get_strategy()
+        model = self.model_
+        on_servers = has_parameter_servers(strategy)
+        with strategy.scope():
+            if self.strategy is not None:
+                shards = num_tasks("ps") if on_servers else 1
+                options = {**options, "embedding_shards": shards}
+                model = build_model(self.model, self.schema_, **options)
+                _copy_weights(self.model_, model)
+            # XLA on CPU is slower for convolutions, and the batches' shapes vary.
+            model.compile(
+                LazyAdam(self.learning_rate), "binary_crossentropy", jit_compile=False
+            )
+        make = functools.partial(self._dataset, data_dir)
+        kind = ParameterServerTrainer if on_servers else SynchronousTrainer
+        return kind(model, strategy, make, data_dir, self.batch_size)
 
     def _pca_options(self, options):
         """The options of `ModelOptions` that projection `pca` takes from the images."""
@@ -354,6 +404,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """The data folder `X`, or one made of the data frame `X`."""
         if isinstance(X, (str, pathlib.Path)):
             return X
+        if self.strategy is not None:
+            raise InputError("strategy: several processes need a data folder")
         # Here, because the tools import this package.
         from tfrecords_tools.build_examples import build_examples
 
@@ -402,6 +454,14 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             num_parts=1,
         )
         return path
+
+
+def _copy_weights(source, target):
+    """Gives a model the weights of one with the same layers, under any strategy."""
+    with tempfile.TemporaryDirectory(prefix="hccm_tf-") as folder:
+        path = pathlib.Path(folder) / "model.weights.h5"
+        source.save_weights(path)
+        target.load_weights(path)
 
 
 def write_metrics(estimator, test, run_dir):

@@ -133,6 +133,4 @@ def read_predictions(run_dir, test):
 
 def read_history(run_dir):
     """Data frame with a row for each epoch, from `RUN/history.csv`."""
-    history = pd.read_csv(pathlib.Path(run_dir) / "history.csv")
-    # After --resume an epoch may stand there twice.
-    return history.drop_duplicates("epoch", keep="last")
+    return pd.read_csv(pathlib.Path(run_dir) / "history.csv")

@@ -11,6 +11,7 @@ from hccm_tf.files import join, open_file, require_scheme
 
 SHUFFLE_BUFFER = 20_000
 SHARDS_AT_ONCE = 16
+EPOCHS = 1_000_003  # more than a run has
 SIDES = ("item", "history")
 # Of a damaged record, of a file that ends early, and of one that is not there.
 DAMAGES = (
@@ -156,12 +157,12 @@ def group_by_image(dataset, batch_size, seed):
 
     A window of `SHUFFLE_BUFFER` records is sorted by a hash of the candidate's image,
     another one for each window, and cut into batches: a batch then has few images, and
-    another choice of them in each epoch.
+    another choice of them with each seed.
 
     Args:
         dataset: of serialized examples, shuffled.
         batch_size: int.
-        seed: int.
+        seed: int, or int64 tensor.
 
     Returns:
         `tf.data.Dataset` of batches of serialized examples, as many as without it.
@@ -175,7 +176,7 @@ def group_by_image(dataset, batch_size, seed):
         records = tf.gather(records, tf.argsort(keys, stable=True))
         return tf.data.Dataset.from_tensor_slices(records).batch(batch_size)
 
-    salts = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    salts = tf.data.Dataset.random(seed, rerandomize_each_iteration=False)
     windows = tf.data.Dataset.zip(dataset.batch(window), salts)
     return windows.flat_map(to_batches)
 
@@ -190,6 +191,8 @@ def make_dataset(
     sides=SIDES,
     group_by_item=False,
     tell_category=None,
+    part=(0, 1),
+    skip=0,
 ):
     """Batches of one split.
 
@@ -200,11 +203,18 @@ def make_dataset(
         batch_size: int.
         feature_maps: `FeatureMapStore` or `ImageFolder`, or `None` for a model without
             images.
-        shuffle_seed: int to shuffle (anew each epoch), `None` to keep the order.
+        shuffle_seed: int or int64 tensor, which determines the order; see
+            `epoch_seed`. `None` keeps that of the data.
         sides: of `SIDES`, whose images the model takes.
         group_by_item: whether shuffled impressions of the same item come in the same
             batch, see `group_by_image`.
         tell_category: function of `shuffled_categories`, `None` to tell the truth.
+        part: `(index, count)`, the first an int or int64 tensor: which of `count`
+            disjoint parts, for several readers. In order, every `count`-th batch;
+            shuffled, some of the files or, if there are fewer files than parts, every
+            `count`-th record.
+        skip: number of batches at the beginning to leave out, without reading their
+            images.
 
     Returns:
         `tf.data.Dataset` of `(inputs, label, user)`: the dict that a model takes
@@ -214,6 +224,7 @@ def make_dataset(
     require_scheme(data_dir)
     files = data_files(data_dir, split)
     spec = parse_spec(schema)
+    index, count = part
 
     def to_batch(records):
         raw = tf.io.parse_example(records, spec)
@@ -227,25 +238,46 @@ def make_dataset(
         return inputs, label, raw["user_key"]
 
     if shuffle_seed is None:
-        dataset = tf.data.TFRecordDataset(files)
+        dataset = tf.data.TFRecordDataset(files).batch(batch_size)
+        dataset = dataset.shard(count, index)
     else:
+        seed = tf.cast(shuffle_seed, tf.int64)
+        files = tf.random.experimental.stateless_shuffle(files, tf.stack([seed, 0]))
         # A shard holds the rows of some users only: a batch mixes several shards.
-        dataset = tf.data.Dataset.from_tensor_slices(files)
-        dataset = dataset.shuffle(len(files), seed=shuffle_seed)
-        dataset = dataset.interleave(tf.data.TFRecordDataset, SHARDS_AT_ONCE)
-        dataset = dataset.shuffle(SHUFFLE_BUFFER, seed=shuffle_seed)
-    if group_by_item and shuffle_seed is not None:
-        dataset = group_by_image(dataset, batch_size, shuffle_seed)
-    else:
-        dataset = dataset.batch(batch_size)
-    dataset = dataset.apply(
-        tf.data.experimental.assert_cardinality(
-            -(-num_examples(data_dir, split) // batch_size)
+        by_file = len(files) >= count
+        dataset = tf.data.Dataset.from_tensor_slices(
+            files[index::count] if by_file else files
         )
-    )
+        dataset = dataset.interleave(tf.data.TFRecordDataset, SHARDS_AT_ONCE)
+        if not by_file:
+            dataset = dataset.shard(count, index)
+        dataset = dataset.shuffle(SHUFFLE_BUFFER, shuffle_seed, False)
+        if group_by_item:
+            dataset = group_by_image(dataset, batch_size, shuffle_seed)
+        else:
+            dataset = dataset.batch(batch_size)
+    dataset = dataset.skip(skip)
+    if count == 1:
+        # A file that ends early is an error.
+        batches = -(-num_examples(data_dir, split) // batch_size)
+        cardinality = tf.data.experimental.assert_cardinality(max(batches - skip, 0))
+        dataset = dataset.apply(cardinality)
     # Nothing here is left to tune, and the end of an epoch would wait for seconds until
     # the tuner wakes up.
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = dataset.map(to_batch, num_parallel_calls=2).prefetch(2)
     return dataset.with_options(options)
+
+
+def epoch_seed(seed, epoch):
+    """A seed for each epoch: the order of a run's epoch does not depend on the past.
+
+    Args:
+        seed: int, of the run.
+        epoch: int or int64 tensor.
+
+    Returns:
+        int64 like `epoch`.
+    """
+    return seed * EPOCHS + epoch

@@ -1,9 +1,14 @@
-"""Embedding that reads only the rows it is asked for."""
+"""Embedding that reads only the rows it is asked for, of one or several tables."""
 
 import keras
+import numpy as np
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+
+
+# Smaller tables stay whole.
+MIN_SHARD_ROWS = 10_000
 
 
 @keras.saving.register_keras_serializable(package="hccm_tf")
@@ -16,12 +21,26 @@ class Embedding(keras.layers.Embedding):
     `hccm_tf.optimizers.LazyAdam`); this one gathers rows from the variable. On other
     backends the two are the same.
 
+    For parameter servers, `shards` deals out the rows of a large table over several
+    weights, of which each server gets some: row `r` is row `r // n` of weight `r % n`.
+    Saved weights are those of one table, and load with another number of shards.
+
+    Args:
+        input_dim: number of rows.
+        output_dim: width of a row.
+        shards: number of weights at most; a table is split so far that each has 10,000
+            rows or more. Needs the TensorFlow backend. Defaults to 1.
+        **kwargs: the other Args of `keras.layers.Embedding`.
+
     Call arguments:
         inputs: tensor of shape `[...]`, indices from 0 to `input_dim` - 1; other than
             int32 or int64 is cast to int32.
 
     Output:
         Tensor of shape `[..., output_dim]`, in the layer's compute dtype.
+
+    Raises:
+        ValueError: With several shards on another backend.
 
     Example:
     ```python
@@ -30,12 +49,64 @@ class Embedding(keras.layers.Embedding):
     ```
     """
 
+    def __init__(self, input_dim, output_dim, shards=1, **kwargs):
+        super().__init__(input_dim, output_dim, **kwargs)
+        self.shards = shards
+        self._num_tables = max(min(shards, input_dim // MIN_SHARD_ROWS), 1)
+        if self._num_tables > 1 and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "Several shards need the TensorFlow backend. "
+                f"Received: shards={shards}, backend {keras.backend.backend()}"
+            )
+
+    def build(self, input_shape=None):
+        if self._num_tables == 1:
+            super().build(input_shape)
+            return
+        n = self._num_tables
+        self._tables = [
+            self.add_weight(
+                shape=((self.input_dim - place + n - 1) // n, self.output_dim),
+                initializer=self.embeddings_initializer,
+                # By this name optimizers know a table.
+                name="embeddings",
+                regularizer=self.embeddings_regularizer,
+                constraint=self.embeddings_constraint,
+            )
+            for place in range(n)
+        ]
+        self.built = True
+
     def call(self, inputs):
-        table = self.embeddings
-        # It is none if it is quantized or has low-rank adapters.
-        is_variable = isinstance(table, keras.Variable)
-        if keras.backend.backend() != "tensorflow" or not is_variable:
-            return super().call(inputs)
+        if self._num_tables > 1:
+            tables = [table.value for table in self._tables]
+        else:
+            tables = self.embeddings
+            # It is none if it is quantized or has low-rank adapters.
+            is_variable = isinstance(tables, keras.Variable)
+            if keras.backend.backend() != "tensorflow" or not is_variable:
+                return super().call(inputs)
+            tables = tables.value
         if inputs.dtype not in ("int32", "int64"):
             inputs = tf.cast(inputs, "int32")
-        return tf.cast(tf.gather(table.value, inputs), self.compute_dtype)
+        rows = tf.nn.embedding_lookup(tables, inputs)
+        return tf.cast(rows, self.compute_dtype)
+
+    def save_own_variables(self, store):
+        if self._num_tables == 1:
+            super().save_own_variables(store)
+            return
+        table = np.empty((self.input_dim, self.output_dim), self.variable_dtype)
+        for place, part in enumerate(self._tables):
+            table[place :: self._num_tables] = part
+        store["0"] = table
+
+    def load_own_variables(self, store):
+        if self._num_tables == 1:
+            super().load_own_variables(store)
+            return
+        for place, part in enumerate(self._tables):
+            part.assign(store["0"][place :: self._num_tables])
+
+    def get_config(self):
+        return {**super().get_config(), "shards": self.shards}

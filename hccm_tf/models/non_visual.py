@@ -71,6 +71,7 @@ def _embedding(schema, feature, options, layers):
         Embedding,
         schema.num_rows(feature.name),
         feature.embedding_dim or options.embedding_dim,
+        shards=options.embedding_shards,
     )
     table = layers.get(f"{feature.name}_embedding", make)
     dropout = id_dropout(feature, options, layers, f"{feature.name}_dropout")

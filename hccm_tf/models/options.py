@@ -58,6 +58,8 @@ class ModelOptions:
             models with images.
         channel_mean: `[c]`, to standardise the maps' channels; `None` leaves them.
         channel_std: `[c]`, likewise.
+        embedding_shards: over how many weights the rows of a feature's table are dealt
+            out if it is large, see `hccm_tf.layers.Embedding`.
     """
 
     embedding_dim: int = 8
@@ -83,6 +85,7 @@ class ModelOptions:
     feature_map_shape: tuple | None = None
     channel_mean: np.ndarray | None = None
     channel_std: np.ndarray | None = None
+    embedding_shards: int = 1
 
     def din_attention(self, name):
         """The attention unit that these options describe."""

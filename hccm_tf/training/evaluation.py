@@ -1,32 +1,53 @@
-"""Predictions and metrics of a model over a data set."""
+"""Predictions of a model over a data set."""
 
 import numpy as np
 import pandas as pd
 
-from hccm_tf.metrics import evaluate_predictions
+DTYPES = {
+    "position": "int64",
+    "user_key": "int64",
+    "label": "float32",
+    "ctr": "float32",
+}
 
 
-def predict(model, dataset, schema):
-    """Predicts every example of `dataset`, in its order.
+def predict_part(infer, dataset, part, batch_size):
+    """Predicts a part of a split.
 
     Args:
-        model: from inputs to click probabilities `[B, 1]`.
-        dataset: of `hccm_tf.data.pipeline.make_dataset`.
-        schema: the data's `Schema`, for its `unsampled`.
+        infer: function from inputs to click probabilities `[B, 1]`.
+        dataset: of `hccm_tf.data.pipeline.make_dataset`, in order.
+        part: `(index, count)` with which it was made.
+        batch_size: of `dataset`.
+
+    Returns:
+        dict of arrays `[N]`: `position` in the split, `user_key`, `label` and `ctr`.
+    """
+    index, count = part
+    # Also of a part without a batch.
+    columns = [tuple(np.zeros(0, dtype) for dtype in DTYPES.values())]
+    for batch, (inputs, labels, users) in enumerate(dataset):
+        first = (index + batch * count) * batch_size
+        position = first + np.arange(len(users))
+        ctr = np.asarray(infer(inputs))[:, 0]
+        columns.append((position, users.numpy(), labels.numpy()[:, 0], ctr))
+    arrays = [np.concatenate(column) for column in zip(*columns, strict=True)]
+    return dict(zip(DTYPES, arrays, strict=True))
+
+
+def predict(model, dataset, batch_size):
+    """Predicts a whole split on one device; see `predict_part` and `to_frame`."""
+    return to_frame(predict_part(model.predict_on_batch, dataset, (0, 1), batch_size))
+
+
+def to_frame(columns):
+    """The predictions of all parts in the order of the split.
+
+    Args:
+        columns: dict of `predict_part`, over all parts.
 
     Returns:
         data frame `user_key, label, ctr`.
     """
-    batches = [
-        (users.numpy(), labels.numpy()[:, 0], model.predict_on_batch(inputs)[:, 0])
-        for inputs, labels, users in dataset
-    ]
-    columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
-    frame = pd.DataFrame(dict(zip(("user_key", "label", "ctr"), columns, strict=True)))
-    return frame.assign(ctr=schema.unsampled(frame.ctr))
-
-
-def evaluate(model, dataset, schema):
-    """Metrics of `hccm_tf.metrics.evaluate_predictions` over a data set."""
-    frame = predict(model, dataset, schema)
-    return evaluate_predictions(frame.label, frame.ctr, frame.user_key)
+    frame = pd.DataFrame(columns).sort_values("position", ignore_index=True)
+    return frame.drop(columns="position")

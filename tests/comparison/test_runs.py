@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from hccm_tf.comparison.runs import (
-    read_history,
     read_predictions,
     run_once,
     subprocess_trainer,
@@ -91,8 +90,3 @@ def test_predictions_of_other_data(tmp_path):
     for other in (test[:2], test.assign(label=0), test.assign(user_key=4)):
         with pytest.raises(InputError, match="test split of --data_dir"):
             read_predictions(tmp_path, other)
-
-
-def test_an_epoch_that_stands_twice_counts_once(tmp_path):
-    (tmp_path / "history.csv").write_text("epoch,loss\n0,0.7\n1,0.6\n1,0.5\n2,0.4\n")
-    assert read_history(tmp_path).loss.tolist() == [0.7, 0.5, 0.4]

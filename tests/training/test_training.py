@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.data.pipeline import epoch_seed, make_dataset
+from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import build_model
+from hccm_tf.optimizers import LazyAdam
 from hccm_tf.training import loop
-from hccm_tf.training.evaluation import evaluate, predict
+from hccm_tf.training.evaluation import predict
+from hccm_tf.training.synchronous import SynchronousTrainer
 from tests.conftest import TINY
 
 # Two runs with one seed and one with another, in one process with ordered sums.
@@ -33,16 +36,29 @@ print(json.dumps(results))
 """
 
 
-def _sets(shop, batch_size=256):
-    return [
-        make_dataset(shop.data, split, shop.schema, batch_size)
-        for split in ("train", "validation")
-    ]
-
-
 def _model(shop, **options):
     keras.utils.set_random_seed(0)
     return build_model("base", shop.schema, **{**TINY, **options})
+
+
+def _trainer(shop, model, batch_size=256, learning_rate=1e-2, change=None):
+    """A trainer of one device; `change` is mapped over (step, batch) of `train`."""
+
+    def make(split, epoch=None, part=(0, 1), skip=0):
+        seed = None if epoch is None else epoch_seed(0, epoch)
+        dataset = make_dataset(
+            shop.data, split, shop.schema, batch_size, None, seed, part=part, skip=skip
+        )
+        return dataset.enumerate().map(change) if change and epoch == 0 else dataset
+
+    model.compile(LazyAdam(learning_rate), "binary_crossentropy", jit_compile=False)
+    strategy = tf.distribute.get_strategy()
+    return SynchronousTrainer(model, strategy, make, shop.data, batch_size)
+
+
+def _metrics(trainer, split="validation"):
+    frame = trainer.predict(split)
+    return evaluate_predictions(frame.label, frame.ctr, frame.user_key)
 
 
 def test_a_seed_repeats_a_run(shop):
@@ -59,24 +75,21 @@ def test_a_seed_repeats_a_run(shop):
 
 
 def test_a_loss_that_is_not_finite_names_the_step(shop):
-    train_set, validation_set = _sets(shop)
-
     def spoil(step, batch):
         inputs, label, user = batch
         price = tf.where(step == 2, np.float32(np.inf), inputs["price"])
         return {**inputs, "price": price}, label, user
 
-    spoilt = train_set.enumerate().map(spoil)
+    trainer = _trainer(shop, _model(shop), change=spoil)
     with pytest.raises(FloatingPointError, match=r"step 3: the loss is (nan|inf)"):
-        loop.train(_model(shop), spoilt, validation_set, shop.schema, 1e-3, 1, 1)
+        loop.train(trainer, shop.schema, 1, 1)
 
 
 def test_training_lowers_the_loss(shop):
-    train_set, validation_set = _sets(shop, 64)
-    model = _model(shop)
-    before = evaluate(model, train_set, shop.schema)
-    result = loop.train(model, train_set, validation_set, shop.schema, 1e-2, 3, 3)
-    after = evaluate(model, train_set, shop.schema)
+    trainer = _trainer(shop, _model(shop), 64)
+    before = _metrics(trainer, "train")
+    result = loop.train(trainer, shop.schema, 3, 3)
+    after = _metrics(trainer, "train")
     assert after["log_loss"] < before["log_loss"] - 0.02
     assert after["auc"] > before["auc"] + 0.05
     assert result["epochs"] == 3 and result["seconds"] > 0
@@ -84,80 +97,36 @@ def test_training_lowers_the_loss(shop):
 
 def test_predictions_are_in_the_order_of_the_data(shop):
     model = _model(shop)
-    frame = predict(model, _sets(shop, 64)[1], shop.schema)
+    trainer = _trainer(shop, model, 64)
     part = shop.log[shop.log.split == "validation"]
-    np.testing.assert_array_equal(frame.label, part.label)
-    np.testing.assert_array_equal(frame.user_key, part.user_id)
-    whole = next(iter(_sets(shop, 150)[1]))[0]
-    np.testing.assert_allclose(frame.ctr, model(whole, training=False)[:, 0], atol=1e-6)
+    inputs = next(iter(make_dataset(shop.data, "validation", shop.schema, 150)))[0]
+    expected = model(inputs, training=False)[:, 0]
+    dataset = make_dataset(shop.data, "validation", shop.schema, 64)
+    for frame in (trainer.predict("validation"), predict(model, dataset, 64)):
+        np.testing.assert_array_equal(frame.label, part.label)
+        np.testing.assert_array_equal(frame.user_key, part.user_id)
+        np.testing.assert_allclose(frame.ctr, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4)])
 def test_early_stopping_keeps_the_best_epoch(shop, monkeypatch, patience, epochs):
-    train_set, validation_set = _sets(shop)
     scores, weights = [0.6, 0.7, 0.65, 0.64, 0.9], []
+    model = _model(shop)
 
-    def scripted(model, dataset, schema):
+    def scripted(labels, ctr, users):
         weights.append([np.array(w) for w in model.get_weights()])
         return {"auc": scores[len(weights) - 1], "gauc": 0.0, "log_loss": 0.0}
 
-    monkeypatch.setattr("hccm_tf.training.callbacks.evaluate", scripted)
-    model = _model(shop)
-    result = loop.train(
-        model, train_set, validation_set, shop.schema, 1e-2, 5, patience
-    )
+    monkeypatch.setattr(loop, "evaluate_predictions", scripted)
+    result = loop.train(_trainer(shop, model), shop.schema, 5, patience)
     assert result["epochs"] == len(weights) == epochs
     for kept, best in zip(model.get_weights(), weights[1], strict=True):
         np.testing.assert_array_equal(kept, best)
     assert any((a != b).any() for a, b in zip(weights[1], weights[2], strict=True))
 
 
-def test_resume_goes_on_where_a_run_was_interrupted(shop, tmp_path, monkeypatch):
-    train_set, validation_set = _sets(shop)
-    straight = _model(shop, id_dropout=0.0)
-    loop.train(
-        straight,
-        train_set,
-        validation_set,
-        shop.schema,
-        1e-2,
-        3,
-        3,
-        tmp_path / "straight",
-    )
-    calls = []
-
-    def interrupted(model, dataset, schema):
-        calls.append(model)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return evaluate(model, dataset, schema)
-
-    arguments = (train_set, validation_set, shop.schema, 1e-2, 3, 3, tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr("hccm_tf.training.callbacks.evaluate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(_model(shop, id_dropout=0.0), *arguments)
-    resumed = _model(shop, id_dropout=0.0)
-    result = loop.train(resumed, *arguments, resume=True)
-    assert result["epochs"] == 1
-    expected = predict(straight, validation_set, shop.schema).ctr
-    np.testing.assert_allclose(
-        predict(resumed, validation_set, shop.schema).ctr, expected, atol=1e-5
-    )
-    epochs, whole = (
-        pd.read_csv(tmp_path / name / "history.csv") for name in ("run", "straight")
-    )
-    assert epochs.epoch.tolist() == [0, 1, 2]
-    pd.testing.assert_frame_equal(epochs, whole, atol=1e-5)
-
-
 def test_without_resume_a_run_starts_anew(shop, tmp_path):
-    train_set, validation_set = _sets(shop)
     for _ in range(2):
-        model = _model(shop)
-        result = loop.train(
-            model, train_set, validation_set, shop.schema, 1e-2, 2, 2, tmp_path
-        )
-        assert result["epochs"] == 2
+        trainer = _trainer(shop, _model(shop))
+        assert loop.train(trainer, shop.schema, 2, 2, tmp_path)["epochs"] == 2
         assert len(pd.read_csv(tmp_path / "history.csv")) == 2

@@ -1,0 +1,132 @@
+"""Checkpoints of a training run: all that its next step depends on.
+
+Keras' `save_weights` leaves out the states of random numbers and of metrics, without
+which a run that goes on is not the run that was interrupted.
+"""
+
+import json
+import pathlib
+import shutil
+import warnings
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from hccm_tf.atomic import new_folder
+from hccm_tf.errors import InputError
+
+KEPT = 2
+ARRAYS, STATE = "arrays.npz", "state.json"
+# Of a file that is missing, truncated or damaged; a zip file has checksums.
+DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+def save_checkpoint(folder, model, state, best_weights=None):
+    """Writes a checkpoint as `folder/NUMBER`, which appears when it is whole.
+
+    The two newest are kept. In a cluster, variables that are mirrored are read on this
+    process alone.
+
+    Args:
+        folder: folder of the run's checkpoints.
+        model: compiled `keras.Model` with a built optimizer.
+        state: what else to keep, for JSON.
+        best_weights: list of arrays of `model.get_weights()`, of an earlier epoch.
+
+    Raises:
+        InputError: if the disk is full. What was there stays.
+    """
+    folder = pathlib.Path(folder)
+    numbers = [int(path.name) for path in _found(folder)]
+    path = folder / f"{max(numbers, default=0) + 1:08d}"
+    with new_folder(path) as temporary:
+        # One array after the other, so that not all of them are in memory.
+        with zipfile.ZipFile(temporary / ARRAYS, "w") as archive:
+            for name, variable in _variables(model).items():
+                _write_array(archive, name, _local_value(variable))
+            for place, array in enumerate(best_weights or []):
+                _write_array(archive, f"best/{place}", array)
+        (temporary / STATE).write_text(json.dumps(state))
+    for old in _found(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def restore_checkpoint(folder, model):
+    """Gives a model the newest checkpoint that can be read.
+
+    Args:
+        folder: folder of the run's checkpoints.
+        model: as it was saved, with all variables built.
+
+    Returns:
+        `(state, best_weights)` of `save_checkpoint`; `None` if there is no checkpoint.
+
+    Raises:
+        InputError: if none of those that are there can be read, or they are of another
+            model.
+    """
+    paths = _found(folder)
+    for path in reversed(paths):
+        try:
+            state = json.loads((path / STATE).read_text())
+            with np.load(path / ARRAYS) as archive:
+                arrays = {name: archive[name] for name in archive}
+        except DAMAGES as error:
+            warnings.warn(
+                f"{path}: a damaged checkpoint ({error}); the one before it is used",
+                stacklevel=2,
+            )
+            continue
+        best = [arrays.pop(name) for name in list(arrays) if name.startswith("best/")]
+        _assign(path, _variables(model), arrays)
+        return state, best or None
+    if paths:
+        raise InputError(
+            f"{folder}: all checkpoints are damaged; begin again without --resume"
+        )
+    return None
+
+
+def _found(folder):
+    """Folders of whole checkpoints, oldest first."""
+    folder = pathlib.Path(folder)
+    found = folder.iterdir() if folder.exists() else []
+    return sorted(path for path in found if path.name.isdigit())
+
+
+def _variables(model):
+    """All variables of a training run, name → `keras.Variable`."""
+    groups = {
+        "model": model.variables,
+        "metrics": model.metrics_variables,
+        "optimizer": model.optimizer.variables,
+    }
+    # By place: names of layers may be numbered through a process.
+    return {
+        f"{group}/{place}": variable
+        for group, variables in groups.items()
+        for place, variable in enumerate(variables)
+    }
+
+
+def _local_value(variable):
+    """The value of a variable on this process, without asking others."""
+    strategy = tf.distribute.get_strategy()
+    return strategy.experimental_local_results(variable.value)[0].numpy()
+
+
+def _write_array(archive, name, array):
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, np.asarray(array))
+
+
+def _assign(path, variables, arrays):
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if shapes != {name: array.shape for name, array in arrays.items()}:
+        raise InputError(
+            f"{path}: a checkpoint of another model or strategy; give --resume with "
+            "the same flags"
+        )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])

@@ -1,0 +1,116 @@
+"""Runs a program as a cluster of processes on this machine, for trying things out.
+
+python -m hccm_tf.training.local_cluster --workers=2 --parameter_servers=1 -- \
+        train_main.py --strategy=parameter_server --flagfile=...
+
+Without parameter servers the workers are those of `multi_worker_mirrored`. Each process
+gets its `TF_CONFIG`; what the first one prints is shown, what the others print is in
+`--output_dir`. When the chief, or the last worker, has ended, the others are ended.
+"""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+from absl import app, flags
+
+
+def tasks(workers, parameter_servers):
+    """The processes of a cluster, the first one first.
+
+    Returns:
+        list of `(name, TF_CONFIG)`, the second as JSON, with free ports.
+    """
+    counts = {"worker": workers}
+    if parameter_servers:
+        counts = {"chief": 1, "worker": workers, "ps": parameter_servers}
+    ports = iter(_free_ports(sum(counts.values())))
+    cluster = {
+        kind: [f"127.0.0.1:{next(ports)}" for _ in range(count)]
+        for kind, count in counts.items()
+    }
+    return [
+        (
+            f"{kind}-{index}",
+            json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}),
+        )
+        for kind, addresses in cluster.items()
+        for index in range(len(addresses))
+    ]
+
+
+def start(command, config, log=None):
+    """Starts one process of a cluster.
+
+    Args:
+        command: list of str, what Python runs.
+        config: `TF_CONFIG`.
+        log: path of what it prints; `None` for this process's own output.
+
+    Returns:
+        `subprocess.Popen`.
+    """
+    environment = {**os.environ, "TF_CONFIG": config}
+    command = [sys.executable, *command]
+    if log is None:
+        return subprocess.Popen(command, env=environment)
+    with open(log, "ab") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+
+
+def run(command, workers, parameter_servers, output_dir):
+    """Runs a cluster until its chief, or all its workers, have ended.
+
+    Returns:
+        Exit code of the first process that did not end well, else 0.
+    """
+    output_dir = pathlib.Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    processes = {
+        name: start(command, config, None if place == 0 else output_dir / f"{name}.txt")
+        for place, (name, config) in enumerate(tasks(workers, parameter_servers))
+    }
+    awaited = ["chief-0"] if parameter_servers else list(processes)
+    try:
+        codes = [processes[name].wait() for name in awaited]
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait()
+    return next((code for code in codes if code), 0)
+
+
+def _free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def main(argv):
+    """Runs the command line."""
+    if len(argv) < 2:
+        raise app.UsageError("what to run stands after --")
+    arguments = flags.FLAGS
+    sys.exit(
+        run(
+            argv[1:],
+            arguments.workers,
+            arguments.parameter_servers,
+            arguments.output_dir,
+        )
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("workers", 2, "Number of workers.", lower_bound=1)
+    flags.DEFINE_integer("parameter_servers", 0, "Number of them.", lower_bound=0)
+    flags.DEFINE_string("output_dir", "cluster_logs", "For what is printed.")
+    app.run(main)

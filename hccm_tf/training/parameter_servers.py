@@ -1,0 +1,136 @@
+"""Training on parameter servers: each worker trains on parts of the data."""
+
+import contextlib
+from math import inf
+
+import numpy as np
+import tensorflow as tf
+
+from hccm_tf.data.pipeline import data_files, num_examples
+from hccm_tf.training.evaluation import DTYPES, to_frame
+from hccm_tf.training.strategies import num_tasks
+
+# A part is what a worker that dies has to be done again.
+PARTS_PER_WORKER = 8
+
+
+class ParameterServerTrainer:
+    """Trains and predicts with `tf.distribute.ParameterServerStrategy`.
+
+    The chief hands out parts of the data; a worker reads its part, images included, and
+    runs one step after the other on it, without waiting for others. The part of a
+    worker that dies is done again, by another or by itself when it is back.
+
+    Args:
+        as of `hccm_tf.training.synchronous.SynchronousTrainer`.
+    """
+
+    # Steps of other workers go on all the time.
+    interruptible = True
+
+    def __init__(self, model, strategy, make_dataset, data_dir, batch_size):
+        self.model, self.strategy = model, strategy
+        self._make_dataset = make_dataset
+        self._data_dir, self._batch_size = data_dir, batch_size
+        workers = num_tasks("worker")
+        files = len(data_files(data_dir, "train"))
+        # Parts are files, unless there is not one for each worker.
+        self.steps = min(self._num_parts("train"), files if files >= workers else inf)
+        self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+        # A seed that is a tensor does not go with a global seed of 0.
+        tf.random.set_seed(1)
+        number = tf.TensorSpec([], tf.int64)
+        self._train_part = tf.function(self._train, input_signature=[number, number])
+        self._predict_parts = {}
+
+    def _num_parts(self, split):
+        batches = -(-num_examples(self._data_dir, split) // self._batch_size)
+        return min(PARTS_PER_WORKER * num_tasks("worker"), batches)
+
+    def train_epoch(self, epoch, done=0):
+        """Trains the parts of an epoch that are left; yields the logs of each.
+
+        Args:
+            epoch: int.
+            done: number of parts that were done before.
+        """
+        self._losses = []
+        parts = [(epoch, part) for part in range(done, self.steps)]
+        for loss in self._run(self._train_part, parts):
+            self._losses.append(float(loss))
+            yield {"loss": self._losses[-1]}
+
+    def epoch_loss(self):
+        """Mean loss of the parts that `train_epoch` trained last."""
+        return float(np.mean(self._losses)) if self._losses else float("nan")
+
+    def _run(self, function, arguments):
+        """Calls a function on the workers; yields the results in order."""
+        results = [
+            self._coordinator.schedule(
+                function, [tf.constant(number, tf.int64) for number in numbers]
+            )
+            for numbers in arguments
+        ]
+        for result in results:
+            yield result.fetch()
+
+    def _train(self, epoch, part):
+        """Trains a part; the mean loss of its steps."""
+        dataset = self._make_dataset("train", epoch=epoch, part=(part, self.steps))
+        total, steps = tf.constant(0.0), tf.constant(0.0)
+        for inputs, label, _ in dataset:
+            # What Keras returns is the mean of all workers, which overwrite each other.
+            with _recorded_loss(self.model) as losses:
+                self.strategy.run(self.model.train_step, ((inputs, label),))
+            total += losses[-1]
+            steps += 1
+        return tf.math.divide_no_nan(total, steps)
+
+    def predict(self, split):
+        """Data frame of `hccm_tf.training.evaluation.to_frame`."""
+        count = self._num_parts(split)
+        if split not in self._predict_parts:
+            number = tf.TensorSpec([], tf.int64)
+            self._predict_parts[split] = tf.function(
+                lambda part: self._predict(split, part, count), input_signature=[number]
+            )
+        parts = [[part] for part in range(count)]
+        results = list(self._run(self._predict_parts[split], parts))
+        columns = [np.concatenate(column) for column in zip(*results, strict=True)]
+        return to_frame(dict(zip(DTYPES, columns, strict=True)))
+
+    def _predict(self, split, part, count):
+        """As `hccm_tf.training.evaluation.predict_part`, in a graph."""
+        columns = tuple(
+            tf.TensorArray(dtype, 0, dynamic_size=True, element_shape=[None])
+            for dtype in DTYPES.values()
+        )
+        batch = 0
+        for inputs, label, user in self._make_dataset(split, part=(part, count)):
+            first = (part + tf.cast(batch * count, tf.int64)) * self._batch_size
+            position = first + tf.range(tf.size(user, tf.int64))
+            ctr = self.model(inputs, training=False)
+            values = position, user, label[:, 0], ctr[:, 0]
+            columns = tuple(
+                column.write(batch, value)
+                for column, value in zip(columns, values, strict=True)
+            )
+            batch += 1
+        return [column.concat() for column in columns]
+
+
+@contextlib.contextmanager
+def _recorded_loss(model):
+    """Yields a list that gets the losses which a model computes, tensors of a graph."""
+    losses, compute_loss = [], model.compute_loss
+
+    def record(*args, **kwargs):
+        losses.append(compute_loss(*args, **kwargs))
+        return losses[-1]
+
+    model.compute_loss = record
+    try:
+        yield losses
+    finally:
+        model.compute_loss = compute_loss

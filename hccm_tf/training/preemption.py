@@ -1,0 +1,47 @@
+"""SIGTERM, by which clusters take a machine back, as an exception at a good moment."""
+
+import contextlib
+import signal
+import threading
+
+
+class Preempted(Exception):
+    """The run was asked to end and can be continued."""
+
+
+class Preemption:
+    """Context in which SIGTERM raises `Preempted`, where the code inside allows it."""
+
+    def __init__(self):
+        self._received = self._at_once = False
+
+    def __enter__(self):
+        # Python lets only its main thread handle signals.
+        self._handles = threading.current_thread() is threading.main_thread()
+        if self._handles:
+            self._before = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def __exit__(self, *error):
+        if self._handles:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _receive(self, number, frame):
+        self._received = True
+        if self._at_once:
+            self.check()
+
+    def check(self):
+        """Raises `Preempted` if the signal came."""
+        if self._received:
+            raise Preempted
+
+    @contextlib.contextmanager
+    def at_once(self):
+        """Lets the signal interrupt what is inside."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False

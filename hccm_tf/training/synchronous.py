@@ -1,0 +1,111 @@
+"""Steps in which all replicas take part: one device, mirrored, several workers."""
+
+import functools
+
+import tensorflow as tf
+
+from hccm_tf.data.pipeline import num_examples
+from hccm_tf.training.evaluation import predict_part, to_frame
+
+
+class SynchronousTrainer:
+    """Trains and predicts with a strategy whose replicas stay in step.
+
+    Each replica takes a batch of its own, deduplicated by itself: `fit` would split one
+    batch, and its row numbers would then point at another replica's images. Several
+    workers read disjoint parts of the data.
+
+    Args:
+        model: compiled `keras.Model`, made in the scope of `strategy`.
+        strategy: of `hccm_tf.training.strategies.make_strategy`.
+        make_dataset: function of `split` and, as keywords, `epoch`, `part` and `skip`
+            of `hccm_tf.data.pipeline.make_dataset`.
+        data_dir: data folder.
+        batch_size: impressions in a replica's batch.
+    """
+
+    # Between two steps nothing is half done.
+    interruptible = False
+
+    def __init__(self, model, strategy, make_dataset, data_dir, batch_size):
+        self.model, self.strategy = model, strategy
+        self._make_dataset = make_dataset
+        self._batch_size = batch_size
+        # The shapes of batches vary; AutoGraph has nothing to convert.
+        options = {"reduce_retracing": True, "autograph": False}
+        self._train_step = tf.function(self._step, **options)
+        # Keras' own would ask all replicas.
+        self._infer = tf.function(lambda x: model(x, training=False), **options)
+        self._gather_all = tf.function(
+            lambda values: {n: strategy.gather(v, axis=0) for n, v in values.items()},
+            **options,
+        )
+        replicas = strategy.num_replicas_in_sync
+        examples = num_examples(data_dir, "train")
+        self.steps = -(-examples // (batch_size * replicas))
+
+    def train_epoch(self, epoch, done=0):
+        """Trains the steps of an epoch that are left; yields the logs of each.
+
+        With several replicas the data begin anew where an epoch ends within a step.
+
+        Args:
+            epoch: int.
+            done: number of steps that were done before.
+        """
+        iterator = iter(
+            self.strategy.distribute_datasets_from_function(
+                lambda context: self._epoch(context, epoch, done)
+            )
+        )
+        for _ in range(done, self.steps):
+            yield self._train_step(iterator)
+
+    def _epoch(self, context, epoch, done):
+        workers = context.num_input_pipelines
+        replicas = context.num_replicas_in_sync
+        dataset = self._make_dataset(
+            "train",
+            epoch=epoch,
+            part=(context.input_pipeline_id, workers),
+            skip=done * replicas // workers,
+        ).map(lambda inputs, label, user: (inputs, label))
+        return dataset if replicas == 1 else dataset.repeat()
+
+    def _step(self, iterator):
+        batch = iterator.get_next()
+        logs = self.strategy.run(self.model.train_step, args=(batch,))
+        local = self.strategy.experimental_local_results
+        return {name: local(value)[0] for name, value in logs.items()}
+
+    def epoch_loss(self):
+        """Mean loss of the epoch's steps so far, over all replicas."""
+        return float(self.model.get_metrics_result()["loss"])
+
+    def predict(self, split):
+        """Data frame of `hccm_tf.training.evaluation.to_frame`, on every worker."""
+        resolver = self.strategy.cluster_resolver
+        if resolver is None:
+            part = 0, 1
+        else:
+            part = resolver.task_id, resolver.cluster_spec().num_tasks("worker")
+        dataset = self._make_dataset(split, part=part)
+        columns = predict_part(self._infer, dataset, part, self._batch_size)
+        return to_frame(columns if part[1] == 1 else self._gather(columns, part[1]))
+
+    def _gather(self, columns, workers):
+        """The columns of all workers, one after the other."""
+        local_replicas = self.strategy.num_replicas_in_sync // workers
+
+        def value(column, context):
+            # All replicas of a worker have its column: the first brings it.
+            first = context.replica_id_in_sync_group % local_replicas == 0
+            return tf.constant(column if first else column[:0])
+
+        distribute = self.strategy.experimental_distribute_values_from_function
+        values = {
+            name: distribute(functools.partial(value, column))
+            for name, column in columns.items()
+        }
+        gathered = self._gather_all(values)
+        return {name: column.numpy() for name, column in gathered.items()}

@@ -1,0 +1,107 @@
+"""Clusters of real processes for tests, on 127.0.0.1."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from hccm_tf.training.local_cluster import tasks
+
+TRAIN_MAIN = pathlib.Path(__file__).parents[2] / "train_main.py"
+PATIENCE = 240  # seconds after which a test gives up
+
+
+class Cluster:
+    """Processes by name, such as `worker-1`; all are ended at the end of a `with`.
+
+    Args:
+        folder: for what they print, and for the folders that they are started in.
+        workers: int.
+        parameter_servers: int, 0 for `multi_worker_mirrored`.
+        command: list of what Python runs; more may come with `start`.
+    """
+
+    def __init__(self, folder, workers, parameter_servers, command):
+        self.folder, self.command = folder, [str(word) for word in command]
+        self.configs = dict(tasks(workers, parameter_servers))
+        self.processes = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    def start(self, *names, more=()):
+        """Starts processes, all by default, each in a folder of its own."""
+        for name in names or self.configs:
+            with open(self.folder / f"{name}.txt", "ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, *self.command, *more],
+                    env={**os.environ, "TF_CONFIG": self.configs[name]},
+                    cwd=self.folder_of(name),
+                    stdout=log,
+                    stderr=log,
+                )
+
+    def folder_of(self, name):
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def signal(self, name, number=signal.SIGKILL):
+        self.processes[name].send_signal(number)
+        if number == signal.SIGKILL:
+            self.processes[name].wait()
+
+    def wait(self, name):
+        """The exit code of a process."""
+        return self.processes[name].wait(PATIENCE)
+
+    def text(self, name):
+        return (self.folder / f"{name}.txt").read_text(errors="replace")
+
+    def maps(self, name):
+        """What is mapped into a process's memory."""
+        return pathlib.Path(f"/proc/{self.processes[name].pid}/maps").read_text()
+
+    def wait_until(self, condition):
+        """Waits for a condition while no process has ended."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            for name, process in self.processes.items():
+                killed = process.returncode == -signal.SIGKILL
+                assert killed or process.poll() is None, self.text(name)[-3000:]
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+def newest_checkpoint(run_dir):
+    """Number of the newest checkpoint, 0 if there is none, and the epoch it begins."""
+    paths = pathlib.Path(run_dir).glob("checkpoints/*/state.json")
+    paths = [path for path in paths if path.parent.name.isdigit()]
+    for path in sorted(paths, reverse=True):
+        try:
+            return int(path.parent.name), json.loads(path.read_text())["epoch"]
+        except FileNotFoundError:
+            continue  # a newer one has just taken its place
+    return 0, 0
+
+
+def run_script(script, *arguments, config=None):
+    """Starts a Python script that sees the project; output as text."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    if config is not None:
+        environment["TF_CONFIG"] = config
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -1,0 +1,121 @@
+"""Processes of a cluster that are killed, and runs that go on."""
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.training.cluster import TRAIN_MAIN, Cluster, newest_checkpoint
+
+PREEMPTED, LOST_PROCESS = 75, 76
+
+
+def _command(shop, run_dir, strategy):
+    return [
+        TRAIN_MAIN,
+        "--model=hcm",
+        f"--strategy={strategy}",
+        f"--data_dir={shop.data}",
+        # Of the folder that a process is started in.
+        "--feature_maps=maps",
+        f"--run_dir={run_dir}",
+        "--batch_size=400",
+        "--epochs=100000",
+        "--patience=100000",
+        "--hidden_units=8",
+        "--attention_hidden_units=6",
+        "--image_embedding_dim=6",
+        "--cnn_filters=5,7",
+    ]
+
+
+def _copy_maps(shop, cluster):
+    for name in cluster.configs:
+        shutil.copytree(shop.maps, cluster.folder_of(name) / "maps")
+
+
+def _advance(cluster, run_dir, by=1):
+    """Waits for further checkpoints."""
+    before = newest_checkpoint(run_dir)[0]
+    cluster.wait_until(lambda: newest_checkpoint(run_dir)[0] >= before + by)
+
+
+def _check_whole_run(shop, run_dir):
+    """A finished run has all epochs once, and predictions in the order of the data."""
+    epochs = pd.read_csv(run_dir / "history.csv").epoch
+    assert epochs.tolist() == list(range(len(epochs)))
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert np.isfinite(metrics["test"]["auc"])
+    test = shop.log[shop.log.split == "test"]
+    frame = pd.read_parquet(run_dir / "test_predictions.parquet")
+    np.testing.assert_array_equal(frame.user_key, test.user_id)
+    np.testing.assert_array_equal(frame.label, test.label)
+
+
+def test_parameter_servers_through_deaths(shop, tmp_path):
+    run_dir = tmp_path / "run"
+    command = _command(shop, run_dir, "parameter_server")
+    with Cluster(tmp_path, 2, 1, command) as cluster:
+        _copy_maps(shop, cluster)
+        cluster.start()
+        _advance(cluster, run_dir)
+
+        # The chief does not read the maps: it goes on without them.
+        (maps,) = cluster.folder_of("chief-0").glob("maps/*.f16")
+        maps.rename(maps.with_suffix(".away"))
+        assert ".f16" not in cluster.maps("chief-0")
+        _advance(cluster, run_dir)
+        maps.with_suffix(".away").rename(maps)
+
+        cluster.signal("worker-1")
+        _advance(cluster, run_dir)
+        cluster.start("worker-1")
+        _advance(cluster, run_dir)
+        cluster.signal("worker-0")
+        # Worker 1 has taken part again: now it is alone.
+        _advance(cluster, run_dir)
+        cluster.start("worker-0")
+
+        cluster.signal("chief-0", signal.SIGTERM)
+        assert cluster.wait("chief-0") == PREEMPTED
+        assert "--resume" in cluster.text("chief-0")
+        cluster.start("chief-0", more=["--resume"])
+        _advance(cluster, run_dir)
+
+        cluster.signal("chief-0")
+        epoch = newest_checkpoint(run_dir)[1]
+        cluster.start("chief-0", more=["--resume"])
+        _advance(cluster, run_dir)
+        assert newest_checkpoint(run_dir)[1] > epoch
+
+        cluster.signal("ps-0")
+        assert cluster.wait("chief-0") == LOST_PROCESS
+        assert "a process of the cluster was lost" in cluster.text("chief-0")
+        epoch = newest_checkpoint(run_dir)[1]
+        cluster.start("ps-0")
+        cluster.start("chief-0", more=["--resume", f"--epochs={epoch + 1}"])
+        assert cluster.wait("chief-0") == 0, cluster.text("chief-0")[-3000:]
+    _check_whole_run(shop, run_dir)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_several_workers_end_together_and_go_on(shop, tmp_path, killed):
+    run_dir = tmp_path / "run"
+    command = _command(shop, run_dir, "multi_worker_mirrored")
+    with Cluster(tmp_path, 2, 0, command) as cluster:
+        _copy_maps(shop, cluster)
+        cluster.start()
+        _advance(cluster, run_dir)
+        cluster.signal(f"worker-{killed}")
+        other = f"worker-{1 - killed}"
+        assert cluster.wait(other) == LOST_PROCESS
+        assert "a process of the cluster was lost" in cluster.text(other)
+        epoch = newest_checkpoint(run_dir)[1]
+    with Cluster(tmp_path, 2, 0, command) as cluster:
+        cluster.start(more=["--resume", f"--epochs={epoch + 1}"])
+        for name in ("worker-0", "worker-1"):
+            assert cluster.wait(name) == 0, cluster.text(name)[-3000:]
+    _check_whole_run(shop, run_dir)

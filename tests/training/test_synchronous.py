@@ -1,0 +1,133 @@
+"""Replicas that stay in step, against one device and NumPy."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hccm_tf.training.local_cluster import tasks
+from tests.training.cluster import run_script
+
+OPTIONS = {
+    "embedding_dim": 4,
+    "hidden_units": [8],
+    "attention_hidden_units": [6],
+    "image_embedding_dim": 6,
+    "cnn_filters": [5, 7],
+    # Dice would take the statistics of a replica's own batch.
+    "attention_activation": "relu",
+    "id_dropout": 0.0,
+}
+STEPS = 50
+SCRIPT = """
+import itertools, json, sys
+import keras, numpy as np, tensorflow as tf
+from hccm_tf.training.strategies import make_strategy
+
+data, maps, options, name, steps = sys.argv[1:]
+options, steps = json.loads(options), int(steps)
+if name == "multi_worker_mirrored":
+    strategy = make_strategy(name)
+elif name == "mirrored":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, two)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+else:
+    strategy = tf.distribute.get_strategy()
+
+from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.pipeline import epoch_seed, make_dataset
+from hccm_tf.features import Schema
+from hccm_tf.models import build_model
+from hccm_tf.optimizers import LazyAdam
+from hccm_tf.training.synchronous import SynchronousTrainer
+
+schema, store = Schema.load(data), FeatureMapStore.open(maps)
+
+def make(split, epoch=None, part=(0, 1), skip=0):
+    seed = None if epoch is None else epoch_seed(0, epoch)
+    return make_dataset(data, split, schema, 25, store, seed, part=part, skip=skip)
+
+keras.utils.set_random_seed(0)
+with strategy.scope():
+    model = build_model("hccm", schema, feature_map_shape=store.shape, **options)
+    frozen = 0
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+            frozen += 1
+    assert frozen
+    model.compile(LazyAdam(0.01), "binary_crossentropy", jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+
+def merged(one, other):
+    # The batch of two batches.
+    (one, label, _), (other, more, _) = one, other
+    images, inputs = len(one["image_map"]), {}
+    for key, a in one.items():
+        b = other[key]
+        if key in ("item_image", "history_image"):
+            b = np.where(b > 0, b + images, 0)
+        if a.ndim == 2:
+            width = max(a.shape[1], b.shape[1])
+            a, b = (np.pad(x, [(0, 0), (0, width - x.shape[1])]) for x in (a, b))
+        inputs[key] = np.concatenate([a, b])
+    return inputs, np.concatenate([label, more])
+
+losses = []
+if name.startswith("one_device"):
+    # Of the parts of two workers, or of one process with two replicas.
+    for epoch in itertools.count():
+        if name.endswith("workers"):
+            parts = [make("train", epoch, (i, 2)).as_numpy_iterator() for i in (0, 1)]
+            pairs = zip(*parts)
+        else:
+            batches = make("train", epoch).as_numpy_iterator()
+            pairs = zip(batches, batches)
+        for inputs, label in itertools.starmap(merged, pairs):
+            model.reset_metrics()
+            losses.append(float(model.train_on_batch(inputs, label)))
+        if len(losses) >= steps:
+            break
+else:
+    trainer = SynchronousTrainer(model, strategy, make, data, 25)
+    for epoch in itertools.count():
+        for logs in trainer.train_epoch(epoch):
+            losses.append(trainer.epoch_loss())
+            model.reset_metrics()
+        if len(losses) >= steps:
+            break
+    frame = trainer.predict("test")
+    columns = [(u.numpy(), y.numpy()[:, 0], model(x, training=False).numpy()[:, 0])
+               for x, y, u in make("test")]
+    for name, column in zip(("user_key", "label", "ctr"), zip(*columns)):
+        np.testing.assert_allclose(frame[name], np.concatenate(column), atol=1e-6)
+print(json.dumps(losses[:steps]))
+"""
+
+
+def _losses(process):
+    output, error = process.communicate()
+    assert process.returncode == 0, error[-3000:]
+    return np.array(json.loads(output.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reference"),
+    [
+        ("multi_worker_mirrored", "one_device_of_workers"),
+        ("mirrored", "one_device_of_replicas"),
+    ],
+)
+def test_replicas_train_as_one_device_with_their_batches(shop, strategy, reference):
+    arguments = shop.data, shop.maps, json.dumps(OPTIONS)
+    workers = 2 if strategy == "multi_worker_mirrored" else 1
+    processes = [
+        run_script(SCRIPT, *arguments, strategy, STEPS, config=config)
+        for _, config in tasks(workers, 0)
+    ]
+    expected = _losses(run_script(SCRIPT, *arguments, reference, STEPS))
+    assert len(expected) == STEPS and expected[-1] < expected[0]
+    for process in processes:
+        np.testing.assert_allclose(_losses(process), expected, atol=1e-4)
