@@ -42,7 +42,12 @@ from hccm_tf.models.options import (
 from hccm_tf.serving.representations import DTYPES
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
 from hccm_tf.training.preemption import Preempted
-from hccm_tf.training.strategies import STRATEGIES, is_chief, make_strategy
+from hccm_tf.training.strategies import (
+    CLUSTER_STRATEGIES,
+    STRATEGIES,
+    is_chief,
+    make_strategy,
+)
 from hccm_tf.training.warm_start import WARM_STARTS
 
 FLAGS = flags.FLAGS
@@ -203,26 +208,30 @@ def main(argv):
         with report_input_errors():
             compare(FLAGS, subprocess_trainer(sys.argv[0]))
         return
-    if FLAGS.strategy in ("one_device", "mirrored"):
+    in_cluster = FLAGS.strategy in CLUSTER_STRATEGIES
+    if not in_cluster:
         # What makes a seed reproduce a run exactly, parallel sums included.
         tf.config.experimental.enable_op_determinism()
     with report_input_errors():
         try:
             run()
+            return
         except Preempted:
+            code = PREEMPTED
             print(f"ended by SIGTERM; go on with --resume --run_dir={FLAGS.run_dir}")
-            sys.exit(PREEMPTED)
         except LOST as error:
-            if FLAGS.strategy in ("one_device", "mirrored"):
+            if not in_cluster:
                 raise
+            code = LOST_PROCESS
             print(
                 "error: a process of the cluster was lost; start those that ended "
-                f"with --resume. TensorFlow says: {error}",
-                file=sys.stderr,
-                flush=True,
+                f"with --resume. TensorFlow says: {error}"
             )
-            # What waits for the lost process would keep this one.
-            os._exit(LOST_PROCESS)
+    sys.stdout.flush()
+    if in_cluster:
+        # What waits for others would keep this process.
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

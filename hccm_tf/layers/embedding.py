@@ -22,8 +22,8 @@ class Embedding(keras.layers.Embedding):
     backends the two are the same.
 
     For parameter servers, `shards` deals out the rows of a large table over several
-    weights, of which each server gets some: row `r` is row `r // n` of weight `r % n`.
-    Saved weights are those of one table, and load with another number of shards.
+    weights, as many rows to each, of which each server gets some. Saved weights are
+    those of one table, and load with another number of shards.
 
     Args:
         input_dim: number of rows.
@@ -66,6 +66,7 @@ class Embedding(keras.layers.Embedding):
         n = self._num_tables
         self._tables = [
             self.add_weight(
+                # As `tf.nn.embedding_lookup` counts them.
                 shape=((self.input_dim - place + n - 1) // n, self.output_dim),
                 initializer=self.embeddings_initializer,
                 # By this name optimizers know a table.
@@ -96,17 +97,15 @@ class Embedding(keras.layers.Embedding):
         if self._num_tables == 1:
             super().save_own_variables(store)
             return
-        table = np.empty((self.input_dim, self.output_dim), self.variable_dtype)
-        for place, part in enumerate(self._tables):
-            table[place :: self._num_tables] = part
-        store["0"] = table
+        store["0"] = np.concatenate(self._tables)
 
     def load_own_variables(self, store):
         if self._num_tables == 1:
             super().load_own_variables(store)
             return
-        for place, part in enumerate(self._tables):
-            part.assign(store["0"][place :: self._num_tables])
+        parts = np.array_split(store["0"], self._num_tables)
+        for table, part in zip(self._tables, parts, strict=True):
+            table.assign(part)
 
     def get_config(self):
         return {**super().get_config(), "shards": self.shards}

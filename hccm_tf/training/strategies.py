@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from hccm_tf.errors import InputError
 
-STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "parameter_server")
+CLUSTER_STRATEGIES = ("multi_worker_mirrored", "parameter_server")
+STRATEGIES = ("one_device", "mirrored", *CLUSTER_STRATEGIES)
 # Operations that wait for another process hold a thread each; with as few threads as a
 # small machine has cores, none is left for what they wait for.
 THREADS = 16

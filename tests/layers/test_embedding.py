@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 from hccm_tf.layers import Embedding
+from hccm_tf.optimizers import LazyAdam
 
 IDS = np.array([[4, 1, 0], [0, 6, 4]], np.int32)
 
@@ -56,3 +57,57 @@ def test_the_table_is_not_read_as_a_whole():
     graph = tf.function(layer.call).get_concrete_function(tf.constant(IDS)).graph
     operations = {operation.type for operation in graph.get_operations()}
     assert "ResourceGather" in operations and "ReadVariableOp" not in operations
+
+
+ROWS = 30_001
+ONLY_TENSORFLOW = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="shards are of TensorFlow"
+)
+
+
+def _whole_and_sharded():
+    whole, sharded = Embedding(ROWS, 4), Embedding(ROWS, 4, shards=3)
+    whole.build()
+    sharded.build()
+    store = {}
+    whole.save_own_variables(store)
+    sharded.load_own_variables(store)
+    return whole, sharded
+
+
+@ONLY_TENSORFLOW
+def test_rows_are_dealt_out_over_shards():
+    whole, sharded = _whole_and_sharded()
+    table = np.array(whole.embeddings)
+    parts = [np.array(weight) for weight in sharded.weights]
+    assert [len(part) for part in parts] == [10_001, 10_000, 10_000]
+    np.testing.assert_array_equal(np.concatenate(parts), table)
+    ids = np.random.default_rng(0).integers(ROWS, size=(50, 7))
+    np.testing.assert_array_equal(sharded(ids), table[ids])
+    store = {}
+    sharded.save_own_variables(store)
+    np.testing.assert_array_equal(store["0"], table)
+    assert Embedding.from_config(sharded.get_config()).shards == 3
+
+
+def test_small_tables_stay_whole():
+    layer = Embedding(19_999, 4, shards=2)
+    layer.build()
+    assert len(layer.weights) == 1
+
+
+@ONLY_TENSORFLOW
+def test_training_does_not_depend_on_shards():
+    rng = np.random.default_rng(0)
+    ids, labels = rng.integers(ROWS, size=(4, 64)), rng.normal(size=(4, 64, 1))
+    tables = []
+    for layer in _whole_and_sharded():
+        head = keras.layers.Dense(1, kernel_initializer="ones")
+        model = keras.Sequential([keras.Input((), dtype="int32"), layer, head])
+        model.compile(LazyAdam(0.01), "mse", jit_compile=False)
+        for step in range(4):
+            model.train_on_batch(ids[step], labels[step])
+        store = {}
+        layer.save_own_variables(store)
+        tables.append(np.array(store["0"]))
+    np.testing.assert_allclose(*tables, atol=1e-6)

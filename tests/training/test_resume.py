@@ -26,7 +26,7 @@ class Killed(BaseException):
     pass
 
 def fit(run_dir, resume=False):
-    estimator = CTREstimator("hccm", maps, epochs=3, patience=1, batch_size=200,
+    estimator = CTREstimator("hccm", maps, epochs=2, patience=1, batch_size=200,
         learning_rate=0.01, run_dir=run_dir, resume=resume, model_options=options,
         group_by_item=True)
     estimator.fit(data)
@@ -36,29 +36,27 @@ def fit(run_dir, resume=False):
 
 straight = fit(tempfile.mkdtemp())
 save, write = loop.save_checkpoint, checkpoints._write_array
-for last in (1, 5, 6, 9, 13):
-    for inside in (False, True):
-        run_dir, saves = tempfile.mkdtemp(), []
-        def dying_save(*arguments):
-            saves.append(0)
-            if inside and len(saves) == last:
-                def dying_write(archive, name, array):
-                    if name == "optimizer/3":
-                        raise Killed
-                    write(archive, name, array)
-                checkpoints._write_array = dying_write
-            save(*arguments)
-            if len(saves) == last:
-                raise Killed
-        loop.save_checkpoint = dying_save
-        try:
-            fit(run_dir)
-            print("ended early", len(saves))
-        except Killed:
-            pass
-        loop.save_checkpoint, checkpoints._write_array = save, write
-        print(last, inside, fit(run_dir, resume=True) == straight)
-print(straight[0])
+for last, inside in ((2, False), (7, True), (9, False)):
+    run_dir, saves = tempfile.mkdtemp(), []
+    def dying_save(*arguments):
+        saves.append(0)
+        if inside and len(saves) == last:
+            def dying_write(archive, name, array):
+                if name == "optimizer/3":
+                    raise Killed
+                write(archive, name, array)
+            checkpoints._write_array = dying_write
+        save(*arguments)
+        if len(saves) == last:
+            raise Killed
+    loop.save_checkpoint = dying_save
+    try:
+        fit(run_dir)
+        print("was not killed: False")
+    except Killed:
+        pass
+    loop.save_checkpoint, checkpoints._write_array = save, write
+    print(last, inside, fit(run_dir, resume=True) == straight)
 """
 
 
@@ -76,7 +74,7 @@ def test_a_run_that_is_resumed_at_any_step_is_the_same(shop):
     output, error = process.communicate()
     assert process.returncode == 0, error[-3000:]
     lines = [line for line in output.splitlines() if line.endswith(("True", "False"))]
-    assert len(lines) == 10 and all(line.endswith("True") for line in lines), lines
+    assert len(lines) == 3 and all(line.endswith("True") for line in lines), lines
 
 
 def test_a_process_that_is_killed_or_preempted_goes_on(shop, tmp_path):
