@@ -58,10 +58,8 @@ def make_strategy(name):
 def is_chief(strategy):
     """Whether this process is the one that writes what a run leaves."""
     resolver = strategy.cluster_resolver
-    is_worker = resolver is not None and resolver.task_type == "worker"
-    return not is_worker or (
-        resolver.task_id == 0 and not resolver.cluster_spec().as_dict().get("chief")
-    )
+    # Other strategies have one process that runs the program.
+    return resolver is None or resolver.task_id == 0
 
 
 def has_parameter_servers(strategy):
@@ -79,14 +77,16 @@ def _check_cluster(name, kinds):
     text = os.environ.get("TF_CONFIG")
     try:
         config = json.loads(text or "{}")
-        missing = kinds - {kind for kind, tasks in config["cluster"].items() if tasks}
-        config["task"]["index"], config["task"]["type"]
+        found = {kind for kind, addresses in config["cluster"].items() if addresses}
+        number = int(config["task"]["index"])
+        known = number < len(config["cluster"][config["task"]["type"]])
     except (ValueError, KeyError, TypeError, AttributeError):
-        missing = kinds
-    if missing:
+        found, known = set(), False
+    if found != kinds or not known:
         raise InputError(
-            f"--strategy={name} needs the environment variable TF_CONFIG with a task "
-            f"and a cluster of {', '.join(sorted(kinds))}. Received: {text}"
+            f"--strategy={name} needs the environment variable TF_CONFIG with a "
+            f"cluster of {', '.join(sorted(kinds))}, and this process's task. "
+            f"Received: {text}"
         )
 
 

@@ -1,0 +1,148 @@
+"""What a second worker gains, for the strategies of several processes.
+
+    python benchmarks/scaling.py --json=FILE
+
+Builds the TFRecords of a random log (see `build_examples.py`) and a feature-map store
+of its items, 7x7x96, and trains `--model` with `train_main.py`, in turn, on
+- one core: one worker, for `parameter_server` with a server and the chief;
+- two cores: two such workers, each with its server on a core of its own, and a chief.
+The rate is that of the last of three epochs, without validation. CPU seconds are those
+of the kinds of processes in the last epoch, validation included. Needs two idle cores.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import pandas as pd
+from absl import app, flags
+from build_examples import make_log
+from stores import make_store
+from timing import ratio, report
+
+from hccm_tf.data.pipeline import num_examples
+from hccm_tf.training.local_cluster import tasks
+from tfrecords_tools.build_examples import build_examples
+
+EPOCHS, BATCH_SIZE = 3, 512
+PARTS = 8  # files, for two workers with parameter servers
+TICKS = os.sysconf("SC_CLK_TCK")
+TRAIN_MAIN = pathlib.Path(__file__).parents[1] / "train_main.py"
+
+
+def cpu_seconds(processes):
+    """CPU time of each process so far, by its kind."""
+    result = {}
+    for name, process in processes.items():
+        stat = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        kind = name.partition("-")[0]
+        seconds = (int(user) + int(system)) / TICKS
+        result[kind] = result.get(kind, 0) + seconds
+    return result
+
+
+def run(folder, strategy, workers):
+    """Trains once; the rate and the CPU seconds of the last epoch."""
+    servers = workers if strategy == "parameter_server" else 0
+    cores = sorted(os.sched_getaffinity(0))[:workers]
+    with tempfile.TemporaryDirectory() as run_dir:
+        run_dir = pathlib.Path(run_dir)
+        command = [
+            sys.executable,
+            TRAIN_MAIN,
+            f"--strategy={strategy}",
+            f"--model={FLAGS.model}",
+            f"--data_dir={folder / 'data'}",
+            f"--feature_maps={folder / 'maps'}",
+            f"--run_dir={run_dir}",
+            f"--batch_size={BATCH_SIZE}",
+            f"--epochs={EPOCHS}",
+            f"--patience={EPOCHS}",
+        ]
+        processes = {}
+        with open(run_dir / "log.txt", "w") as log:
+            for name, config in tasks(workers, servers):
+                process = subprocess.Popen(
+                    command,
+                    env={**os.environ, "TF_CONFIG": config},
+                    stdout=log,
+                    stderr=log,
+                )
+                place = int(name.partition("-")[2])
+                mine = cores if name == "chief-0" else [cores[place]]
+                os.sched_setaffinity(process.pid, mine)
+                processes[name] = process
+        try:
+            first = next(iter(processes.values()))
+            before = wait_for_checkpoint(run_dir, EPOCHS - 1, first)
+            cpu_before = cpu_seconds(processes)
+            after = wait_for_checkpoint(run_dir, EPOCHS, first)
+            cpu_after = cpu_seconds(processes)
+        finally:
+            for process in processes.values():
+                process.kill()
+                process.wait()
+    examples = num_examples(folder / "data", "train")
+    used = {kind: cpu_after[kind] - cpu_before[kind] for kind in cpu_after}
+    return {"rate": examples / (after - before), **used}
+
+
+def wait_for_checkpoint(run_dir, number, process):
+    """Training seconds when a checkpoint was written."""
+    path = run_dir / "checkpoints" / f"{number:08d}" / "state.json"
+    while not path.exists():
+        if process.poll() is not None:
+            sys.exit((run_dir / "log.txt").read_text()[-5000:])
+        time.sleep(0.05)
+    return json.loads(path.read_text())["seconds"]
+
+
+def main(argv):
+    del argv
+    arms = [
+        (strategy, workers)
+        for strategy in ("multi_worker_mirrored", "parameter_server")
+        for workers in (1, 2)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        items, log = make_log(folder, FLAGS.rows)
+        build_examples(items, log, folder / "data", num_parts=PARTS)
+        make_store(folder / "maps", pd.read_parquet(items).image.tolist())
+        rows = [
+            {"strategy": strategy, "workers": workers, **run(folder, strategy, workers)}
+            for _ in range(FLAGS.rounds)
+            for strategy, workers in arms
+        ]
+    runs = pd.DataFrame(rows)
+    rates = pd.DataFrame(
+        {arm: r.rate.to_numpy() for arm, r in runs.groupby(["strategy", "workers"])}
+    )
+    ratios = {}
+    for strategy in runs.strategy.unique():
+        rates[strategy, 0] = 2 * rates[strategy, 1]
+        quartiles = ratio(rates, (strategy, 2), (strategy, 0))
+        ratios[f"{strategy}: two workers ÷ twice one"] = quartiles
+    medians = runs.groupby(["strategy", "workers"]).median().reset_index()
+    table = medians.set_index(medians.strategy + ", " + medians.workers.astype(str))
+    kinds = [kind for kind in ("chief", "worker", "ps") if kind in table]
+    table = table[["rate", *kinds]].rename(columns={"rate": "examples/s"})
+    for kind in ("chief", "ps"):
+        share = table[kind] / table[kinds].sum(axis=1)
+        table[f"{kind}, share of CPU"] = share
+    report({"CPU seconds of an epoch": table}, ratios, FLAGS.json)
+
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("json", None, "Where to write the figures.")
+flags.DEFINE_string("model", "hccm", "Of train_main.py.")
+flags.DEFINE_integer("rows", 60_000, "Impressions of the log.", lower_bound=1000)
+flags.DEFINE_integer("rounds", 3, "Runs of each arm.", lower_bound=1)
+
+if __name__ == "__main__":
+    app.run(main)
