@@ -14,11 +14,13 @@ python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --compare="din,din_fixed_cnn,hcm,hccm,hccm --shuffle_images" --seeds=5
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import sys
+import traceback
 
 import tensorflow as tf
 from absl import app, flags
@@ -55,14 +57,6 @@ FLAGS = flags.FLAGS
 # Exit codes.
 PREEMPTED = 75  # EX_TEMPFAIL: try again
 LOST_PROCESS = 76
-# What TensorFlow raises when another process does not answer.
-LOST = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.UnavailableError,
-)
 
 flags.DEFINE_string("data_dir", None, "Of build_examples.", required=True)
 flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")
@@ -208,30 +202,42 @@ def main(argv):
         with report_input_errors():
             compare(FLAGS, subprocess_trainer(sys.argv[0]))
         return
-    in_cluster = FLAGS.strategy in CLUSTER_STRATEGIES
-    if not in_cluster:
+    if FLAGS.strategy not in CLUSTER_STRATEGIES:
         # What makes a seed reproduce a run exactly, parallel sums included.
         tf.config.experimental.enable_op_determinism()
-    with report_input_errors():
-        try:
+        with report_input_errors(), _preemption_ends_the_run():
             run()
-            return
-        except Preempted:
-            code = PREEMPTED
-            print(f"ended by SIGTERM; go on with --resume --run_dir={FLAGS.run_dir}")
-        except LOST as error:
-            if not in_cluster:
-                raise
-            code = LOST_PROCESS
-            print(
-                "error: a process of the cluster was lost; start those that ended "
-                f"with --resume. TensorFlow says: {error}"
-            )
+        return
+    try:
+        with report_input_errors(), _preemption_ends_the_run():
+            run()
+    except SystemExit as end:
+        _end(end.code)
+    except tf.errors.OpError as error:
+        print(
+            "error: a process of the cluster was lost, or failed; start those that "
+            f"ended with --resume. TensorFlow says: {error}"
+        )
+        _end(LOST_PROCESS)
+    except Exception:
+        traceback.print_exc()
+        _end(1)
+
+
+@contextlib.contextmanager
+def _preemption_ends_the_run():
+    try:
+        yield
+    except Preempted:
+        print(f"ended by SIGTERM; go on with --resume --run_dir={FLAGS.run_dir}")
+        sys.exit(PREEMPTED)
+
+
+def _end(code):
+    """Ends this process, also while its threads wait for others of the cluster."""
     sys.stdout.flush()
-    if in_cluster:
-        # What waits for others would keep this process.
-        os._exit(code)
-    sys.exit(code)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

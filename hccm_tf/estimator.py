@@ -1,5 +1,6 @@
 """scikit-learn's interface to the whole path: data folder or data frame → model."""
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -171,6 +172,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """
         if not self.epochs and self.warm_start_from is None:
             raise InputError("--epochs=0 trains nothing and needs --warm_start_from")
+        if self.resume and self.run_dir is None:
+            raise InputError("--resume goes on in a run_dir, which is missing")
         data_dir = self._to_data_dir(X, y, fitting=True)
         self._trainer = None
         keras.utils.set_random_seed(self.seed)
@@ -208,7 +211,9 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         elif self.model in PIXEL_MODELS:
             self._prepare_cnn(data_dir, ModelOptions(**options))
         trainer = self._make_trainer(data_dir, options)
-        with report_damage(data_dir):
+        # In a cluster the same errors tell of lost processes.
+        report = contextlib.nullcontext() if self.strategy else report_damage(data_dir)
+        with report:
             run = train(
                 trainer,
                 self.schema_,
@@ -224,8 +229,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         examples = run["epochs"] * num_examples(data_dir, "train")
         self.examples_per_second_ = examples / max(run["seconds"], 1e-9)
         self.training_ = {**run, "parameters": self.model_.count_params()}
-        self.validation_metrics_ = self.evaluate(data_dir, "validation")
         self._data_dir, self._options = data_dir, options
+        self.validation_metrics_ = self.evaluate(data_dir, "validation")
         return self
 
     def predictions(self, X, split="test"):
@@ -245,7 +250,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         if not isinstance(X, (str, pathlib.Path)):
             split = "test"
         with report_damage(data_dir):
-            if self._trainer is None:
+            # Its processes read the folder that was fitted.
+            if self._trainer is None or X != self._data_dir:
                 dataset = self._dataset(data_dir, split)
                 frame = predict(self.model_, dataset, self.batch_size)
             else:
@@ -312,7 +318,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             count,
         )
 
-    def _dataset(self, data_dir, split, epoch=None, part=(0, 1), skip=0):
+    def _dataset(self, data_dir, split, epoch=None, part=(0, 1), skip=0, repeat=False):
         """Batches of a split, shuffled for an epoch or in the order of the data."""
         return make_dataset(
             data_dir,
@@ -326,6 +332,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             self._tell_category,
             part,
             skip,
+            repeat,
         )
 
     def _make_trainer(self, data_dir, options):
@@ -358,7 +365,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         }
 
     def _prepare_cnn(self, data_dir, options):
-        """What the CNN starts from; `resume` replaces it by the backup, if any."""
+        """What the CNN starts from; `resume` replaces it by a checkpoint, if any."""
         load_cnn_weights(self.model_, self.cnn_weights, options)
         if self.pretrain_epochs:
             accuracy = pretrain(

@@ -11,6 +11,7 @@ from hccm_tf.files import join, open_file, require_scheme
 
 SHUFFLE_BUFFER = 20_000
 SHARDS_AT_ONCE = 16
+FILES_A_PART = 8  # from which on a file more or less does not matter
 EPOCHS = 1_000_003  # more than a run has
 SIDES = ("item", "history")
 # Of a damaged record, of a file that ends early, and of one that is not there.
@@ -193,6 +194,7 @@ def make_dataset(
     tell_category=None,
     part=(0, 1),
     skip=0,
+    repeat=False,
 ):
     """Batches of one split.
 
@@ -211,10 +213,11 @@ def make_dataset(
         tell_category: function of `shuffled_categories`, `None` to tell the truth.
         part: `(index, count)`, the first an int or int64 tensor: which of `count`
             disjoint parts, for several readers. In order, every `count`-th batch;
-            shuffled, some of the files or, if there are fewer files than parts, every
-            `count`-th record.
+            shuffled, some of the files or, if these cannot be dealt out about evenly,
+            every `count`-th record.
         skip: number of batches at the beginning to leave out, without reading their
             images.
+        repeat: whether the data begin again, without end, before `skip` counts.
 
     Returns:
         `tf.data.Dataset` of `(inputs, label, user)`: the dict that a model takes
@@ -225,6 +228,7 @@ def make_dataset(
     files = data_files(data_dir, split)
     spec = parse_spec(schema)
     index, count = part
+    num_files = len(files)
 
     def to_batch(records):
         raw = tf.io.parse_example(records, spec)
@@ -244,7 +248,7 @@ def make_dataset(
         seed = tf.cast(shuffle_seed, tf.int64)
         files = tf.random.experimental.stateless_shuffle(files, tf.stack([seed, 0]))
         # A shard holds the rows of some users only: a batch mixes several shards.
-        by_file = len(files) >= count
+        by_file = num_files % count == 0 or num_files >= FILES_A_PART * count
         dataset = tf.data.Dataset.from_tensor_slices(
             files[index::count] if by_file else files
         )
@@ -256,8 +260,10 @@ def make_dataset(
             dataset = group_by_image(dataset, batch_size, shuffle_seed)
         else:
             dataset = dataset.batch(batch_size)
+    if repeat:
+        dataset = dataset.repeat()
     dataset = dataset.skip(skip)
-    if count == 1:
+    if count == 1 and not repeat:
         # A file that ends early is an error.
         batches = -(-num_examples(data_dir, split) // batch_size)
         cardinality = tf.data.experimental.assert_cardinality(max(batches - skip, 0))

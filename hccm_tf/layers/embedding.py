@@ -49,8 +49,8 @@ class Embedding(keras.layers.Embedding):
     ```
     """
 
-    def __init__(self, input_dim, output_dim, shards=1, **kwargs):
-        super().__init__(input_dim, output_dim, **kwargs)
+    def __init__(self, input_dim, output_dim, *args, shards=1, **kwargs):
+        super().__init__(input_dim, output_dim, *args, **kwargs)
         self.shards = shards
         self._num_tables = max(min(shards, input_dim // MIN_SHARD_ROWS), 1)
         if self._num_tables > 1 and keras.backend.backend() != "tensorflow":
@@ -63,18 +63,21 @@ class Embedding(keras.layers.Embedding):
         if self._num_tables == 1:
             super().build(input_shape)
             return
-        n = self._num_tables
+        # Drawn as one table: an initializer gives the same rows each time.
+        shape = self.input_dim, self.output_dim
+        table = self.embeddings_initializer(shape, dtype=self.variable_dtype)
+        # `tf.nn.embedding_lookup` splits rows alike.
+        parts = np.array_split(table, self._num_tables)
         self._tables = [
             self.add_weight(
-                # As `tf.nn.embedding_lookup` counts them.
-                shape=((self.input_dim - place + n - 1) // n, self.output_dim),
-                initializer=self.embeddings_initializer,
+                shape=part.shape,
+                initializer=lambda shape, dtype, part=part: tf.constant(part, dtype),
                 # By this name optimizers know a table.
                 name="embeddings",
                 regularizer=self.embeddings_regularizer,
                 constraint=self.embeddings_constraint,
             )
-            for place in range(n)
+            for part in parts
         ]
         self.built = True
 

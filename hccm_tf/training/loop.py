@@ -59,6 +59,10 @@ def train(trainer, schema, epochs, patience, run_dir=None, resume=False, writes=
     state = {"epoch": 0, "steps": 0, "seconds": 0.0, "history": [], "stopped": False}
     if resume and (restored := restore_checkpoint(folder / "checkpoints", model)):
         state, stopping.best_weights = restored
+        if state.pop("steps_of_epoch") != trainer.steps and state["steps"]:
+            # Of another cluster, whose steps are others.
+            print(f"epoch {state['epoch']} begins again, with {trainer.steps} steps")
+            state["steps"] = 0
         stopping.best, stopping.best_epoch, stopping.wait = state.pop("stopping")
     elif folder is not None and writes:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -66,12 +70,12 @@ def train(trainer, schema, epochs, patience, run_dir=None, resume=False, writes=
     def save():
         if folder is not None and writes:
             progress = stopping.best, stopping.best_epoch, stopping.wait
-            content = {**state, "stopping": progress}
+            content = {**state, "stopping": progress, "steps_of_epoch": trainer.steps}
             best = stopping.best_weights
             with trainer.strategy.scope():
                 save_checkpoint(folder / "checkpoints", model, content, best)
 
-    with Preemption() as preemption:
+    with Preemption(raises=writes) as preemption:
         try:
             while state["epoch"] < epochs and not state["stopped"]:
                 _train_epoch(trainer, state, callbacks, preemption, save)
@@ -82,6 +86,7 @@ def train(trainer, schema, epochs, patience, run_dir=None, resume=False, writes=
                     with new_file(folder / "history.csv") as file:
                         pd.DataFrame(state["history"]).to_csv(file, index=False)
                 save()
+                preemption.check()
         except Preempted:
             save()
             raise

@@ -1,7 +1,7 @@
 """Training on parameter servers: each worker trains on parts of the data."""
 
+import collections
 import contextlib
-from math import inf
 
 import numpy as np
 import tensorflow as tf
@@ -35,7 +35,8 @@ class ParameterServerTrainer:
         workers = num_tasks("worker")
         files = len(data_files(data_dir, "train"))
         # Parts are files, unless there is not one for each worker.
-        self.steps = min(self._num_parts("train"), files if files >= workers else inf)
+        self.steps = files if files >= workers else self._num_parts("train")
+        self._window = 2 * workers
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
         # A seed that is a tensor does not go with a global seed of 0.
         tf.random.set_seed(1)
@@ -65,13 +66,16 @@ class ParameterServerTrainer:
         return float(np.mean(self._losses)) if self._losses else float("nan")
 
     def _run(self, function, arguments):
-        """Calls a function on the workers; yields the results in order."""
-        results = [
-            self._coordinator.schedule(
-                function, [tf.constant(number, tf.int64) for number in numbers]
-            )
-            for numbers in arguments
-        ]
+        """Calls a function on the workers; yields the results in order.
+
+        Not all at once: what a dead worker leaves comes last of what is scheduled.
+        """
+        results = collections.deque()
+        for numbers in arguments:
+            numbers = [tf.constant(number, tf.int64) for number in numbers]
+            results.append(self._coordinator.schedule(function, numbers))
+            if len(results) == self._window:
+                yield results.popleft().fetch()
         for result in results:
             yield result.fetch()
 

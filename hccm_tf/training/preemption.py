@@ -10,9 +10,15 @@ class Preempted(Exception):
 
 
 class Preemption:
-    """Context in which SIGTERM raises `Preempted`, where the code inside allows it."""
+    """Context in which SIGTERM raises `Preempted`, where the code inside allows it.
 
-    def __init__(self):
+    Args:
+        raises: `False` to go on after the signal: a worker that only takes part goes
+            on until the one that writes has ended.
+    """
+
+    def __init__(self, raises=True):
+        self._raises = raises
         self._received = self._at_once = False
 
     def __enter__(self):
@@ -33,15 +39,15 @@ class Preemption:
 
     def check(self):
         """Raises `Preempted` if the signal came."""
-        if self._received:
+        if self._received and self._raises:
             raise Preempted
 
     @contextlib.contextmanager
     def at_once(self):
         """Lets the signal interrupt what is inside."""
-        self.check()
         self._at_once = True
         try:
+            self.check()
             yield
         finally:
             self._at_once = False

@@ -18,8 +18,8 @@ class SynchronousTrainer:
     Args:
         model: compiled `keras.Model`, made in the scope of `strategy`.
         strategy: of `hccm_tf.training.strategies.make_strategy`.
-        make_dataset: function of `split` and, as keywords, `epoch`, `part` and `skip`
-            of `hccm_tf.data.pipeline.make_dataset`.
+        make_dataset: function of `split` and, as keywords, `epoch`, `part`, `skip` and
+            `repeat` of `hccm_tf.data.pipeline.make_dataset`.
         data_dir: data folder.
         batch_size: impressions in a replica's batch.
     """
@@ -69,8 +69,9 @@ class SynchronousTrainer:
             epoch=epoch,
             part=(context.input_pipeline_id, workers),
             skip=done * replicas // workers,
-        ).map(lambda inputs, label, user: (inputs, label))
-        return dataset if replicas == 1 else dataset.repeat()
+            repeat=replicas > 1,
+        )
+        return dataset.map(lambda inputs, label, user: (inputs, label))
 
     def _step(self, iterator):
         batch = iterator.get_next()

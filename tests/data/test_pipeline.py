@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -136,6 +139,47 @@ def test_shuffling_is_seeded_and_loses_nothing(shop):
     assert (order(1) == order(1)).all()
     assert (order(1) != order(2)).any()
     np.testing.assert_array_equal(np.sort(order(1)), np.sort(order(2)))
+
+
+def _copied(shop, folder, copies):
+    """A data folder whose train split is so many copies of the shop's one file."""
+    shutil.copytree(shop.data, folder)
+    (file,) = folder.glob("impressions-train.tfrecord-*")
+    for copy in range(copies):
+        name = f"impressions-train.tfrecord-{copy:05d}-of-{copies:05d}"
+        shutil.copy(shop.data / file.name, folder / name)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        if split["name"] == "train":
+            split["shardLengths"] *= copies
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return folder
+
+
+@pytest.mark.parametrize("files", [1, 3, 4])
+def test_parts_are_disjoint_and_whole(shop, tmp_path, files):
+    data = _copied(shop, tmp_path / "data", files)
+
+    def rows(part, **arguments):
+        dataset = make_dataset(data, "train", shop.schema, 64, part=part, **arguments)
+        columns = [(x["price"], x["item_id"], u) for x, _, u in dataset]
+        return list(zip(*(np.concatenate(c).tolist() for c in zip(*columns))))  # noqa: B905
+
+    for arguments in ({"shuffle_seed": 3}, {}):
+        whole = rows((0, 1), **arguments)
+        parts = [rows((index, 2), **arguments) for index in (0, 1)]
+        assert len(whole) == files * 1050
+        assert sorted(parts[0] + parts[1]) == sorted(whole)
+        assert abs(len(parts[0]) - len(parts[1])) <= 64
+    # A later beginning is the end of the same order, and begins again with the first.
+    whole = rows((0, 2), shuffle_seed=3)
+    assert rows((0, 2), shuffle_seed=3, skip=2) == whole[128:]
+    again = make_dataset(
+        data, "train", shop.schema, 64, None, 3, part=(0, 2), skip=2, repeat=True
+    )
+    count = -(-len(whole) // 64)
+    users = [batch[2].numpy().tolist() for batch in again.take(count)]
+    assert users[count - 2] == [row[2] for row in whole[:64]]
 
 
 @pytest.mark.parametrize("name", [n for n in MODELS if n not in PIXEL_MODELS])

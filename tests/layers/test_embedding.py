@@ -77,6 +77,10 @@ def _whole_and_sharded():
 
 @ONLY_TENSORFLOW
 def test_rows_are_dealt_out_over_shards():
+    layer = Embedding(ROWS, 4, "normal", shards=3)
+    layer.build()
+    rows = np.concatenate(layer.weights)
+    assert len(np.unique(rows, axis=0)) == ROWS
     whole, sharded = _whole_and_sharded()
     table = np.array(whole.embeddings)
     parts = [np.array(weight) for weight in sharded.weights]

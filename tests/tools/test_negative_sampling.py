@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pandas as pd
@@ -119,13 +121,17 @@ def test_the_click_rate_of_the_whole_log_comes_back(tmp_path):
     estimator = CTREstimator("base", epochs=1, model_options=options)
     estimator.fit(tmp_path / "data")
     # The best AUC comes long before the best click rates: train on to the end.
-    dataset = make_dataset(tmp_path / "data", "train", estimator.schema_, 512, None, 0)
-    decay = keras.optimizers.schedules.CosineDecay(1e-2, 8 * len(dataset))
+    epochs = [
+        make_dataset(tmp_path / "data", "train", estimator.schema_, 512, None, seed)
+        for seed in range(16)
+    ]
+    dataset = functools.reduce(tf.data.Dataset.concatenate, epochs)
+    decay = keras.optimizers.schedules.CosineDecay(1e-2, len(dataset))
     estimator.model_.compile(
         keras.optimizers.Adam(decay), "binary_crossentropy", jit_compile=False
     )
     estimator.model_.fit(
-        dataset.map(lambda inputs, label, user: (inputs, label)), epochs=8, verbose=0
+        dataset.map(lambda inputs, label, user: (inputs, label)), verbose=0
     )
     expected = log.label[log.split == "test"].mean()
     predictions = estimator.predictions(tmp_path / "data")

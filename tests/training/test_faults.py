@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,14 +12,15 @@ import pytest
 from tests.training.cluster import TRAIN_MAIN, Cluster, newest_checkpoint
 
 PREEMPTED, LOST_PROCESS = 75, 76
+ROWS = 30_000
 
 
-def _command(shop, run_dir, strategy):
+def _command(shop, run_dir, strategy, data=None):
     return [
         TRAIN_MAIN,
         "--model=hcm",
         f"--strategy={strategy}",
-        f"--data_dir={shop.data}",
+        f"--data_dir={data or shop.data}",
         # Of the folder that a process is started in.
         "--feature_maps=maps",
         f"--run_dir={run_dir}",
@@ -57,8 +59,16 @@ def _check_whole_run(shop, run_dir):
 
 def test_parameter_servers_through_deaths(shop, tmp_path):
     run_dir = tmp_path / "run"
-    command = _command(shop, run_dir, "parameter_server")
-    with Cluster(tmp_path, 2, 1, command) as cluster:
+    # A table that is dealt out over the servers.
+    data = tmp_path / "data"
+    shutil.copytree(shop.data, data)
+    schema = json.loads((data / "schema.json").read_text())
+    for feature in schema["features"]:
+        if feature["name"] == "user_id":
+            feature.update(kind="hash", size=ROWS)
+    (data / "schema.json").write_text(json.dumps(schema))
+    command = _command(shop, run_dir, "parameter_server", data)
+    with Cluster(tmp_path, 2, 2, command) as cluster:
         _copy_maps(shop, cluster)
         cluster.start()
         _advance(cluster, run_dir)
@@ -96,9 +106,15 @@ def test_parameter_servers_through_deaths(shop, tmp_path):
         assert "a process of the cluster was lost" in cluster.text("chief-0")
         epoch = newest_checkpoint(run_dir)[1]
         cluster.start("ps-0")
+        # Another that died while nobody looked.
+        cluster.signal("ps-1")
+        cluster.start("ps-1")
         cluster.start("chief-0", more=["--resume", f"--epochs={epoch + 1}"])
         assert cluster.wait("chief-0") == 0, cluster.text("chief-0")[-3000:]
     _check_whole_run(shop, run_dir)
+    model = keras.models.load_model(run_dir / "model.keras")
+    (table,) = [weight.numpy() for weight in model.weights if weight.shape[0] == ROWS]
+    assert len(np.unique(table, axis=0)) == ROWS
 
 
 @pytest.mark.parametrize("killed", [0, 1])

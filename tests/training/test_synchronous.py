@@ -45,9 +45,10 @@ from hccm_tf.training.synchronous import SynchronousTrainer
 
 schema, store = Schema.load(data), FeatureMapStore.open(maps)
 
-def make(split, epoch=None, part=(0, 1), skip=0):
+def make(split, epoch=None, part=(0, 1), skip=0, repeat=False):
     seed = None if epoch is None else epoch_seed(0, epoch)
-    return make_dataset(data, split, schema, 25, store, seed, part=part, skip=skip)
+    return make_dataset(data, split, schema, 25, store, seed, part=part, skip=skip,
+                        repeat=repeat)
 
 keras.utils.set_random_seed(0)
 with strategy.scope():

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.training import loop
 from hccm_tf.training.evaluation import predict
+from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.synchronous import SynchronousTrainer
 from tests.conftest import TINY
 
@@ -44,10 +46,18 @@ def _model(shop, **options):
 def _trainer(shop, model, batch_size=256, learning_rate=1e-2, change=None):
     """A trainer of one device; `change` is mapped over (step, batch) of `train`."""
 
-    def make(split, epoch=None, part=(0, 1), skip=0):
+    def make(split, epoch=None, part=(0, 1), skip=0, repeat=False):
         seed = None if epoch is None else epoch_seed(0, epoch)
         dataset = make_dataset(
-            shop.data, split, shop.schema, batch_size, None, seed, part=part, skip=skip
+            shop.data,
+            split,
+            shop.schema,
+            batch_size,
+            None,
+            seed,
+            part=part,
+            skip=skip,
+            repeat=repeat,
         )
         return dataset.enumerate().map(change) if change and epoch == 0 else dataset
 
@@ -130,3 +140,26 @@ def test_without_resume_a_run_starts_anew(shop, tmp_path):
         trainer = _trainer(shop, _model(shop))
         assert loop.train(trainer, shop.schema, 2, 2, tmp_path)["epochs"] == 2
         assert len(pd.read_csv(tmp_path / "history.csv")) == 2
+
+
+def test_sigterm_saves_after_the_step(shop, tmp_path, monkeypatch):
+    seen = []
+
+    def receive(callback, batch, logs=None):
+        seen.append(batch)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop.StopOnNonFinite, "on_train_batch_end", receive)
+    with pytest.raises(Preempted):
+        loop.train(_trainer(shop, _model(shop)), shop.schema, 2, 2, tmp_path)
+    (state,) = tmp_path.glob("checkpoints/*/state.json")
+    assert json.loads(state.read_text())["steps"] == len(seen) == 3
+    # It goes on with the steps that are left.
+    trainer = _trainer(shop, _model(shop))
+    loop.train(trainer, shop.schema, 1, 2, tmp_path, resume=True)
+    assert len(seen) == trainer.steps
+    # A worker that does not write takes part until the others have ended.
+    del seen[:]
+    loop.train(_trainer(shop, _model(shop)), shop.schema, 1, 2, writes=False)
+    assert len(seen) == trainer.steps
