@@ -113,8 +113,8 @@ def test_parameter_servers_through_deaths(shop, tmp_path):
         assert cluster.wait("chief-0") == 0, cluster.text("chief-0")[-3000:]
     _check_whole_run(shop, run_dir)
     model = keras.models.load_model(run_dir / "model.keras")
-    (table,) = [weight.numpy() for weight in model.weights if weight.shape[0] == ROWS]
-    assert len(np.unique(table, axis=0)) == ROWS
+    (table,) = [weight.numpy() for weight in model.weights if weight.shape[0] >= ROWS]
+    assert len(np.unique(table, axis=0)) >= ROWS
 
 
 @pytest.mark.parametrize("killed", [0, 1])
