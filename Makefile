@@ -74,5 +74,5 @@ soak: $(VENV)/test
 	test -d $(OUT)/data || $(MAKE) quickstart
 	$(TRAIN) --flagfile=configs/demo.flags --run_dir=$(OUT)/comparison \
 		--compare="din,din_fixed_cnn,hcm,hccm,hccm --shuffle_images" --seeds=5 \
-		--search_trials=0 --oracle=$(OUT)/shop/oracle.json
+		--epochs=24 --search_trials=1 --oracle=$(OUT)/shop/oracle.json
 	REFRESHES=50 $(BIN)/python -m pytest -q tests/tools/test_refresh_polling.py

@@ -29,7 +29,8 @@ def test_manifests_are_valid(path):
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
 def test_tasks_are_those_of_the_cluster(path):
     documents = _documents(path)
-    maps = [d["data"]["cluster"] for d in documents if d["kind"] == "ConfigMap"]
+    maps = [d for d in documents if d["kind"] == "ConfigMap"]
+    cluster = maps[0]["data"]["cluster"] if maps else ""
     (service,) = [d for d in documents if d["kind"] == "Service"]
     expected = {}
     for document in documents:
@@ -39,9 +40,8 @@ def test_tasks_are_those_of_the_cluster(path):
             continue
         (container,) = pod["containers"]
         (text,) = [e["value"] for e in container["env"] if e["name"] == "TF_CONFIG"]
-        config = json.loads(
-            text.replace("$(CLUSTER)", *maps or [""]).replace("$(INDEX)", "0")
-        )
+        text = text.replace("$(CLUSTER)", cluster).replace("$(INDEX)", "0")
+        config = json.loads(text)
         task = config["task"]["type"]
         name, subdomain = document["metadata"]["name"], service["metadata"]["name"]
         assert spec.get("serviceName", pod.get("subdomain")) == subdomain

@@ -25,7 +25,7 @@ class ParameterServerTrainer:
         as of `hccm_tf.training.synchronous.SynchronousTrainer`.
     """
 
-    # Steps of other workers go on all the time.
+    # A part may take minutes, and one that is broken off is done again.
     interruptible = True
 
     def __init__(self, model, strategy, make_dataset, data_dir, batch_size):

@@ -24,7 +24,7 @@ class SynchronousTrainer:
         batch_size: impressions in a replica's batch.
     """
 
-    # Between two steps nothing is half done.
+    # A step ends soon, and broken off would leave replicas or weights out of step.
     interruptible = False
 
     def __init__(self, model, strategy, make_dataset, data_dir, batch_size):
