@@ -12,7 +12,8 @@ CIKM '18) found that best. They call every sparse feature an id; that the catego
 priors, a part of the image encoder, do not count as ids is our choice.
 
 With `"all"` the vocabularies keep the old ids beside today's: one day does not show all
-that a model knows. The optimizer's state is not taken over.
+that a model knows. Float features and feature maps stay standardised as they were, for
+the weights know no other scale. The optimizer's state is not taken over.
 """
 
 import dataclasses
@@ -31,8 +32,10 @@ from hccm_tf.files import join, open_file
 WARM_STARTS = ("all", "all_but_ids")
 MODEL = "model.keras"
 SCHEMA = "schema"
-# `cnn` of the feature maps or pixels that the model takes, null without any.
-CNN = "feature_maps.json"
+# Of the feature maps or pixels that the model takes: `cnn`, null without any, and how
+# the channels are standardised.
+MAPS = "feature_maps.json"
+CHANNELS = ("channel_mean", "channel_std")
 TABLE = "embeddings"  # Keras' name of an embedding layer's weight
 
 
@@ -55,18 +58,25 @@ def save_run(run_dir, model, schema, feature_maps=None):
         (run_dir / MODEL).unlink(missing_ok=True)
         (run_dir / SCHEMA).mkdir(exist_ok=True)
         schema.save(run_dir / SCHEMA)
-        cnn = None if feature_maps is None else feature_maps.cnn
-        (run_dir / CNN).write_text(json.dumps(cnn) + "\n")
+        content = {"cnn": feature_maps and feature_maps.cnn}
+        for name in CHANNELS:
+            values = getattr(feature_maps, name, None)
+            content[name] = None if values is None else values.tolist()
+        (run_dir / MAPS).write_text(json.dumps(content) + "\n")
         whole.rename(temporary)
 
 
-def started_schema(schema, run_dir, warm_start):
-    """The schema of a model that a run starts: with `"all"`, its ids are kept.
+def started_schema(schema, run_dir, warm_start, trains=True):
+    """The schema of a model that a run starts.
+
+    Floats are standardised as in the run and, with `"all"`, its ids are kept.
 
     Args:
         schema: `Schema` of today's data.
         run_dir: folder of the run.
         warm_start: one of `WARM_STARTS`.
+        trains: whether the model is trained further, and so learns how many of today's
+            negatives are there; otherwise `unsampled` is that of the run.
 
     Raises:
         InputError: if the features are not those of the run.
@@ -83,6 +93,13 @@ def started_schema(schema, run_dir, warm_start):
                 f"--data_dir has {_kind(now)}; build the examples with "
                 f"--schema={join(run_dir, SCHEMA, 'schema.json')}"
             )
+    scales = {f.name: {"mean": f.mean, "std": f.std} for f in old.features}
+    features = tuple(
+        dataclasses.replace(f, **scales[f.name]) if f.kind == "float" else f
+        for f in schema.features
+    )
+    rate = schema.negative_keep_rate if trains else old.negative_keep_rate
+    schema = dataclasses.replace(schema, features=features, negative_keep_rate=rate)
     if warm_start == "all_but_ids":
         return schema
     vocabularies = {
@@ -110,7 +127,43 @@ def _kind(feature):
     return " ".join(words)
 
 
-def warm_start(model, schema, run_dir, how, feature_maps=None):
+def started_maps(feature_maps, run_dir):
+    """Feature maps, or pixels, as the model of a run takes them.
+
+    Args:
+        feature_maps: today's `FeatureMapStore` or `ImageFolder`; `None` for a model
+            without images.
+        run_dir: folder of the run.
+
+    Returns:
+        The same; a store's channels are standardised as in the run.
+
+    Raises:
+        InputError: if the run's model takes those of another fixed CNN; names what
+            differs.
+    """
+    path = join(run_dir, MAPS)
+    try:
+        with open_file(path) as handle:
+            content = json.load(handle)
+        old, channels = content["cnn"] or {}, {n: content[n] for n in CHANNELS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); train again") from error
+    cnn = {} if feature_maps is None else feature_maps.cnn
+    for name in sorted({*old, *cnn}):
+        if old.get(name) != cnn.get(name):
+            raise InputError(
+                f"--feature_maps, or --image_size of cscnn: the {name} is "
+                f"{cnn.get(name)}, that of --warm_start_from={run_dir} was "
+                f"{old.get(name)}; take the maps, or the size, of that run"
+            )
+    if channels["channel_mean"] is None:
+        return feature_maps
+    metadata = {**feature_maps.metadata, **channels}
+    return dataclasses.replace(feature_maps, metadata=metadata)
+
+
+def warm_start(model, schema, run_dir, how):
     """Gives a new model the weights of a run.
 
     Args:
@@ -118,13 +171,10 @@ def warm_start(model, schema, run_dir, how, feature_maps=None):
         schema: of `started_schema`.
         run_dir: folder of the run.
         how: one of `WARM_STARTS`.
-        feature_maps: as of `save_run`.
 
     Raises:
-        InputError: if the run is of another model, other widths or another fixed CNN;
-            names the weight or flag.
+        InputError: if the run is of another model or other widths; names the weight.
     """
-    _check_cnn(run_dir, feature_maps)
     old_model, old_schema = _load(run_dir), Schema.load(join(run_dir, SCHEMA))
     if old_model.name != model.name:
         raise InputError(
@@ -213,21 +263,3 @@ def _load(run_dir):
         raise InputError(
             f"--warm_start_from={run_dir}: {path} is no trained model ({reason})"
         ) from error
-
-
-def _check_cnn(run_dir, feature_maps):
-    """Raises unless the maps or pixels are as the run's were."""
-    path = join(run_dir, CNN)
-    try:
-        with open_file(path) as handle:
-            old = json.load(handle) or {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); train again") from error
-    cnn = {} if feature_maps is None else feature_maps.cnn
-    for name in sorted({*old, *cnn}):
-        if old.get(name) != cnn.get(name):
-            raise InputError(
-                f"--feature_maps, or --image_size of cscnn: the {name} is "
-                f"{cnn.get(name)}, that of --warm_start_from={run_dir} was "
-                f"{old.get(name)}; take the maps, or the size, of that run"
-            )

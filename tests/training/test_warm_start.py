@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import keras
@@ -10,7 +11,7 @@ from hccm_tf.data.pipeline import num_examples
 from hccm_tf.errors import InputError
 from hccm_tf.features import OOV, RESERVED, Schema
 from hccm_tf.models import build_model
-from hccm_tf.training.warm_start import started_schema, warm_start
+from hccm_tf.training.warm_start import started_maps, started_schema, warm_start
 from tests.conftest import TINY
 from tests.reference import fingerprint
 
@@ -85,7 +86,7 @@ def test_every_weight(shop, fitted, runs, name, how):
     store = None if name == "din" else shop.store
     model = _model(name, schema, store)
     initial, old = _values(model), _values(fitted[name].model_)
-    warm_start(model, schema, runs[name], how, store)
+    warm_start(model, schema, runs[name], how)
     values = _values(model)
     assert set(values) == set(old)
     tables = {f"{n}_embedding/embeddings": n for n in shop.schema.vocabularies}
@@ -116,6 +117,40 @@ def test_without_training_it_is_the_model_of_the_run(shop, fitted, runs, name):
         _estimator(name, shop, epochs=0).fit(shop.data)
 
 
+def test_what_is_standardised_keeps_its_scale(shop, fitted, runs, tmp_path):
+    """Another day has other means, and its negatives are thinned out."""
+    data, maps = tmp_path / "data", tmp_path / "maps"
+    shutil.copytree(shop.data, data)
+    shutil.copytree(shop.maps, maps)
+    content = json.loads((data / "schema.json").read_text())
+    content["negative_keep_rate"] = 0.25
+    floats = [f for f in content["features"] if f["kind"] == "float"]
+    assert floats
+    for feature in floats:
+        feature.update(mean=feature["mean"] + 3, std=feature["std"] * 2)
+    (data / "schema.json").write_text(json.dumps(content))
+    metadata = json.loads((maps / "feature_maps.json").read_text())
+    for name, factor in (("channel_mean", -1), ("channel_std", 3)):
+        metadata[name] = [factor * value for value in metadata[name]]
+    (maps / "feature_maps.json").write_text(json.dumps(metadata))
+    twin = CTREstimator(
+        "hccm", maps, epochs=0, warm_start_from=runs["hccm"], model_options=OPTIONS
+    ).fit(data)
+    np.testing.assert_array_equal(
+        twin.predict_proba(data), fitted["hccm"].predict_proba(shop.data)
+    )
+    twin.save(tmp_path / "again")
+    for name in ("feature_maps.json", "schema/schema.json"):
+        first, second = (folder / name for folder in (runs["hccm"], tmp_path / "again"))
+        assert first.read_text() == second.read_text()
+    for how in ("all", "all_but_ids"):
+        started = started_schema(Schema.load(data), runs["hccm"], how)
+        # Training teaches the model how many negatives there are.
+        assert started.negative_keep_rate == 0.25
+        for feature in floats:
+            assert started[feature["name"]].mean == shop.schema[feature["name"]].mean
+
+
 def test_training_goes_on(shop, fitted, runs, tmp_path):
     warm = _estimator("din", shop, epochs=1, seed=1, warm_start_from=runs["din"])
     warm.fit(shop.data)
@@ -136,7 +171,7 @@ def test_training_goes_on(shop, fitted, runs, tmp_path):
 
 def test_all_keeps_the_old_ids(shop, runs):
     today = _of_another_day(shop.schema)
-    assert started_schema(today, runs["din"], "all_but_ids") is today
+    assert started_schema(today, runs["din"], "all_but_ids") == today
     both = started_schema(today, runs["din"], "all")
     for name, keys in both.vocabularies.items():
         expected = {*today.vocabularies[name].tolist()}
@@ -197,25 +232,23 @@ def test_other_features_are_an_error(shop, runs):
 def test_other_widths_are_an_error(shop, runs, changes, weight):
     model = _model("hccm", shop.schema, shop.store, **changes)
     with pytest.raises(InputError, match=rf"--warm_start_from=.*weight ({weight})"):
-        warm_start(model, shop.schema, runs["hccm"], "all", shop.store)
+        warm_start(model, shop.schema, runs["hccm"], "all")
 
 
 def test_another_model_is_an_error(shop, runs):
-    model = _model("hccm", shop.schema, shop.store)
     with pytest.raises(InputError, match="--feature_maps"):
-        warm_start(model, shop.schema, runs["din"], "all", shop.store)
+        started_maps(shop.store, runs["din"])
     model = _model("hcm", shop.schema, shop.store)
     with pytest.raises(InputError, match="holds a model hccm.*--model=hcm"):
-        warm_start(model, shop.schema, runs["hccm"], "all", shop.store)
+        warm_start(model, shop.schema, runs["hccm"], "all")
 
 
 def test_another_fixed_cnn_is_an_error(shop, runs):
-    model = _model("hccm", shop.schema, shop.store)
     store = dataclasses.replace(
         shop.store, metadata={**shop.store.metadata, "weights_sha256": "0"}
     )
     with pytest.raises(InputError, match="--feature_maps.*weights_sha256.*is 0"):
-        warm_start(model, shop.schema, runs["hccm"], "all", store)
+        started_maps(store, runs["hccm"])
 
 
 @pytest.mark.parametrize("name", ["model.keras", "schema", "feature_maps.json"])
@@ -243,4 +276,5 @@ def test_saving_replaces_a_run(shop, fitted, runs, tmp_path):
     }
     assert Schema.load(tmp_path / "schema").features == shop.schema.features
     model = _model("hccm", shop.schema, shop.store)
-    warm_start(model, shop.schema, tmp_path, "all", shop.store)
+    started_maps(shop.store, tmp_path)
+    warm_start(model, shop.schema, tmp_path, "all")
