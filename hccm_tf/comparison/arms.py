@@ -8,16 +8,30 @@ import shlex
 from absl import flags
 
 from hccm_tf.errors import InputError
+from hccm_tf.models import IMAGE_MODELS, PIXEL_MODELS
 
-# Of --compare only; a run does not get them.
-COMPARISON_FLAGS = ("compare", "seeds", "search_trials", "oracle")
+# Of --compare only; a run does not get them. An interrupted run goes on by itself.
+COMPARISON_FLAGS = ("compare", "seeds", "search_trials", "oracle", "resume")
+# Flag that makes an arm -> the models that it changes.
+READ_BY = {
+    "channel_attention": ("hcm", "hccm"),
+    "prior_channel": ("hccm",),
+    "projection": ("din_fixed_cnn",),
+    "cnn_attention": PIXEL_MODELS,
+    "shuffle_categories": ("late_fusion", "hccm", "cscnn"),
+    "shuffle_images": IMAGE_MODELS,
+    "image_sides": IMAGE_MODELS,
+    "image_attention": IMAGE_MODELS,
+    "similarity": IMAGE_MODELS,
+}
+# Of one run, whose model is looked at or served.
+RUN_FLAGS = ("export_dir", "explain")
 # An arm may not change them: the comparison sets them, or rests on their being equal.
 COMMON_FLAGS = (
     *COMPARISON_FLAGS,
+    *RUN_FLAGS,
     "data_dir",
-    "export_dir",
     "model",
-    "resume",
     "run_dir",
     "seed",
 )
@@ -51,7 +65,7 @@ class Pair:
     Args:
         arm: place of the arm in the list.
         base: place of what it is compared with.
-        kind: `"step"` of the order, `"variant"` or `"control"`.
+        kind: `"step"` of the order, `"variant"`, `"control"` or `"photos"`.
     """
 
     arm: int
@@ -71,6 +85,9 @@ def read_arms(flag_values):
     Raises:
         InputError: names the arm and the flag.
     """
+    for name in RUN_FLAGS:
+        if flag_values[name].value:
+            raise InputError(f"--{name} is of one model, and --compare trains many")
     arms = []
     for label in flag_values.compare:
         try:
@@ -88,6 +105,12 @@ def read_arms(flag_values):
             raise InputError(
                 f"--compare: arm {label!r} sets --{changed[0]}, which all arms share"
             )
+        for name, models in READ_BY.items():
+            if values[name].value != flag_values[name].value and model not in models:
+                raise InputError(
+                    f"--compare: arm {label!r} sets --{name}, which changes nothing "
+                    f"in it but in {', '.join(models)}"
+                )
         is_control = bool(arms) and values.shuffle_images
         arms.append(Arm(label, _written(values), is_control))
     folders = [arm.folder for arm in arms]
@@ -126,7 +149,8 @@ def pairs(arms):
     The first arm and those that are a model's name alone are the order that is claimed,
     each a step from the one before. An arm with flags is a variant: of the same model
     without flags if that is in the list, else of the first arm. An arm with its photos
-    shuffled is a control: it must fall back to the first arm.
+    shuffled is a control: it must fall back to the first arm, and the same arm with its
+    own photos must gain over it.
 
     Args:
         arms: list of `Arm`.
@@ -140,6 +164,12 @@ def pairs(arms):
         model, *words = shlex.split(arm.label)
         if arm.is_control:
             result.append(Pair(place, 0, "control"))
+            own = {**arm.flags, "shuffle_images": "--noshuffle_images"}
+            result += [
+                Pair(real, place, "photos")
+                for real, other in enumerate(arms)
+                if other.flags == own
+            ]
         elif words:
             base = labels.index(model) if model in labels else 0
             result.append(Pair(place, base, "variant"))

@@ -7,18 +7,21 @@ from hccm_tf.atomic import new_file
 from hccm_tf.comparison.search import SPACE
 
 SIGNIFICANT = 0.05
+# With fewer seeds their variance is hardly known.
+SEEDS_FOR_A_VERDICT = 3
 
 HOW = """\
 Mean ± sample standard deviation over the seeds {seeds}; {impressions} test
 impressions of {users} users. AUC gains: a paired bootstrap with {replicates}
-replicates. Each draws as many users as there are, and one seed less than there are,
-with replacement, the same for both arms (a single seed is not resampled), and takes
-the difference of the mean AUCs over the seeds. Intervals are percentiles. p is
-two-sided, 2 (1 + c) / (1 + n), at most 1, where c of the n replicates are on the
-rarer side of 0, and then corrected by Holm's method over all rows but controls. With
-few seeds the intervals are a little too short. Slices: items by how often the
-training split shows them, thirds of the impressions of those that it does show;
-thirds by the length of the history. Training: without validation."""
+replicates gives their variance. Each draws as many users as there are, and one seed
+less than there are, with replacement, the same for both arms, and takes the difference
+of the mean AUCs over the seeds. Intervals and two-sided p-values are those of Student's
+t, with the seeds' degrees of freedom as far as the variance is theirs; p is then
+corrected by Holm's method over all rows but controls. A single seed is not resampled:
+what another would give is not in its intervals. Slices: items by how often the training
+split shows them, thirds of the impressions of those that it does show; thirds by the
+length of the history. Training: the steps alone, without validation, the preparation of
+images, feature maps and projections, and pretraining."""
 
 
 def write_report(result, folder):
@@ -85,7 +88,9 @@ def is_shown(row):
 def _verdicts(result, order):
     steps = [row for row in result["comparisons"] if row["kind"] == "step"]
     missing = [row for row in steps if not is_shown(row)]
-    if steps and not missing:
+    if len(result["seeds"]) < SEEDS_FOR_A_VERDICT:
+        yield f"**No verdict**: it takes --seeds={SEEDS_FOR_A_VERDICT} or more."
+    elif steps and not missing:
         yield (
             f"**The order {' < '.join(order)} holds**: each step gains AUC at p < "
             f"{SIGNIFICANT}, corrected."
@@ -103,6 +108,12 @@ def _verdicts(result, order):
                 f"Control: **{row['arm']} {'falls' if gone else 'does NOT fall'} back "
                 f"to {row['base']}**: gain {_gain(row)}"
                 + ("." if gone else ", which is not due to what the photos show.")
+            )
+        if row["kind"] == "photos":
+            gains = "gains" if is_shown(row) else "is NOT shown to gain"
+            yield (
+                f"**{row['arm']} {gains} over the same with shuffled photos**: "
+                f"{_gain(row)}."
             )
 
 

@@ -4,15 +4,23 @@ import contextlib
 import fcntl
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import zlib
 
 import pandas as pd
 
 from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
+from hccm_tf.files import join, open_file
 
+# Flag of a folder -> files that change with what the folder holds.
+CONTENTS = {
+    "data_dir": ("dataset_info.json", "schema.json"),
+    "feature_maps": ("feature_maps.json",),
+}
 LOG = "log.txt"
 LAST_BYTES, LAST_LINES = 8_192, 10
 
@@ -20,8 +28,9 @@ LAST_BYTES, LAST_LINES = 8_192, 10
 def run_once(run_dir, flags, train):
     """The metrics of a run, which is trained unless it is there.
 
-    `RUN/flags.json` says with which flags; `RUN/metrics.json`, written last, that the
-    run is whole.
+    `RUN/flags.json` says with which flags, and with which data and feature maps;
+    `RUN/metrics.json`, written last, that the run is whole. One that was interrupted
+    goes on from its last checkpoint.
 
     Args:
         run_dir: folder of the run.
@@ -32,18 +41,39 @@ def run_once(run_dir, flags, train):
         Content of `metrics.json`; `None` if the run failed.
 
     Raises:
-        InputError: if the run was finished with other flags; names one.
+        InputError: if the run was finished with other flags or data; names them.
     """
     run_dir = pathlib.Path(run_dir)
     metrics, record = run_dir / "metrics.json", run_dir / "flags.json"
+    before = json.loads(record.read_text()) if record.exists() else None
+    now = {**flags, **_contents(flags)}
     if metrics.exists():
-        _check_flags(run_dir, json.loads(record.read_text()), flags)
+        _check_flags(run_dir, before, now)
     else:
         run_dir.mkdir(parents=True, exist_ok=True)
         with new_file(record) as file:
-            file.write_text(json.dumps(flags, indent=2) + "\n")
-        train([*flags.values(), f"--run_dir={run_dir}"], run_dir)
-    return json.loads(metrics.read_text()) if metrics.exists() else None
+            file.write_text(json.dumps(now, indent=2) + "\n")
+        resume = ["--resume"] * (now == before)
+        train([*flags.values(), *resume, f"--run_dir={run_dir}"], run_dir)
+        if not metrics.exists():
+            return None
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    return json.loads(metrics.read_text())
+
+
+def _contents(flags):
+    """Checksums of the data and feature maps that flags name, by what they are of."""
+    result = {}
+    for name in CONTENTS.keys() & flags.keys():
+        folder, checksum = flags[name].partition("=")[2], 0
+        for file in CONTENTS[name]:
+            try:
+                with open_file(join(folder, file)) as handle:
+                    checksum = zlib.crc32(handle.read(), checksum)
+            except OSError:
+                continue  # of which the run tells
+        result[f"content of {name}"] = f"{folder} of checksum {checksum:08x}"
+    return result
 
 
 def _check_flags(run_dir, before, now):
@@ -51,8 +81,8 @@ def _check_flags(run_dir, before, now):
         if before.get(name) != now.get(name):
             raise InputError(
                 f"{run_dir} was finished with {before.get(name, f'no --{name}')}, now "
-                f"{now.get(name, f'no --{name}')} is asked for: use the same flags, "
-                "remove this run, or name another --run_dir"
+                f"{now.get(name, f'no --{name}')} is asked for: use the same flags and "
+                "data, remove this run, or name another --run_dir"
             )
 
 

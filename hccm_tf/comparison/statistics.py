@@ -1,6 +1,7 @@
-"""Paired bootstrap of AUC gains over users and seeds, and Holm's correction."""
+"""Paired bootstrap of AUC gains over users and seeds, their test, Holm's correction."""
 
 import numpy as np
+from scipy import stats
 
 REPLICATES = 2_000
 LEVEL = 0.95
@@ -48,6 +49,9 @@ def bootstrap_aucs(labels, scores, users, replicates=REPLICATES, rng_seed=0):
     the variance of a mean over few seeds unbiased (Rao and Wu, JASA 1988); S of S would
     have (S - 1) / S of it. A single seed is not resampled.
 
+    The variance is what this is for: of few seeds, the quantiles are those of a few
+    values. See `gain_test`.
+
     Args:
         labels: 0/1, shape `[N]`.
         scores: float, shape `[arms, seeds, N]`.
@@ -75,21 +79,36 @@ def bootstrap_aucs(labels, scores, users, replicates=REPLICATES, rng_seed=0):
     return result
 
 
-def interval(gains, level=LEVEL):
-    """The percentile interval of bootstrapped gains, `[low, high]`."""
-    return np.nanquantile(gains, [(1 - level) / 2, (1 + level) / 2]).tolist()
+def gain_test(gain_by_seed, resampled, level=LEVEL):
+    """Interval of a gain, and its p-value against no gain.
 
+    t = gain / sd(resampled gains) has about the t distribution of
+    (S - 1) (V / V_S)^2 degrees of freedom, where V is the variance of the resampled
+    gains and V_S the part of it that is due to the S seeds, the squared standard error
+    of their mean (Satterthwaite, Biometrics 1946; the users are so many that their part
+    counts as known). A single seed's part is not known and left out.
 
-def p_value(gains):
-    """Two-sided p-value of bootstrapped gains against no gain.
+    Args:
+        gain_by_seed: float `[S]`, on the whole test split.
+        resampled: float `[replicates]`, gains of `bootstrap_aucs`.
+        level: of the interval.
 
-    2 (1 + c) / (1 + n), at most 1, where c of the n resamples have a gain of 0 or less,
-    or of 0 or more, whichever is rarer.
+    Returns:
+        `(interval, p)`: `[low, high]` and the two-sided p-value.
     """
-    gains = np.asarray(gains)
-    gains = gains[np.isfinite(gains)]
-    rarer = min((gains <= 0).sum(), (gains >= 0).sum())
-    return float(min(1.0, 2 * (1 + rarer) / (1 + len(gains))))
+    gain, count = np.mean(gain_by_seed), len(gain_by_seed)
+    variance = np.nanvar(resampled, ddof=1)
+    if variance == 0:
+        return [float(gain)] * 2, float(gain == 0)
+    freedom = np.inf
+    if count > 1 and np.ptp(gain_by_seed):
+        of_seeds = np.var(gain_by_seed, ddof=1) / count
+        # The bootstrap's own noise must not make the part larger than the whole.
+        freedom = (count - 1) * max(variance / of_seeds, 1.0) ** 2
+    deviation = np.sqrt(variance)
+    reach = stats.t.ppf((1 + level) / 2, freedom) * deviation
+    p = 2 * stats.t.sf(abs(gain) / deviation, freedom)
+    return [float(gain - reach), float(gain + reach)], float(p)
 
 
 def holm(p_values):

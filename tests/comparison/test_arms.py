@@ -1,4 +1,5 @@
 import copy
+import pathlib
 
 import pytest
 
@@ -6,6 +7,7 @@ import train_main
 from hccm_tf.comparison.arms import Arm, pairs, read_arms
 from hccm_tf.comparison.search import check_same_budget, draw_settings, values_of
 from hccm_tf.errors import InputError
+from hccm_tf.models import MODELS
 
 
 def parsed(*words):
@@ -46,6 +48,8 @@ def test_flags_of_an_arm():
         ("din,hccm --data_dir=OTHER", "sets --data_dir"),
         ("din,hccm --model=hcm", "sets --model"),
         ("din,hccm 'x", "quotation"),
+        ("din,din --shuffle_images", "sets --shuffle_images, which changes nothing"),
+        ("din,hcm --noprior_channel", "prior_channel.*nothing in it but in hccm"),
         ("din", "two or more"),
         ("din,hccm,hccm", "two or more different"),
         ("din,,hccm", "--compare"),
@@ -54,6 +58,12 @@ def test_flags_of_an_arm():
 def test_errors_name_the_arm_and_the_flag(compare, words):
     with pytest.raises(InputError, match=words):
         read_arms(parsed(f"--compare={compare}"))
+
+
+@pytest.mark.parametrize("flag", ["--export_dir=MODELS", "--explain=3"])
+def test_what_is_of_one_model_is_not_of_a_comparison(flag):
+    with pytest.raises(InputError, match=f"{flag.partition('=')[0]} is of one model"):
+        read_arms(parsed("--compare=din,hccm", flag))
 
 
 def test_what_is_compared_with_what():
@@ -67,6 +77,7 @@ def test_what_is_compared_with_what():
         (3, 4, "variant"),
         (4, 1, "step"),
         (5, 0, "control"),
+        (4, 5, "photos"),
     ]
 
 
@@ -88,6 +99,21 @@ def test_the_search_is_the_same_for_every_arm():
         "dropout": 0.0,
         "id_dropout": 3.0,
     }
+
+
+def test_flags_for_all_arms_may_be_read_by_some():
+    read_arms(parsed("--compare=din,hccm", "--similarity=cosine", "--noprior_channel"))
+
+
+def test_the_table_of_the_papers():
+    path = pathlib.Path(train_main.__file__).parent / "configs" / "table1.flags"
+    arms = read_arms(parsed(f"--flagfile={path}"))
+    assert {arm.flags["model"].partition("=")[2] for arm in arms} == set(MODELS)
+    kinds = [pair.kind for pair in pairs(arms)]
+    assert kinds.count("step") == 4 and kinds.count("control") == 1
+    found = [(arms[p.arm].label, arms[p.base].label) for p in pairs(arms)]
+    assert ("late_fusion --image_sides=both", "base") in found
+    assert ("hccm --noprior_channel", "hccm") in found
 
 
 def test_folder():

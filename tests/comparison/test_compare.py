@@ -92,19 +92,21 @@ def test_report(shop, tmp_path):
         aucs[arm["label"]] = np.array(runs)
         assert arm["test"]["auc"]["mean"] == pytest.approx(np.mean(runs))
         assert arm["test"]["auc"]["sd"] == pytest.approx(np.std(runs, ddof=1))
-    first, second, control = result["comparisons"]
+    first, second, control, photos = result["comparisons"]
     assert [first["base"], second["base"], control["base"]] == ["din", "hcm", "din"]
     gain = aucs["hccm"] - aucs["hcm"]
     assert second["gain_by_seed"] == pytest.approx(gain.tolist())
     assert second["interval"][0] < gain.mean() < second["interval"][1]
-    # Holm over the two steps; the control is not among them.
-    smaller, larger = sorted([first["p"], second["p"]])
-    corrected = sorted([first["p_holm"], second["p_holm"]])
-    assert corrected == [2 * smaller, max(2 * smaller, larger)]
+    assert (photos["arm"], photos["base"]) == ("hccm", "hccm --shuffle_images")
+    # Holm over all but the control.
+    tested = sorted((row["p"], row["p_holm"]) for row in (first, second, photos))
+    expected = np.maximum.accumulate([3 * tested[0][0], 2 * tested[1][0], tested[2][0]])
+    assert [p_holm for _, p_holm in tested] == pytest.approx(expected)
     assert control["kind"] == "control" and control["p_holm"] is None
     text = (tmp_path / "all" / "comparison.md").read_text()
     assert "**The order din < hcm < hccm holds**" in text
     assert "**hccm --shuffle_images falls back to din**" in text
+    assert "**hccm gains over the same with shuffled photos**" in text
     share = (aucs["hccm"].mean() - aucs["din"].mean()) / (0.995 - aucs["din"].mean())
     row = next(line for line in text.splitlines() if line.startswith("| hccm | 0."))
     assert f"{aucs['hccm'].mean():.4f} ± {aucs['hccm'].std(ddof=1):.4f}" in row
@@ -129,11 +131,23 @@ def test_an_order_that_does_not_hold_and_a_control_that_does_not_fall_back(
     compare(_flags(shop, tmp_path, arms=arms.replace("hccm,", "", 1)), Trainer(shop))
     text = (tmp_path / "comparison.md").read_text()
     assert "does NOT fall back to hcm" in text
+    assert "hccm is NOT shown to gain over the same with" not in text
     monkeypatch.setitem(STRENGTH, "hccm", 1.0)
     compare(_flags(shop, tmp_path, arms=arms), Trainer(shop))
     text = (tmp_path / "comparison.md").read_text()
     assert "**The order hcm < din < hccm is not shown.**" in text
     assert "corrected: hccm over din" in text and "hcm over" not in text
+    assert "**hccm gains over the same with shuffled photos**" in text
+    monkeypatch.setitem(STRENGTH, "hccm", 0.2)
+    compare(_flags(shop, tmp_path / "same", arms=arms), Trainer(shop))
+    text = (tmp_path / "same" / "comparison.md").read_text()
+    assert "**hccm is NOT shown to gain over the same with shuffled photos**" in text
+
+
+def test_two_seeds_give_no_verdict(shop, tmp_path):
+    compare(_flags(shop, tmp_path, "--seeds=2"), Trainer(shop))
+    text = (tmp_path / "comparison.md").read_text()
+    assert "**No verdict**: it takes --seeds=3" in text and "holds" not in text
 
 
 def test_an_interrupted_comparison_goes_on(shop, tmp_path):

@@ -18,6 +18,7 @@ SCRIPT = """
 import json, pathlib, sys
 print("progress\\rmore progress\\rline one\\n\\nlast line", flush=True)
 folder = pathlib.Path(sys.argv[-1].partition("=")[2])
+(folder / "checkpoints").mkdir(exist_ok=True)
 if "--seed=4" in sys.argv:
     raise SystemExit("out of luck")
 (folder / "metrics.json").write_text(json.dumps(sys.argv[1:]))
@@ -36,6 +37,30 @@ def test_a_run_is_trained_once(tmp_path, train):
     assert run_once(run_dir, FLAGS, train) == expected
     assert run_once(run_dir, FLAGS, None) == expected
     assert (run_dir / "log.txt").read_text().endswith("last line\n")
+
+
+def test_an_interrupted_run_goes_on(tmp_path):
+    def dies(arguments, run_dir):
+        (run_dir / "checkpoints").mkdir(exist_ok=True)
+        raise KeyboardInterrupt
+
+    def ends(arguments, run_dir):
+        (run_dir / "metrics.json").write_text(json.dumps(arguments))
+
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "schema.json").write_text("1")
+    flags = {**FLAGS, "data_dir": f"--data_dir={data}"}
+    for name, content, goes_on in (("a", "1", True), ("b", "2", False)):
+        with pytest.raises(KeyboardInterrupt):
+            run_once(tmp_path / name, flags, dies)
+        (data / "schema.json").write_text(content)
+        arguments = run_once(tmp_path / name, flags, ends)
+        assert ("--resume" in arguments) == goes_on
+        assert not (tmp_path / name / "checkpoints").exists()
+    (data / "schema.json").write_text("3")
+    with pytest.raises(InputError, match="finished with .*data of checksum.*, now"):
+        run_once(tmp_path / "b", flags, ends)
 
 
 def test_other_flags_are_named(tmp_path, train):

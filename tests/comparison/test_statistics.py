@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from hccm_tf.comparison.statistics import (
     bootstrap_aucs,
+    gain_test,
     holm,
-    interval,
-    p_value,
     weighted_auc,
 )
 
@@ -63,8 +63,7 @@ def test_equal_rankings_show_no_gain():
     labels, scores, users = _sample(rng)
     arms = np.array([[scores, scores + 1], [scores**3, scores + 1]])
     aucs = bootstrap_aucs(labels, arms, users, 50)
-    gains = aucs[:, 1] - aucs[:, 0]
-    assert interval(gains) == [0, 0] and p_value(gains) == 1
+    assert gain_test([0.0, 0.0], aucs[:, 1] - aucs[:, 0]) == ([0, 0], 1)
     assert aucs[:, 0].std() > 0
 
 
@@ -80,31 +79,52 @@ def test_seeds_vary_as_their_mean_does():
     np.testing.assert_allclose(one, aucs[0])
 
 
-def test_intervals_cover_the_truth():
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_cover_the_truth(seeds):
     # Arms alike but for noise of users, of seeds and of both: no gain, 95% intervals.
     rng = np.random.default_rng(4)
     covered = []
-    for _ in range(60):
+    for _ in range(100):
         users = np.repeat(np.arange(40), 10)
         labels = (rng.random(400) < 0.4).astype(int)
         taste = rng.normal(size=(2, 1, 40))[..., users]
-        seeds = rng.normal(0.8, 0.3, (2, 4, 1))
-        scores = seeds * labels + taste * labels + rng.normal(size=(2, 4, 400))
+        strength = rng.normal(0.8, 0.3, (2, seeds, 1))
+        scores = strength * labels + 0.3 * taste * labels
+        scores += rng.normal(size=(2, seeds, 400))
         aucs = bootstrap_aucs(labels, scores, users, 60)
-        low, high = interval(aucs[:, 1] - aucs[:, 0])
+        by_seed = [
+            roc_auc_score(labels, b) - roc_auc_score(labels, a)
+            for a, b in zip(*scores, strict=True)
+        ]
+        (low, high), p = gain_test(by_seed, aucs[:, 1] - aucs[:, 0])
         covered.append(low <= 0 <= high)
-    # The share's standard error is 0.03; few seeds and replicates cost some.
-    assert 0.85 <= np.mean(covered) < 1
+        assert covered[-1] == (p > 0.05)
+    # The share's standard error is 0.02.
+    assert 0.9 <= np.mean(covered) < 1
 
 
-def test_interval_and_p_value():
-    gains = np.random.default_rng(5).permutation(np.arange(-10, 391) / 100)
-    assert interval(gains) == pytest.approx([0.0, 3.8])
-    # 11 of 401 are 0 or less.
-    assert p_value(gains) == pytest.approx(2 * 12 / 402)
-    assert p_value(-gains) == pytest.approx(2 * 12 / 402)
-    assert p_value([1, 1, 1]) == 0.5 and p_value([0, 0, 0]) == 1
-    assert p_value([np.nan, 1, 1, 1]) == 0.5
+def test_gains_that_vary_by_seed_alone_have_students_test():
+    rng = np.random.default_rng(5)
+    gains = rng.normal(0.4, 1, 5)
+    draws = rng.integers(5, size=(200_000, 4))
+    interval, p = gain_test(gains, gains[draws].mean(axis=1))
+    expected = stats.ttest_1samp(gains, 0)
+    assert p == pytest.approx(expected.pvalue, rel=0.02)
+    low, high = expected.confidence_interval(0.95)
+    assert interval == pytest.approx([low, high], rel=0.02)
+
+
+def test_gains_that_vary_by_users_alone_have_the_normal_test():
+    rng = np.random.default_rng(6)
+    resampled = rng.normal(1, 0.5, 200_000)
+    resampled[0] = np.nan
+    for gains in ([1.0], [1.0, 1.0], [0.99, 1.01]):
+        interval, p = gain_test(gains, resampled)
+        assert interval == pytest.approx([0.02, 1.98], abs=0.01)
+        assert p == pytest.approx(2 * stats.norm.sf(2), rel=0.03)
+    assert gain_test([-1.0], -resampled)[1] == pytest.approx(
+        gain_test([1.0], resampled)[1]
+    )
 
 
 def test_holm_by_hand():
