@@ -144,6 +144,8 @@ def run():
     run_dir = pathlib.Path(FLAGS.run_dir)
     if FLAGS.explain and FLAGS.image_dir is None:
         raise InputError("--explain shows the images and needs --image_dir")
+    if FLAGS.explain and FLAGS.model == "base":
+        raise InputError("--explain: model base has no attention to show")
     if FLAGS.explain and (FLAGS.shuffle_images or FLAGS.shuffle_categories):
         raise InputError("--explain would show what a control's model was not told")
     strategy = None
@@ -199,6 +201,8 @@ def main(argv):
     """Runs the command line."""
     del argv
     if FLAGS.compare:
+        # The runs are processes of their own, to which it leaves the GPUs.
+        tf.config.set_visible_devices([], "GPU")
         with report_input_errors():
             compare(FLAGS, subprocess_trainer(sys.argv[0]))
         return

@@ -42,7 +42,12 @@ from hccm_tf.training.strategies import (
     num_tasks,
 )
 from hccm_tf.training.synchronous import SynchronousTrainer
-from hccm_tf.training.warm_start import save_run, started_schema, warm_start
+from hccm_tf.training.warm_start import (
+    save_run,
+    started_maps,
+    started_schema,
+    warm_start,
+)
 
 # Below this share of the catalogue's images, a store belongs to another catalogue.
 MIN_IMAGES_FOUND = 0.5
@@ -183,11 +188,14 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             self.schema_ = self.schema_.with_max_history(self.max_history)
         start = self.warm_start_from, self.warm_start
         if self.warm_start_from is not None:
-            self.schema_ = started_schema(self.schema_, *start)
+            self.schema_ = started_schema(self.schema_, *start, self.epochs > 0)
         options = dict(self.model_options or {})
         self.feature_maps_ = self._tell_category = None
         if self.model in IMAGE_MODELS:
             self.feature_maps_ = self._open_feature_maps(data_dir)
+        if self.warm_start_from is not None:
+            self.feature_maps_ = started_maps(self.feature_maps_, start[0])
+        if self.model in IMAGE_MODELS:
             options.update(
                 feature_map_shape=self.feature_maps_.shape,
                 channel_mean=self.feature_maps_.channel_mean,
@@ -207,7 +215,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         except ValueError as error:
             raise InputError(f"model {self.model}: {error}") from error
         if self.warm_start_from is not None:
-            warm_start(self.model_, self.schema_, *start, self.feature_maps_)
+            warm_start(self.model_, self.schema_, *start)
         elif self.model in PIXEL_MODELS:
             self._prepare_cnn(data_dir, ModelOptions(**options))
         trainer = self._make_trainer(data_dir, options)
@@ -282,8 +290,10 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
     def export(self, export_dir, representation_dtype="float32"):
         """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
         check_is_fitted(self, "model_")
-        if self.shuffle_categories:
-            raise InputError("--export_dir: a control, shuffle_categories, has none")
+        if self.shuffle_images or self.shuffle_categories:
+            raise InputError(
+                "--export_dir: a control, with images or categories shuffled, has none"
+            )
         return export(
             self.model_,
             self.schema_,

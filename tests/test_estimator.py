@@ -162,8 +162,29 @@ def test_a_category_without_a_part_is_an_error_of_one_line(shop):
         estimator.fit(shop.data)
 
 
-def test_a_control_is_not_exported(fitted, tmp_path):
-    estimator = copy.copy(fitted["hccm"]).set_params(shuffle_categories=True)
-    with pytest.raises(InputError, match="shuffle_categories"):
+@pytest.mark.parametrize("control", ["shuffle_images", "shuffle_categories"])
+def test_a_control_is_not_exported(fitted, tmp_path, control):
+    estimator = copy.copy(fitted["hccm"]).set_params(**{control: True})
+    with pytest.raises(InputError, match="a control"):
         estimator.export(tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+def test_controls_shuffle_what_the_model_is_given(shop):
+    def first_batch(**control):
+        estimator = CTREstimator(
+            "hccm", shop.maps, epochs=1, model_options=TINY, **control
+        )
+        estimator.fit(shop.data)
+        return next(iter(estimator._dataset(shop.data, "test")))[0]
+
+    plain = first_batch()
+    for control, shuffled in (
+        ("shuffle_images", "image_map"),
+        ("shuffle_categories", "image_category"),
+    ):
+        batch = first_batch(**{control: True})
+        assert set(batch) == set(plain)
+        for name, values in batch.items():
+            same = np.array_equal(values, plain[name])
+            assert same == (name != shuffled), (control, name)

@@ -10,7 +10,7 @@ from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.errors import InputError
 from hccm_tf.features import HISTORY, HISTORY_IMAGE
-from hccm_tf.models import IMAGE_MODELS
+from hccm_tf.models import IMAGE_MODELS, uses_category
 from hccm_tf.models.image_encoder import sides
 from hccm_tf.serving.export import build_forms
 from hccm_tf.serving.request import Impressions
@@ -28,7 +28,8 @@ class Explained:
         ctr: the click probability.
         attention: name → weights `[T]` of the clicks, oldest first.
         channels: category → weights `[c]` of the candidate's channels, were it of that
-            category; its own comes first. `None` without an image or such attention.
+            category; its own comes first. `None` without an image, or if the model has
+            no channel attention that sees the category.
         feature_map: `[h, w, c]` of the candidate, `None` with `channels`.
     """
 
@@ -77,7 +78,10 @@ def explain(model, schema, data_dir, feature_maps, options, count):
     inputs, labels, _ = next(iter(dataset))
     ctr = schema.unsampled(model.predict_on_batch(inputs)[:, 0])
     attention = _attention(model, forms["explain"], inputs)
-    categories = _frequent_categories(data_dir) if "category" in schema else ()
+    encoder, categories = None, ()
+    if model.name in IMAGE_MODELS and uses_category(model.name, **options):
+        encoder = forms["encode_images"]
+        categories = _frequent_categories(data_dir)
     explained = []
     for i, row in enumerate(Impressions(data_dir, "test", count).rows):
         for name in row:
@@ -90,9 +94,7 @@ def explain(model, schema, data_dir, feature_maps, options, count):
                 int(labels[i, 0]),
                 float(ctr[i]),
                 {name: weights[i, :clicks] for name, weights in attention.items()},
-                **_channels(
-                    forms.get("encode_images"), schema, inputs, i, row, categories
-                ),
+                **_channels(encoder, schema, inputs, i, row, categories),
             )
         )
     return explained

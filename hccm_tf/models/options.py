@@ -43,8 +43,8 @@ class ModelOptions:
             `multi_query` and `histogram` do not take; `"candidate"`: its vector joins
             the final MLP, and `products`, `image_attention` and `similarity` have
             nothing to say about images. `cscnn` is always the last.
-        channel_attention: whether the trainable CNN weighs the channels; `None` for
-            what the model is: `hccm` does, `hcm` and `late_fusion` do not.
+        channel_attention: whether the trainable CNN of `hccm` or `hcm` weighs the
+            channels; `None` for what the model is: `hccm` does, `hcm` does not.
         prior_channel: whether `hccm` appends the category's prior as a channel.
         projection: of `din_fixed_cnn`: `"trainable"`, or `"pca"`, which is frozen.
         pca_mean: `[c]` for projection `"pca"`, mean of the pooled standardised maps.

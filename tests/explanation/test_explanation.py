@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import html.parser
 import io
 import re
@@ -286,6 +287,15 @@ def test_impressions_with_little():
     assert "No click before" in "".join(page.texts)
     assert page.all("img")[0][1]["alt"] == "item, no picture"
     assert "not clicked" in "".join(page.texts)
+
+
+def test_attention_that_does_not_see_the_category_has_no_ranks(shop):
+    options = {**TINY, "feature_map_shape": shop.store.shape, "channel_attention": True}
+    features = [f for f in shop.schema.features if "category" not in f.name]
+    schema = dataclasses.replace(shop.schema, features=tuple(features))
+    model = build_model("hcm", schema, **options)
+    found = explain(model, schema, shop.data, shop.store, options, 5)
+    assert all(one.attention and one.channels is None for one in found)
 
 
 def test_a_model_without_attention_is_an_error(shop, tmp_path):

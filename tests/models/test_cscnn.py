@@ -95,6 +95,9 @@ def test_what_stands_behind_each_block():
         for block in ("expanded_conv_project_bn", "expanded_conv_1_project_bn"):
             found = {kind for kind in kinds if f"{block}_{kind}" in names}
             assert found == present, attention
+        if attention == "se":
+            squeeze = cnn.get_layer("expanded_conv_project_bn_channel_attention")
+            assert squeeze.pooling == "avg"
         momentum = {
             layer.momentum
             for layer in cnn.layers
@@ -115,6 +118,17 @@ def test_only_category_attention_sees_the_category():
         sees = uses_category("cscnn", cnn_attention=attention)
         assert difference > 1e-3 if sees else difference == 0
         assert sees == (attention == "category")
+
+
+def test_training_hides_categories_from_the_attention():
+    pixels = _inputs()["image_map"][1:5]
+    model = _build(id_dropout=1e12)
+    hidden, one, other = (
+        _encode(model, pixels, np.full(4, kind, np.int32), training=True)
+        for kind in (1, 2, 3)
+    )
+    np.testing.assert_allclose(one, hidden, atol=1e-5)
+    np.testing.assert_allclose(other, hidden, atol=1e-5)
 
 
 def test_only_what_is_seen_needs_a_category():
