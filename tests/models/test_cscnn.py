@@ -97,7 +97,7 @@ def test_what_stands_behind_each_block():
             assert found == present, attention
         if attention == "se":
             squeeze = cnn.get_layer("expanded_conv_project_bn_channel_attention")
-            assert squeeze.pooling == "avg"
+            assert squeeze.pooling == ("avg",)
         momentum = {
             layer.momentum
             for layer in cnn.layers
