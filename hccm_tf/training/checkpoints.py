@@ -53,7 +53,7 @@ def save_checkpoint(folder, model, state, best_weights=None):
 
 
 def restore_checkpoint(folder, model):
-    """Gives a model the newest checkpoint that can be read.
+    """Gives a model the newest checkpoint that can be read; removes damaged newer ones.
 
     Args:
         folder: folder of the run's checkpoints.
@@ -66,7 +66,7 @@ def restore_checkpoint(folder, model):
         InputError: if none of those that are there can be read, or they are of another
             model.
     """
-    paths = _found(folder)
+    paths, damaged = _found(folder), []
     for path in reversed(paths):
         try:
             state = json.loads((path / STATE).read_text())
@@ -77,9 +77,13 @@ def restore_checkpoint(folder, model):
                 f"{path}: a damaged checkpoint ({error}); the one before it is used",
                 stacklevel=2,
             )
+            damaged.append(path)
             continue
         best = [arrays.pop(name) for name in list(arrays) if name.startswith("best/")]
         _assign(path, _variables(model), arrays)
+        # They would count among those that are kept.
+        for other in damaged:
+            shutil.rmtree(other, ignore_errors=True)
         return state, best or None
     if paths:
         raise InputError(

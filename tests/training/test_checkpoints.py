@@ -74,6 +74,11 @@ def test_of_a_truncated_checkpoint_the_one_before_it_is_used(tmp_path, name, sha
         state, _ = restore_checkpoint(tmp_path, other)
     assert state == {"epoch": 0}
     _assert_equal(old, other)
+    # It is still the one before the next.
+    save_checkpoint(tmp_path, new, {"epoch": 1})
+    (max(tmp_path.iterdir()) / name).write_bytes(content[: int(share * len(content))])
+    with pytest.warns(UserWarning, match="damaged checkpoint"):
+        assert restore_checkpoint(tmp_path, other)[0] == {"epoch": 0}
 
 
 def test_a_changed_byte_is_found(tmp_path):
