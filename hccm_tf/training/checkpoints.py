@@ -44,7 +44,7 @@ def save_checkpoint(folder, model, state, best_weights=None):
         # One array after the other, so that not all of them are in memory.
         with zipfile.ZipFile(temporary / ARRAYS, "w") as archive:
             for name, variable in _variables(model).items():
-                _write_array(archive, name, _local_value(variable))
+                _write_array(archive, name, local_value(variable))
             for place, array in enumerate(best_weights or []):
                 _write_array(archive, f"best/{place}", array)
         (temporary / STATE).write_text(json.dumps(state))
@@ -114,7 +114,7 @@ def _variables(model):
     }
 
 
-def _local_value(variable):
+def local_value(variable):
     """The value of a variable on this process, without asking others."""
     strategy = tf.distribute.get_strategy()
     return strategy.experimental_local_results(variable.value)[0].numpy()

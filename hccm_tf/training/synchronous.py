@@ -1,10 +1,14 @@
 """Steps in which all replicas take part: one device, mirrored, several workers."""
 
 import functools
+import zlib
 
+import numpy as np
 import tensorflow as tf
 
 from hccm_tf.data.pipeline import num_examples
+from hccm_tf.errors import InputError
+from hccm_tf.training.checkpoints import local_value
 from hccm_tf.training.evaluation import predict_part, to_frame
 
 
@@ -52,7 +56,13 @@ class SynchronousTrainer:
         Args:
             epoch: int.
             done: number of steps that were done before.
+
+        Raises:
+            InputError: if the workers would begin at another step or with other
+                weights than each other, as with a file system that shows some of them
+                a checkpoint late.
         """
+        self._check_agreement(epoch, done)
         iterator = iter(
             self.strategy.distribute_datasets_from_function(
                 lambda context: self._epoch(context, epoch, done)
@@ -60,6 +70,21 @@ class SynchronousTrainer:
         )
         for _ in range(done, self.steps):
             yield self._train_step(iterator)
+
+    def _check_agreement(self, *step):
+        _, workers = self._part()
+        if workers == 1:
+            return
+        checksum = zlib.crc32(repr(step).encode())
+        with self.strategy.scope():
+            for weight in self.model.weights:
+                checksum = zlib.crc32(local_value(weight), checksum)
+        checksums = self._gather({"checksum": np.array([checksum])}, workers)
+        if len(set(checksums["checksum"].tolist())) > 1:
+            raise InputError(
+                "--strategy=multi_worker_mirrored: the workers have different weights, "
+                "or are at different steps; start all of them with --resume"
+            )
 
     def _epoch(self, context, epoch, done):
         workers = context.num_input_pipelines
@@ -85,14 +110,17 @@ class SynchronousTrainer:
 
     def predict(self, split):
         """Data frame of `hccm_tf.training.evaluation.to_frame`, on every worker."""
-        resolver = self.strategy.cluster_resolver
-        if resolver is None:
-            part = 0, 1
-        else:
-            part = resolver.task_id, resolver.cluster_spec().num_tasks("worker")
+        part = self._part()
         dataset = self._make_dataset(split, part=part)
         columns = predict_part(self._infer, dataset, part, self._batch_size)
         return to_frame(columns if part[1] == 1 else self._gather(columns, part[1]))
+
+    def _part(self):
+        """This worker's number, and how many there are."""
+        resolver = self.strategy.cluster_resolver
+        if resolver is None:
+            return 0, 1
+        return resolver.task_id, resolver.cluster_spec().num_tasks("worker")
 
     def _gather(self, columns, workers):
         """The columns of all workers, one after the other."""

@@ -108,6 +108,43 @@ print(json.dumps(losses[:steps]))
 """
 
 
+APART = """
+import sys
+import numpy as np
+from hccm_tf import CTREstimator
+from hccm_tf.errors import InputError
+from hccm_tf.training.strategies import make_strategy
+from hccm_tf.training import synchronous
+
+strategy = make_strategy("multi_worker_mirrored")
+kind = sys.argv[2]
+train_epoch = synchronous.SynchronousTrainer.train_epoch
+
+def apart(self, epoch, done=0):
+    worker = strategy.cluster_resolver.task_id
+    if kind == "weights" and worker:
+        weight = self.model.weights[-1]
+        weight.assign(weight + 1)
+    return train_epoch(self, epoch, worker if kind == "steps" else done)
+
+synchronous.SynchronousTrainer.train_epoch = apart
+try:
+    CTREstimator("base", epochs=1, strategy=strategy).fit(sys.argv[1])
+except InputError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["weights", "steps"])
+def test_workers_that_are_apart_do_not_train(shop, kind):
+    processes = [
+        run_script(APART, shop.data, kind, config=config) for _, config in tasks(2, 0)
+    ]
+    for process in processes:
+        output, error = process.communicate()
+        assert "the workers have different weights" in output, error[-3000:]
+
+
 def _losses(process):
     output, error = process.communicate()
     assert process.returncode == 0, error[-3000:]
