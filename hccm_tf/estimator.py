@@ -13,6 +13,7 @@ import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from hccm_tf import data_frames
 from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
@@ -423,53 +424,21 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             return X
         if self.strategy is not None:
             raise InputError("strategy: several processes need a data folder")
-        # Here, because the tools import this package.
-        from tfrecords_tools.build_examples import build_examples
-
         if self.items is None:
             raise InputError("items: a data frame of impressions needs the catalogue")
         if not fitting and not hasattr(self, "_log"):
             raise InputError("a data frame can be predicted after fit on a data frame")
         frame = X if y is None else X.assign(label=np.asarray(y))
-        unknown = ~frame.item_id.isin(self.items.item_id)
-        if unknown.any():
-            raise InputError(
-                f"item_id: {unknown.sum()} impressions of items that `items` does not "
-                f"hold; the first: {frame.item_id[unknown].iloc[0]}"
-            )
+        data_frames.check_items(self.items, frame)
         folder = tempfile.TemporaryDirectory(prefix="hccm_tf-")
         path = pathlib.Path(folder.name) / "data"
+        # The folders live as long as the estimator needs them.
         if fitting:
             self._folder, self._log = folder, frame
-            if "split" not in frame:
-                newest = frame.timestamp.rank(method="min", pct=True) > 0.9
-                split = np.where(newest, "validation", "train")
-                frame = frame.assign(split=split)
-            build_examples(
-                self.items,
-                frame,
-                path,
-                splits=("train", "validation"),
-                num_parts=1,
-            )
-            return path
-        self._scored_folder = folder
-        key = ["user_id", "item_id", "timestamp"]
-        clicks = self._log[self._log.label == 1].assign(split="history")
-        again = pd.MultiIndex.from_frame(clicks[key]).isin(
-            pd.MultiIndex.from_frame(frame[key])
-        )
-        # A labelled impression that is scored brings its own click.
-        clicks = clicks[~again] if "label" in frame else clicks
-        frame = frame.assign(split="test", label=frame.get("label", 0))
-        build_examples(
-            self.items,
-            pd.concat([clicks, frame], ignore_index=True),
-            path,
-            schema=self.schema_,
-            splits=("test",),
-            num_parts=1,
-        )
+            data_frames.build_training(self.items, frame, path)
+        else:
+            self._scored_folder = folder
+            data_frames.build_test(self.items, frame, self._log, self.schema_, path)
         return path
 
 
