@@ -135,6 +135,32 @@ def test_early_stopping_keeps_the_best_epoch(shop, monkeypatch, patience, epochs
     assert any((a != b).any() for a, b in zip(weights[1], weights[2], strict=True))
 
 
+def test_early_stopping_goes_on_where_it_was(shop, tmp_path, monkeypatch):
+    scores, weights = [0.6, 0.7, 0.65, None, 0.64, 0.9], []
+
+    def scripted(labels, ctr, users):
+        score = scores[len(weights)]
+        weights.append([np.array(w) for w in model.get_weights()])
+        if score is None:
+            raise KeyboardInterrupt
+        return {"auc": score, "gauc": 0.0, "log_loss": 0.0}
+
+    monkeypatch.setattr(loop, "evaluate_predictions", scripted)
+    model = _model(shop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(_trainer(shop, model), shop.schema, 9, 2, tmp_path)
+    for _ in range(2):
+        # The second time there is nothing left to train.
+        model = _model(shop)
+        trainer = _trainer(shop, model)
+        result = loop.train(trainer, shop.schema, 9, 2, tmp_path, resume=True)
+        assert result["epochs"] == 4 and len(weights) == 5
+        for kept, best in zip(model.get_weights(), weights[1], strict=True):
+            np.testing.assert_array_equal(kept, best)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history.val_auc.tolist() == [0.6, 0.7, 0.65, 0.64]
+
+
 def test_without_resume_a_run_starts_anew(shop, tmp_path):
     for _ in range(2):
         trainer = _trainer(shop, _model(shop))
