@@ -40,6 +40,9 @@ class SynchronousTrainer:
         self._train_step = tf.function(self._step, **options)
         # Keras' own would ask all replicas.
         self._infer = tf.function(lambda x: model(x, training=False), **options)
+        self._average = tf.function(
+            lambda: strategy.run(self._average_states), **options
+        )
         self._gather_all = tf.function(
             lambda values: {n: strategy.gather(v, axis=0) for n, v in values.items()},
             **options,
@@ -108,8 +111,21 @@ class SynchronousTrainer:
         """Mean loss of the epoch's steps so far, over all replicas."""
         return float(self.model.get_metrics_result()["loss"])
 
+    def _average_states(self):
+        # Keras leaves each replica its own moving averages.
+        context = tf.distribute.get_replica_context()
+        for weight in self.model.non_trainable_weights:
+            if weight.dtype == "float32":
+                value = tf.identity(weight.value)
+                weight.assign(context.all_reduce("MEAN", value))
+
     def predict(self, split):
-        """Data frame of `hccm_tf.training.evaluation.to_frame`, on every worker."""
+        """Data frame of `hccm_tf.training.evaluation.to_frame`, on every worker.
+
+        The replicas then have the same moving averages, the mean of theirs.
+        """
+        if self.strategy.num_replicas_in_sync > 1:
+            self._average()
         part = self._part()
         dataset = self._make_dataset(split, part=part)
         columns = predict_part(self._infer, dataset, part, self._batch_size)

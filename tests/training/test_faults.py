@@ -117,18 +117,29 @@ def test_parameter_servers_through_deaths(shop, tmp_path):
     assert len(np.unique(table, axis=0)) >= ROWS
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_several_workers_end_together_and_go_on(shop, tmp_path, killed):
+# The first gets the signal, of SIGTERM both; what each ends with.
+@pytest.mark.parametrize(
+    ("number", "codes"),
+    [
+        (signal.SIGKILL, {"worker-0": -signal.SIGKILL, "worker-1": LOST_PROCESS}),
+        (signal.SIGKILL, {"worker-1": -signal.SIGKILL, "worker-0": LOST_PROCESS}),
+        # A cluster takes all of them back; the first saves, also within an epoch.
+        (signal.SIGTERM, {"worker-0": PREEMPTED, "worker-1": LOST_PROCESS}),
+    ],
+)
+def test_several_workers_end_together_and_go_on(shop, tmp_path, number, codes):
     run_dir = tmp_path / "run"
     command = _command(shop, run_dir, "multi_worker_mirrored")
     with Cluster(tmp_path, 2, 0, command) as cluster:
         _copy_maps(shop, cluster)
         cluster.start()
         _advance(cluster, run_dir)
-        cluster.signal(f"worker-{killed}")
-        other = f"worker-{1 - killed}"
-        assert cluster.wait(other) == LOST_PROCESS
-        assert "a process of the cluster was lost" in cluster.text(other)
+        for name in list(codes)[: 2 if number == signal.SIGTERM else 1]:
+            cluster.signal(name, number)
+        for name, code in codes.items():
+            assert cluster.wait(name) == code, cluster.text(name)[-3000:]
+            lost = "a process of the cluster was lost" in cluster.text(name)
+            assert lost == (code == LOST_PROCESS)
         epoch = newest_checkpoint(run_dir)[1]
     with Cluster(tmp_path, 2, 0, command) as cluster:
         cluster.start(more=["--resume", f"--epochs={epoch + 1}"])

@@ -104,6 +104,14 @@ else:
                for x, y, u in make("test")]
     for name, column in zip(("user_key", "label", "ctr"), zip(*columns)):
         np.testing.assert_allclose(frame[name], np.concatenate(column), atol=1e-6)
+    # Each replica has moving averages of its own, until all have their mean.
+    (weight, *_) = [w for w in model.weights if w.path.endswith("moving_mean")]
+    replicas = strategy.experimental_local_results(weight.value)
+    for number, value in enumerate(replicas):
+        value.assign(tf.fill(value.shape, number + 1.0))
+    trainer.predict("validation")
+    for value in replicas:
+        np.testing.assert_array_equal(value, (len(replicas) + 1) / 2)
 print(json.dumps(losses[:steps]))
 """
 
