@@ -146,8 +146,11 @@ def run():
         raise InputError("--explain shows the images and needs --image_dir")
     if FLAGS.explain and FLAGS.model == "base":
         raise InputError("--explain: model base has no attention to show")
-    if FLAGS.explain and (FLAGS.shuffle_images or FLAGS.shuffle_categories):
-        raise InputError("--explain would show what a control's model was not told")
+    if FLAGS.shuffle_images or FLAGS.shuffle_categories:
+        if FLAGS.explain:
+            raise InputError("--explain would show what a control's model was not told")
+        if FLAGS.export_dir:
+            raise InputError("--export_dir: a control is not for serving")
     strategy = None
     if FLAGS.strategy != "one_device":
         strategy = make_strategy(FLAGS.strategy)

@@ -7,7 +7,8 @@ of its items, 7x7x96, and trains `--model` with `train_main.py`, in turn, on
 - one core: one worker, for `parameter_server` with a server and the chief;
 - two cores: two such workers, each with its server on a core of its own, and a chief.
 The rate is that of the last of three epochs, without validation. CPU seconds are those
-of the kinds of processes in the last epoch, validation included. Needs two idle cores.
+of the kinds of processes in the last epoch, and megabytes what crossed the loopback
+interface, validation included. Needs two idle cores and nothing else on the interface.
 """
 
 import json
@@ -46,8 +47,18 @@ def cpu_seconds(processes):
     return result
 
 
+def megabytes_sent():
+    """What crossed the loopback interface so far."""
+    (line,) = [
+        line
+        for line in pathlib.Path("/proc/net/dev").read_text().splitlines()
+        if line.strip().startswith("lo:")
+    ]
+    return int(line.partition(":")[2].split()[0]) / 1e6
+
+
 def run(folder, strategy, workers):
-    """Trains once; the rate and the CPU seconds of the last epoch."""
+    """Trains once; rate, CPU seconds and megabytes of the last epoch."""
     servers = workers if strategy == "parameter_server" else 0
     cores = sorted(os.sched_getaffinity(0))[:workers]
     with tempfile.TemporaryDirectory() as run_dir:
@@ -80,16 +91,21 @@ def run(folder, strategy, workers):
         try:
             first = next(iter(processes.values()))
             before = wait_for_checkpoint(run_dir, EPOCHS - 1, first)
-            cpu_before = cpu_seconds(processes)
+            cpu_before, sent_before = cpu_seconds(processes), megabytes_sent()
             after = wait_for_checkpoint(run_dir, EPOCHS, first)
-            cpu_after = cpu_seconds(processes)
+            cpu_after, sent_after = cpu_seconds(processes), megabytes_sent()
         finally:
             for process in processes.values():
                 process.kill()
                 process.wait()
     examples = num_examples(folder / "data", "train")
     used = {kind: cpu_after[kind] - cpu_before[kind] for kind in cpu_after}
-    return {"rate": examples / (after - before), **used}
+    steps = examples / BATCH_SIZE
+    return {
+        "rate": examples / (after - before),
+        "megabytes a batch": (sent_after - sent_before) / steps,
+        **used,
+    }
 
 
 def wait_for_checkpoint(run_dir, number, process):
@@ -131,7 +147,8 @@ def main(argv):
     medians = runs.groupby(["strategy", "workers"]).median().reset_index()
     table = medians.set_index(medians.strategy + ", " + medians.workers.astype(str))
     kinds = [kind for kind in ("chief", "worker", "ps") if kind in table]
-    table = table[["rate", *kinds]].rename(columns={"rate": "examples/s"})
+    table = table[["rate", "megabytes a batch", *kinds]]
+    table = table.rename(columns={"rate": "examples/s"})
     for kind in ("chief", "ps"):
         share = table[kind] / table[kinds].sum(axis=1)
         table[f"{kind}, share of CPU"] = share

@@ -12,6 +12,7 @@ from hccm_tf.models import IMAGE_MODELS, PIXEL_MODELS
 
 # Of --compare only; a run does not get them. An interrupted run goes on by itself.
 COMPARISON_FLAGS = ("compare", "seeds", "search_trials", "oracle", "resume")
+MAP_MODELS = tuple(name for name in IMAGE_MODELS if name not in PIXEL_MODELS)
 # Flag that makes an arm -> the models that it changes.
 READ_BY = {
     "channel_attention": ("hcm", "hccm"),
@@ -20,9 +21,9 @@ READ_BY = {
     "cnn_attention": PIXEL_MODELS,
     "shuffle_categories": ("late_fusion", "hccm", "cscnn"),
     "shuffle_images": IMAGE_MODELS,
-    "image_sides": IMAGE_MODELS,
-    "image_attention": IMAGE_MODELS,
-    "similarity": IMAGE_MODELS,
+    "image_sides": MAP_MODELS,
+    "image_attention": MAP_MODELS,
+    "similarity": MAP_MODELS,
 }
 # Of one run, whose model is looked at or served.
 RUN_FLAGS = ("export_dir", "explain")

@@ -16,12 +16,13 @@ impressions of {users} users. AUC gains: a paired bootstrap with {replicates}
 replicates gives their variance. Each draws as many users as there are, and one seed
 less than there are, with replacement, the same for both arms, and takes the difference
 of the mean AUCs over the seeds. Intervals and two-sided p-values are those of Student's
-t, with the seeds' degrees of freedom as far as the variance is theirs; p is then
-corrected by Holm's method over all rows but controls. A single seed is not resampled:
-what another would give is not in its intervals. Slices: items by how often the training
-split shows them, thirds of the impressions of those that it does show; thirds by the
-length of the history. Training: the steps alone, without validation, the preparation of
-images, feature maps and projections, and pretraining."""
+t, with fewer degrees of freedom the more of the variance is due to the seeds
+(Satterthwaite); p is then corrected by Holm's method over all rows but controls. A
+single seed is not resampled: what another would give is not in its intervals. Slices:
+items by how often the training split shows them, thirds of the impressions of those
+that it does show; thirds by the length of the history. Training: the steps alone,
+without validation, the preparation of images, feature maps and projections, and
+pretraining."""
 
 
 def write_report(result, folder):
@@ -90,7 +91,8 @@ def _verdicts(result, order):
     missing = [row for row in steps if not is_shown(row)]
     if len(result["seeds"]) < SEEDS_FOR_A_VERDICT:
         yield f"**No verdict**: it takes --seeds={SEEDS_FOR_A_VERDICT} or more."
-    elif steps and not missing:
+        return
+    if steps and not missing:
         yield (
             f"**The order {' < '.join(order)} holds**: each step gains AUC at p < "
             f"{SIGNIFICANT}, corrected."

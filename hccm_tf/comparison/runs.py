@@ -45,12 +45,14 @@ def run_once(run_dir, flags, train):
     """
     run_dir = pathlib.Path(run_dir)
     metrics, record = run_dir / "metrics.json", run_dir / "flags.json"
-    before = json.loads(record.read_text()) if record.exists() else None
+    before = json.loads(record.read_text()) if record.exists() else {}
     now = {**flags, **_contents(flags)}
     if metrics.exists():
         _check_flags(run_dir, before, now)
     else:
         run_dir.mkdir(parents=True, exist_ok=True)
+        if now != before:
+            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
         with new_file(record) as file:
             file.write_text(json.dumps(now, indent=2) + "\n")
         resume = ["--resume"] * (now == before)

@@ -52,12 +52,14 @@ def save_checkpoint(folder, model, state, best_weights=None):
         shutil.rmtree(old)
 
 
-def restore_checkpoint(folder, model):
-    """Gives a model the newest checkpoint that can be read; removes damaged newer ones.
+def restore_checkpoint(folder, model, writes=True):
+    """Gives a model the newest checkpoint that can be read.
 
     Args:
         folder: folder of the run's checkpoints.
         model: as it was saved, with all variables built.
+        writes: whether this process is the one that writes, and removes damaged ones:
+            they would count among those that are kept.
 
     Returns:
         `(state, best_weights)` of `save_checkpoint`; `None` if there is no checkpoint.
@@ -77,17 +79,18 @@ def restore_checkpoint(folder, model):
                 f"{path}: a damaged checkpoint ({error}); the one before it is used",
                 stacklevel=2,
             )
-            damaged.append(path)
+            if writes and not isinstance(error, OSError):
+                damaged.append(path)
             continue
         best = [arrays.pop(name) for name in list(arrays) if name.startswith("best/")]
         _assign(path, _variables(model), arrays)
-        # They would count among those that are kept.
         for other in damaged:
             shutil.rmtree(other, ignore_errors=True)
         return state, best or None
     if paths:
         raise InputError(
-            f"{folder}: all checkpoints are damaged; begin again without --resume"
+            f"{folder}: all checkpoints are damaged; remove them, or begin again "
+            "without --resume"
         )
     return None
 

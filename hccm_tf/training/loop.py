@@ -44,7 +44,8 @@ def train(trainer, schema, epochs, patience, run_dir=None, resume=False, writes=
 
     Raises:
         FloatingPointError: if the loss is not finite; names the step.
-        InputError: if the disk is full, or no checkpoint can be read.
+        InputError: if the disk is full, no checkpoint can be read, or the processes of
+            a cluster would not begin alike.
         Preempted: after SIGTERM, when a checkpoint is written.
     """
     model = trainer.model
@@ -57,7 +58,10 @@ def train(trainer, schema, epochs, patience, run_dir=None, resume=False, writes=
     callbacks = _callbacks(trainer, stopping, epochs, folder if writes else None)
     callbacks.on_train_begin()
     state = {"epoch": 0, "steps": 0, "seconds": 0.0, "history": [], "stopped": False}
-    if resume and (restored := restore_checkpoint(folder / "checkpoints", model)):
+    restored = None
+    if resume:
+        restored = restore_checkpoint(folder / "checkpoints", model, writes)
+    if restored is not None:
         state, stopping.best_weights = restored
         if state.pop("steps_of_epoch") != trainer.steps and state["steps"]:
             # Of another cluster, whose steps are others.
@@ -66,6 +70,7 @@ def train(trainer, schema, epochs, patience, run_dir=None, resume=False, writes=
         stopping.best, stopping.best_epoch, stopping.wait = state.pop("stopping")
     elif folder is not None and writes:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    trainer.check_agreement([state[name] for name in ("epoch", "steps", "stopped")])
 
     def save():
         if folder is not None and writes:

@@ -59,13 +59,7 @@ class SynchronousTrainer:
         Args:
             epoch: int.
             done: number of steps that were done before.
-
-        Raises:
-            InputError: if the workers would begin at another step or with other
-                weights than each other, as with a file system that shows some of them
-                a checkpoint late.
         """
-        self._check_agreement(epoch, done)
         iterator = iter(
             self.strategy.distribute_datasets_from_function(
                 lambda context: self._epoch(context, epoch, done)
@@ -74,11 +68,21 @@ class SynchronousTrainer:
         for _ in range(done, self.steps):
             yield self._train_step(iterator)
 
-    def _check_agreement(self, *step):
+    def check_agreement(self, progress):
+        """Raises unless all workers begin alike.
+
+        A file system may show some of them a checkpoint late.
+
+        Args:
+            progress: what else than the weights has to be equal, for `repr`.
+
+        Raises:
+            InputError: on all workers.
+        """
         _, workers = self._part()
         if workers == 1:
             return
-        checksum = zlib.crc32(repr(step).encode())
+        checksum = zlib.crc32(repr(progress).encode())
         with self.strategy.scope():
             for weight in self.model.weights:
                 checksum = zlib.crc32(local_value(weight), checksum)
@@ -115,7 +119,7 @@ class SynchronousTrainer:
         # Keras leaves each replica its own moving averages.
         context = tf.distribute.get_replica_context()
         for weight in self.model.non_trainable_weights:
-            if weight.dtype == "float32":
+            if weight.name.startswith("moving_"):
                 value = tf.identity(weight.value)
                 weight.assign(context.all_reduce("MEAN", value))
 

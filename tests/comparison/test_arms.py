@@ -49,6 +49,7 @@ def test_flags_of_an_arm():
         ("din,hccm --model=hcm", "sets --model"),
         ("din,hccm 'x", "quotation"),
         ("din,din --shuffle_images", "sets --shuffle_images, which changes nothing"),
+        ("din,cscnn --similarity=cosine", "similarity.*nothing in it but in din_f"),
         ("din,hcm --noprior_channel", "prior_channel.*nothing in it but in hccm"),
         ("din", "two or more"),
         ("din,hccm,hccm", "two or more different"),

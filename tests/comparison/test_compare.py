@@ -147,7 +147,8 @@ def test_an_order_that_does_not_hold_and_a_control_that_does_not_fall_back(
 def test_two_seeds_give_no_verdict(shop, tmp_path):
     compare(_flags(shop, tmp_path, "--seeds=2"), Trainer(shop))
     text = (tmp_path / "comparison.md").read_text()
-    assert "**No verdict**: it takes --seeds=3" in text and "holds" not in text
+    assert "**No verdict**: it takes --seeds=3" in text
+    assert not any(word in text for word in ("holds", "falls back", "gains over"))
 
 
 def test_an_interrupted_comparison_goes_on(shop, tmp_path):

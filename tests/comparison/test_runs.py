@@ -44,6 +44,9 @@ def test_an_interrupted_run_goes_on(tmp_path):
         (run_dir / "checkpoints").mkdir(exist_ok=True)
         raise KeyboardInterrupt
 
+    def dies_at_once(arguments, run_dir):
+        raise KeyboardInterrupt
+
     def ends(arguments, run_dir):
         (run_dir / "metrics.json").write_text(json.dumps(arguments))
 
@@ -58,7 +61,12 @@ def test_an_interrupted_run_goes_on(tmp_path):
         arguments = run_once(tmp_path / name, flags, ends)
         assert ("--resume" in arguments) == goes_on
         assert not (tmp_path / name / "checkpoints").exists()
-    (data / "schema.json").write_text("3")
+    # A checkpoint of other data is gone, even if no other has taken its place.
+    for content, train in (("2", dies), ("3", dies_at_once)):
+        (data / "schema.json").write_text(content)
+        with pytest.raises(KeyboardInterrupt):
+            run_once(tmp_path / "c", flags, train)
+    assert not (tmp_path / "c" / "checkpoints").exists()
     with pytest.raises(InputError, match="finished with .*data of checksum.*, now"):
         run_once(tmp_path / "b", flags, ends)
 
