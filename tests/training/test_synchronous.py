@@ -107,7 +107,8 @@ else:
     # Each replica has moving averages of its own, until all have their mean.
     (weight, *_) = [w for w in model.weights if w.path.endswith("moving_mean")]
     replicas = strategy.experimental_local_results(weight.value)
-    first = 0 if name == "mirrored" else strategy.cluster_resolver.task_id
+    resolver = strategy.cluster_resolver
+    first = resolver.task_id if resolver is not None else 0
     for number, value in enumerate(replicas, first):
         value.assign(tf.fill(value.shape, float(number)))
     trainer.predict("validation")
