@@ -7,8 +7,8 @@ Each strategy trains `--model` with `configs/demo.flags` twice. In the second ru
 between a checkpoint and up to `--kill_seconds` after it, one of the processes, any one,
 is killed by SIGKILL, and whatever has ended is started again with --resume, as a
 cluster would. `updates` are those that are in the final weights, as the optimizer
-counts them: workers of parameter servers overwrite each other's count, which is then too
-low. On one device the predictions must be equal to the last bit.
+counts them: workers of parameter servers overwrite each other's count, which is then
+too low. On one device the predictions must be equal to the last bit.
 """
 
 import json
