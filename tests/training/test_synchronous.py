@@ -120,7 +120,6 @@ print(json.dumps(losses[:steps]))
 
 APART = """
 import sys
-import numpy as np
 from hccm_tf import CTREstimator
 from hccm_tf.errors import InputError
 from hccm_tf.training.strategies import make_strategy
