@@ -29,7 +29,12 @@ from hccm_tf import CTREstimator
 from hccm_tf.backbones import BACKBONES
 from hccm_tf.comparison.compare import compare
 from hccm_tf.comparison.runs import subprocess_trainer
-from hccm_tf.errors import InputError, report_input_errors
+from hccm_tf.errors import (
+    LOST_PROCESS,
+    PREEMPTED,
+    InputError,
+    report_input_errors,
+)
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import IMAGE_MODELS, MODELS
 from hccm_tf.models.image_encoder import sides
@@ -53,10 +58,6 @@ from hccm_tf.training.strategies import (
 from hccm_tf.training.warm_start import WARM_STARTS
 
 FLAGS = flags.FLAGS
-
-# Exit codes.
-PREEMPTED = 75  # EX_TEMPFAIL: try again
-LOST_PROCESS = 76
 
 flags.DEFINE_string("data_dir", None, "Of build_examples.", required=True)
 flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")

@@ -6,12 +6,16 @@
 Each strategy trains `--model` with `configs/demo.flags` twice. In the second run,
 between a checkpoint and up to `--kill_seconds` after it, one of the processes, any one,
 is killed by SIGKILL, and whatever has ended is started again with --resume, as a
-cluster would. `updates` are those that are in the final weights, as the optimizer
-counts them: workers of parameter servers overwrite each other's count, which is then
-too low. On one device the predictions must be equal to the last bit.
+cluster would. Of the batches whose updates are in the final weights it says how many
+the undisturbed run has and this one lost, or has once and this one twice; only
+parameter servers may have the latter. On one device the predictions must be equal to
+the last bit.
 """
 
+import collections
+import itertools
 import json
+import os
 import pathlib
 import random
 import signal
@@ -24,9 +28,9 @@ import pandas as pd
 from absl import app, flags
 from timing import report
 
+from hccm_tf.errors import LOST_PROCESS, PREEMPTED
 from hccm_tf.training.local_cluster import start, tasks
 
-PREEMPTED, LOST_PROCESS = 75, 76
 ROOT = pathlib.Path(__file__).parents[1]
 # Strategy -> its workers and parameter servers.
 CLUSTERS = {
@@ -50,7 +54,7 @@ def train(run_dir, strategy, kills=None):
     cluster = CLUSTERS[strategy]
     configs = dict(tasks(*cluster)) if cluster else {"worker-0": ""}
     command = [
-        str(ROOT / "train_main.py"),
+        str(ROOT / "benchmarks" / "noted_training.py"),
         f"--flagfile={ROOT / 'configs' / 'demo.flags'}",
         f"--strategy={strategy}",
         f"--model={FLAGS.model}",
@@ -61,6 +65,7 @@ def train(run_dir, strategy, kills=None):
         f"--patience={FLAGS.epochs}",
         "--resume",
     ]
+    os.environ["NOTES"] = str(_notes(run_dir))
     logs = {name: run_dir.with_name(f"{run_dir.name}-{name}.txt") for name in configs}
     killed, started_again, seen, kill_at = 0, 0, 0, np.inf
     begin = time.monotonic()
@@ -100,13 +105,32 @@ def _checkpoints(run_dir):
     return [int(path.name) for path in paths if path.name.isdigit()]
 
 
+def _notes(run_dir):
+    """Path of what `noted_training.py` notes."""
+    return run_dir.with_suffix(".notes")
+
+
+def batches(run_dir):
+    """How often each `(epoch, batch)` was trained, as the final weights know it.
+
+    An epoch that begins again does so from the checkpoint at its beginning.
+    """
+    epochs, epoch = {}, None
+    for line in _notes(run_dir).read_text().splitlines():
+        if not line.startswith("epoch "):
+            epochs[epoch].append((epoch, line))
+        elif line != epoch or epochs[epoch]:
+            # Each of several workers says that an epoch begins.
+            epoch = line
+            epochs[epoch] = []
+    return collections.Counter(itertools.chain(*epochs.values()))
+
+
 def result(run_dir):
-    """`(updates, test AUC, predictions)` of a finished run."""
-    newest = f"{max(_checkpoints(run_dir)):08d}"
-    with np.load(run_dir / "checkpoints" / newest / "arrays.npz") as arrays:
-        updates = int(arrays["optimizer/0"])
+    """`(batches, test AUC, predictions)` of a finished run."""
     auc = json.loads((run_dir / "metrics.json").read_text())["test"]["auc"]
-    return updates, auc, pd.read_parquet(run_dir / "test_predictions.parquet").ctr
+    frame = pd.read_parquet(run_dir / "test_predictions.parquet")
+    return batches(run_dir), auc, frame.ctr
 
 
 def main(argv):
@@ -121,13 +145,15 @@ def main(argv):
             *_, calm_seconds = train(calm, strategy)
             kills = random.Random(FLAGS.seed)
             killed, started_again, seconds = train(disturbed, strategy, kills)
-            updates, auc, ctr = result(calm)
-            updates_found, auc_found, ctr_found = result(disturbed)
+            expected, auc, ctr = result(calm)
+            found, auc_found, ctr_found = result(disturbed)
+            lost, twice = expected - found, found - expected
             rows[strategy] = {
                 "kills": killed,
                 "started again": started_again,
-                "updates": updates_found,
-                "updates undisturbed": updates,
+                "batches": expected.total(),
+                "lost": lost.total(),
+                "twice": twice.total(),
                 "AUC": auc_found,
                 "AUC undisturbed": auc,
                 "seconds": seconds,
@@ -136,6 +162,8 @@ def main(argv):
             print(strategy, rows[strategy], flush=True)
             if not killed:
                 sys.exit(f"{strategy}: nothing was killed; give more --epochs")
+            if lost or (twice and strategy != "parameter_server"):
+                sys.exit(f"{strategy}: lost {dict(lost)}, twice {dict(twice)}")
             if strategy == "one_device" and not ctr.equals(ctr_found):
                 sys.exit("one_device: the resumed run's predictions differ")
     table = pd.DataFrame.from_dict(rows, orient="index")

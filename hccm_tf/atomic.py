@@ -37,11 +37,10 @@ def new_folder(path, resume=False):
     try:
         yield temporary
     except BaseException as error:
-        full = shutil.disk_usage(temporary).free < DISK_IS_FULL
+        full = _is_full(temporary)
         if not resume or not any(temporary.iterdir()):
             shutil.rmtree(temporary)
-        if full and not isinstance(error, InputError):
-            raise InputError(f"{path.parent}: the disk is full") from error
+        _raise_if_full(path, full, error)
         raise
     temporary.rename(path)
 
@@ -66,12 +65,26 @@ def new_file(path):
     """Yields a temporary path whose file becomes `path` when the block ends well.
 
     Two workers may write the same file at once: one of them becomes it, whole.
+
+    Raises:
+        InputError: if the disk is full.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield temporary
-    except BaseException:
+    except BaseException as error:
+        full = _is_full(path.parent)
         temporary.unlink(missing_ok=True)
+        _raise_if_full(path, full, error)
         raise
     temporary.replace(path)
+
+
+def _is_full(folder):
+    return shutil.disk_usage(folder).free < DISK_IS_FULL
+
+
+def _raise_if_full(path, full, error):
+    if full and not isinstance(error, InputError):
+        raise InputError(f"{path.parent}: the disk is full") from error

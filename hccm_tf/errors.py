@@ -3,6 +3,10 @@
 import contextlib
 import sys
 
+# Exit codes of `train_main.py` after which --resume goes on.
+PREEMPTED = 75  # EX_TEMPFAIL: try again
+LOST_PROCESS = 76
+
 
 class InputError(ValueError):
     """A file, column, row or flag that the user has to mend; the message names it."""

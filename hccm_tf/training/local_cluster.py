@@ -11,6 +11,7 @@ gets its `TF_CONFIG`; what the first one prints is shown, what the others print 
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -99,6 +100,8 @@ def main(argv):
     if len(argv) < 2:
         raise app.UsageError("what to run stands after --")
     arguments = flags.FLAGS
+    # So that the cluster ends with this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(
         run(
             argv[1:],

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hccm_tf.errors import LOST_PROCESS, PREEMPTED
 from tests.training.cluster import TRAIN_MAIN, Cluster, newest_checkpoint
 
-PREEMPTED, LOST_PROCESS = 75, 76
 ROWS = 30_000
 
 

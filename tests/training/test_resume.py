@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 
+from hccm_tf.errors import PREEMPTED
 from tests.training.cluster import TRAIN_MAIN, Cluster, newest_checkpoint, run_script
 
 # A checkpoint after each step; the run dies after some of them, and inside of one.
@@ -106,7 +107,7 @@ def test_a_process_that_is_killed_or_preempted_goes_on(shop, tmp_path):
             cluster.wait_until(lambda name=name: newest_checkpoint(run_dir(name))[0])
             cluster.signal("worker-0", number)
             if number == signal.SIGTERM:
-                assert cluster.wait("worker-0") == 75
+                assert cluster.wait("worker-0") == PREEMPTED
                 assert "--resume" in cluster.text("worker-0")
         epochs = newest_checkpoint(run_dir(name))[1] + 1
         subprocess.run(

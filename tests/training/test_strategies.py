@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -48,3 +53,22 @@ def test_tasks_of_a_local_cluster():
     assert len(set(addresses)) == 4
     assert configs[2]["task"] == {"type": "worker", "index": 1}
     assert [name for name, _ in tasks(2, 0)] == ["worker-0", "worker-1"]
+
+
+def test_a_local_cluster_ends_its_processes_when_it_is_ended(tmp_path):
+    wait = "import os, pathlib, signal; pathlib.Path(str(os.getpid())).touch(); "
+    command = "-m hccm_tf.training.local_cluster --workers=2 --output_dir=logs --"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    cluster = subprocess.Popen(
+        [sys.executable, *command.split(), "-c", wait + "signal.pause()"],
+        cwd=tmp_path,
+        env=environment,
+    )
+    while len(found := list(tmp_path.glob("[0-9]*"))) < 2:
+        assert cluster.poll() is None
+        time.sleep(0.1)
+    cluster.terminate()
+    assert cluster.wait() == 128 + signal.SIGTERM
+    for path in found:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.name), 0)
