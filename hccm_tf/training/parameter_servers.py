@@ -85,13 +85,15 @@ class ParameterServerTrainer:
     def _train(self, epoch, part):
         """Trains a part; the mean loss of its steps."""
         dataset = self._make_dataset("train", epoch=epoch, part=(part, self.steps))
-        total, steps = tf.constant(0.0), tf.constant(0.0)
-        for inputs, label, _ in dataset:
+
+        def step(batch, total, steps):
+            inputs, label, _ = batch
             # What Keras returns is the mean of all workers, which overwrite each other.
             with _recorded_loss(self.model) as losses:
                 self.strategy.run(self.model.train_step, ((inputs, label),))
-            total += losses[-1]
-            steps += 1
+            return total + losses[-1], steps + 1
+
+        total, steps = _reduce(dataset, (tf.constant(0.0), tf.constant(0.0)), step)
         return tf.math.divide_no_nan(total, steps)
 
     def predict(self, split):
@@ -113,18 +115,46 @@ class ParameterServerTrainer:
             tf.TensorArray(dtype, 0, dynamic_size=True, element_shape=[None])
             for dtype in DTYPES.values()
         )
-        batch = 0
-        for inputs, label, user in self._make_dataset(split, part=(part, count)):
-            first = (part + tf.cast(batch * count, tf.int64)) * self._batch_size
+
+        def step(batch, number, *columns):
+            inputs, label, user = batch
+            first = (part + tf.cast(number * count, tf.int64)) * self._batch_size
             position = first + tf.range(tf.size(user, tf.int64))
             ctr = self.model(inputs, training=False)
             values = position, user, label[:, 0], ctr[:, 0]
-            columns = tuple(
-                column.write(batch, value)
+            columns = [
+                column.write(number, value)
                 for column, value in zip(columns, values, strict=True)
-            )
-            batch += 1
+            ]
+            return number + 1, *columns
+
+        dataset = self._make_dataset(split, part=(part, count))
+        _, *columns = _reduce(dataset, (tf.constant(0), *columns), step)
         return [column.concat() for column in columns]
+
+
+def _reduce(dataset, state, step):
+    """As `dataset.reduce`, whose function TensorFlow would run some times slower.
+
+    It optimizes the graph that it is called from, but not the functions of datasets.
+
+    Args:
+        dataset: `tf.data.Dataset`.
+        state: tuple of tensors or `tf.TensorArray`s.
+        step: function of an element and a state, which returns the next state.
+    """
+    iterator = iter(dataset)
+
+    def next_step(element, *state):
+        state = step(element.get_value(), *state)
+        return iterator.get_next_as_optional(), *state
+
+    _, *state = tf.while_loop(
+        lambda element, *_: element.has_value(),
+        next_step,
+        (iterator.get_next_as_optional(), *state),
+    )
+    return state
 
 
 @contextlib.contextmanager
