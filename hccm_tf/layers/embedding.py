@@ -21,9 +21,11 @@ class Embedding(keras.layers.Embedding):
     `hccm_tf.optimizers.LazyAdam`); this one gathers rows from the variable. On other
     backends the two are the same.
 
-    For parameter servers, `shards` deals out the rows of a large table over several
-    weights, as many rows to each, of which each server gets some. Saved weights are
-    those of one table, and load with another number of shards.
+    In the replicas of a `tf.distribute.Strategy` a row is gathered once for all the
+    places that ask for it: it and its gradient cross the network once. For parameter
+    servers, `shards` deals out the rows of a large table over several weights, as many
+    rows to each, of which each server gets some. Saved weights are those of one table,
+    and load with another number of shards.
 
     Args:
         input_dim: number of rows.
@@ -93,7 +95,13 @@ class Embedding(keras.layers.Embedding):
             tables = tables.value
         if inputs.dtype not in ("int32", "int64"):
             inputs = tf.cast(inputs, "int32")
-        rows = tf.nn.embedding_lookup(tables, inputs)
+        if tf.distribute.has_strategy():
+            # Rows, and their gradients, go from process to process: each goes once.
+            distinct, place = tf.unique(tf.reshape(inputs, [-1]))
+            place = tf.ensure_shape(tf.reshape(place, tf.shape(inputs)), inputs.shape)
+            rows = tf.gather(tf.nn.embedding_lookup(tables, distinct), place)
+        else:
+            rows = tf.nn.embedding_lookup(tables, inputs)
         return tf.cast(rows, self.compute_dtype)
 
     def save_own_variables(self, store):

@@ -60,11 +60,15 @@ class SynchronousTrainer:
             epoch: int.
             done: number of steps that were done before.
         """
-        iterator = iter(
-            self.strategy.distribute_datasets_from_function(
-                lambda context: self._epoch(context, epoch, done)
-            )
+        replicas, part = self.strategy.num_replicas_in_sync, self._part()
+        dataset = self._make_dataset(
+            "train",
+            epoch=epoch,
+            part=part,
+            skip=done * replicas // part[1],
+            repeat=replicas > 1,
         )
+        iterator = iter(dataset)
         for _ in range(done, self.steps):
             yield self._train_step(iterator)
 
@@ -93,20 +97,11 @@ class SynchronousTrainer:
                 "or are at different steps; start all of them with --resume"
             )
 
-    def _epoch(self, context, epoch, done):
-        workers = context.num_input_pipelines
-        replicas = context.num_replicas_in_sync
-        dataset = self._make_dataset(
-            "train",
-            epoch=epoch,
-            part=(context.input_pipeline_id, workers),
-            skip=done * replicas // workers,
-            repeat=replicas > 1,
-        )
-        return dataset.map(lambda inputs, label, user: (inputs, label))
-
     def _step(self, iterator):
-        batch = iterator.get_next()
+        # Not by a distributed dataset: TensorFlow adds its tuner to that, for whose
+        # thread the end of an epoch would wait.
+        distribute = self.strategy.experimental_distribute_values_from_function
+        batch = distribute(lambda context: iterator.get_next()[:2])
         logs = self.strategy.run(self.model.train_step, args=(batch,))
         local = self.strategy.experimental_local_results
         return {name: local(value)[0] for name, value in logs.items()}

@@ -76,6 +76,31 @@ def _whole_and_sharded():
 
 
 @ONLY_TENSORFLOW
+def test_under_a_strategy_each_row_is_gathered_once():
+    import tensorflow as tf
+
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    with strategy.scope():
+        layer = Embedding(7, 5)
+        layer.build()
+    weights = np.random.default_rng(0).normal(size=(*IDS.shape, 5)).astype(np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.int32)])
+    def step(ids):
+        with tf.GradientTape() as tape:
+            rows = layer(ids)
+            loss = tf.reduce_sum(rows * weights)
+        return rows, tape.gradient(loss, layer.embeddings.value)
+
+    rows, gradient = strategy.run(step, (IDS,))
+    np.testing.assert_array_equal(rows, layer.embeddings.numpy()[IDS])
+    assert sorted(gradient.indices.numpy()) == np.unique(IDS).tolist()
+    expected = np.zeros((7, 5), np.float32)
+    np.add.at(expected, IDS, weights)
+    np.testing.assert_allclose(tf.convert_to_tensor(gradient), expected, rtol=1e-6)
+
+
+@ONLY_TENSORFLOW
 def test_rows_are_dealt_out_over_shards():
     layer = Embedding(ROWS, 4, "normal", shards=3)
     layer.build()

@@ -83,11 +83,14 @@ def test_parameter_servers_through_deaths(shop, tmp_path):
         cluster.signal("worker-1")
         _advance(cluster, run_dir)
         cluster.start("worker-1")
-        _advance(cluster, run_dir)
+        recovered = "Cluster successfully recovered"  # as TensorFlow says it
+        cluster.wait_until(lambda: recovered in cluster.text("chief-0"))
         cluster.signal("worker-0")
-        # Worker 1 has taken part again: now it is alone.
+        # Worker 1 takes part again: now it is alone.
         _advance(cluster, run_dir)
-        cluster.start("worker-0")
+        cluster.signal("worker-1")
+        cluster.start("worker-0", "worker-1")
+        _advance(cluster, run_dir)
 
         cluster.signal("chief-0", signal.SIGTERM)
         assert cluster.wait("chief-0") == PREEMPTED
