@@ -4,7 +4,8 @@
 
 Builds the TFRecords of a random log (see `build_examples.py`) and a feature-map store
 of its items, 7x7x96, and trains `--model` with `train_main.py`, in turn, on
-- one core: one worker, for `parameter_server` with a server and the chief;
+- one core: `one_device`, and one worker, for `parameter_server` with a server and the
+  chief;
 - two cores: two such workers, each with its server on a core of its own, and a chief.
 The rate is that of the last of three epochs, without validation. CPU seconds are those
 of the kinds of processes in the last epoch, and megabytes what crossed the loopback
@@ -27,6 +28,7 @@ from timing import ratio, report
 
 from hccm_tf.data.pipeline import num_examples
 from hccm_tf.training.local_cluster import tasks
+from hccm_tf.training.strategies import CLUSTER_STRATEGIES
 from tfrecords_tools.build_examples import build_examples
 
 EPOCHS, BATCH_SIZE = 3, 512
@@ -120,10 +122,9 @@ def wait_for_checkpoint(run_dir, number, process):
 
 def main(argv):
     del argv
-    arms = [
-        (strategy, workers)
-        for strategy in ("multi_worker_mirrored", "parameter_server")
-        for workers in (1, 2)
+    arms = [("one_device", 1)]
+    arms += [
+        (strategy, workers) for strategy in CLUSTER_STRATEGIES for workers in (1, 2)
     ]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -140,10 +141,13 @@ def main(argv):
         {arm: r.rate.to_numpy() for arm, r in runs.groupby(["strategy", "workers"])}
     )
     ratios = {}
-    for strategy in runs.strategy.unique():
-        rates[strategy, 0] = 2 * rates[strategy, 1]
-        quartiles = ratio(rates, (strategy, 2), (strategy, 0))
-        ratios[f"{strategy}: two workers ÷ twice one"] = quartiles
+    for strategy in CLUSTER_STRATEGIES:
+        one, two = (strategy, 1), (strategy, 2)
+        ratios[f"{strategy}: one worker ÷ one_device"] = ratio(rates, one, arms[0])
+        rates[strategy, "twice"] = 2 * rates[one]
+        ratios[f"{strategy}: two workers ÷ twice one"] = ratio(
+            rates, two, (strategy, "twice")
+        )
     medians = runs.groupby(["strategy", "workers"]).median().reset_index()
     table = medians.set_index(medians.strategy + ", " + medians.workers.astype(str))
     kinds = [kind for kind in ("chief", "worker", "ps") if kind in table]
