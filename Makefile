@@ -75,4 +75,7 @@ soak: $(VENV)/test
 	$(TRAIN) --flagfile=configs/demo.flags --run_dir=$(OUT)/comparison \
 		--compare="din,din_fixed_cnn,hcm,hccm,hccm --shuffle_images" --seeds=5 \
 		--epochs=24 --search_trials=1 --oracle=$(OUT)/shop/oracle.json
+	$(BIN)/python benchmarks/strategies.py $(OUT) --run_dir=$(OUT)/strategies
+	$(BIN)/python benchmarks/faults.py --data_dir=$(OUT)/data \
+		--feature_maps=$(OUT)/maps --model=din --epochs=8
 	REFRESHES=50 $(BIN)/python -m pytest -q tests/tools/test_refresh_polling.py

@@ -6,10 +6,10 @@
 Each strategy trains `--model` with `configs/demo.flags` twice. In the second run,
 between a checkpoint and up to `--kill_seconds` after it, one of the processes, any one,
 is killed by SIGKILL, and whatever has ended is started again with --resume, as a
-cluster would. Of the batches whose updates are in the final weights it says how many
-the undisturbed run has and this one lost, or has once and this one twice; only
-parameter servers may have the latter. On one device the predictions must be equal to
-the last bit.
+cluster would. Of the batches that were trained from the checkpoint before each epoch on
+to the one after it, it says how many only the undisturbed run has (`lost`) and how many
+more times this one has some (`twice`), which only parameter servers may. On one device
+the predictions must be equal to the last bit.
 """
 
 import collections
@@ -54,7 +54,7 @@ def train(run_dir, strategy, kills=None):
     cluster = CLUSTERS[strategy]
     configs = dict(tasks(*cluster)) if cluster else {"worker-0": ""}
     command = [
-        str(ROOT / "benchmarks" / "noted_training.py"),
+        str(ROOT / "benchmarks" / "logged_training.py"),
         f"--flagfile={ROOT / 'configs' / 'demo.flags'}",
         f"--strategy={strategy}",
         f"--model={FLAGS.model}",
@@ -106,23 +106,24 @@ def _checkpoints(run_dir):
 
 
 def _notes(run_dir):
-    """Path of what `noted_training.py` notes."""
+    """Path of what `logged_training.py` notes."""
     return run_dir.with_suffix(".notes")
 
 
 def batches(run_dir):
-    """How often each `(epoch, batch)` was trained, as the final weights know it.
+    """How often each `(epoch, batch)` was trained.
 
     An epoch that begins again does so from the checkpoint at its beginning.
     """
-    epochs, epoch = {}, None
+    if max(_checkpoints(run_dir)) != FLAGS.epochs:
+        sys.exit(f"{run_dir.name}: a checkpoint within an epoch; take fewer data")
+    epochs = {}
     for line in _notes(run_dir).read_text().splitlines():
-        if not line.startswith("epoch "):
-            epochs[epoch].append((epoch, line))
-        elif line != epoch or epochs[epoch]:
-            # Each of several workers says that an epoch begins.
+        if line.startswith("epoch "):
             epoch = line
             epochs[epoch] = []
+        else:
+            epochs[epoch].append((epoch, line))
     return collections.Counter(itertools.chain(*epochs.values()))
 
 
@@ -154,6 +155,7 @@ def main(argv):
                 "batches": expected.total(),
                 "lost": lost.total(),
                 "twice": twice.total(),
+                "largest difference of predictions": (ctr - ctr_found).abs().max(),
                 "AUC": auc_found,
                 "AUC undisturbed": auc,
                 "seconds": seconds,

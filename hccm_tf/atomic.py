@@ -86,5 +86,5 @@ def _is_full(folder):
 
 
 def _raise_if_full(path, full, error):
-    if full and not isinstance(error, InputError):
+    if full and isinstance(error, Exception) and not isinstance(error, InputError):
         raise InputError(f"{path.parent}: the disk is full") from error

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from hccm_tf.layers.embedding import Embedding
+
 
 @keras.saving.register_keras_serializable(package="hccm_tf")
 class CategoryPrior(keras.layers.Layer):
@@ -49,7 +51,7 @@ class CategoryPrior(keras.layers.Layer):
         self.num_categories = num_categories
         self.map_shape = tuple(map_shape)
         height, width = self.map_shape
-        self.embedding = keras.layers.Embedding(
+        self.embedding = Embedding(
             num_categories,
             height * width,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),

@@ -65,17 +65,20 @@ def start(command, config, log=None):
 def run(command, workers, parameter_servers, output_dir):
     """Runs a cluster until its chief, or all its workers, have ended.
 
+    When this process gets SIGTERM, so do they.
+
     Returns:
         Exit code of the first process that did not end well, else 0.
     """
     output_dir = pathlib.Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    processes = {
-        name: start(command, config, None if place == 0 else output_dir / f"{name}.txt")
-        for place, (name, config) in enumerate(tasks(workers, parameter_servers))
-    }
-    awaited = ["chief-0"] if parameter_servers else list(processes)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    processes = {}
     try:
+        for name, config in tasks(workers, parameter_servers):
+            log = output_dir / f"{name}.txt" if processes else None
+            processes[name] = start(command, config, log)
+        awaited = ["chief-0"] if parameter_servers else list(processes)
         codes = [processes[name].wait() for name in awaited]
     finally:
         for process in processes.values():
@@ -100,8 +103,6 @@ def main(argv):
     if len(argv) < 2:
         raise app.UsageError("what to run stands after --")
     arguments = flags.FLAGS
-    # So that the cluster ends with this process.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(
         run(
             argv[1:],

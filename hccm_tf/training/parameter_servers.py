@@ -134,7 +134,7 @@ class ParameterServerTrainer:
 
 
 def _reduce(dataset, state, step):
-    """As `dataset.reduce`, whose function TensorFlow would run some times slower.
+    """As `dataset.reduce`, whose function TensorFlow would run several times slower.
 
     It optimizes the graph that it is called from, but not the functions of datasets.
 

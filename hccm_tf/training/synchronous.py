@@ -98,8 +98,8 @@ class SynchronousTrainer:
             )
 
     def _step(self, iterator):
-        # Not by a distributed dataset: TensorFlow adds its tuner to that, for whose
-        # thread the end of an epoch would wait.
+        # A distributed dataset would start TensorFlow's tuner, which delays the end of
+        # each epoch. This makes one dict, of all replicas' tensors, of theirs.
         distribute = self.strategy.experimental_distribute_values_from_function
         batch = distribute(lambda context: iterator.get_next()[:2])
         logs = self.strategy.run(self.model.train_step, args=(batch,))

@@ -10,6 +10,7 @@ import pytest
 from hccm_tf.errors import InputError
 from hccm_tf.training.local_cluster import tasks
 from hccm_tf.training.strategies import make_strategy
+from tests.training.cluster import PATIENCE
 
 ONE = ["127.0.0.1:1"]
 
@@ -64,11 +65,14 @@ def test_a_local_cluster_ends_its_processes_when_it_is_ended(tmp_path):
         cwd=tmp_path,
         env=environment,
     )
-    while len(found := list(tmp_path.glob("[0-9]*"))) < 2:
-        assert cluster.poll() is None
-        time.sleep(0.1)
-    cluster.terminate()
-    assert cluster.wait() == 128 + signal.SIGTERM
+    end = time.monotonic() + PATIENCE
+    try:
+        while len(found := list(tmp_path.glob("[0-9]*"))) < 2:
+            assert cluster.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        cluster.terminate()
+    assert cluster.wait(PATIENCE) == 128 + signal.SIGTERM
     for path in found:
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.name), 0)
