@@ -219,6 +219,9 @@ def main(argv):
     try:
         with report_input_errors(), _preemption_ends_the_run():
             run()
+        if FLAGS.strategy == "parameter_server":
+            # Otherwise TensorFlow waits for a worker that died last, without end.
+            _end(0)
     except SystemExit as end:
         _end(end.code)
     except tf.errors.OpError as error:
