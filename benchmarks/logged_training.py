@@ -37,7 +37,7 @@ def _logged_train_step(model, data):
 
 
 def _logged_epoch_begin(callbacks, epoch, logs=None):
-    task = json.loads(os.environ["TF_CONFIG"] or "{}").get("task", {"index": 0})
+    task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {"index": 0})
     if task["index"] == 0:
         with open(os.environ["NOTES"], "a") as file:
             file.write(f"epoch {epoch}\n")
