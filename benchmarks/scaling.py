@@ -6,9 +6,13 @@ Builds the TFRecords of a random log (see `build_examples.py`) and a feature-map
 of its items, 7x7x96, and trains `--model` with `train_main.py`, in turn, on
 - one core: `one_device`, and one worker, for `parameter_server` with a server and the
   chief;
-- two cores: two such workers, each with its server on a core of its own, and a chief;
-  and two runs of `one_device` that know nothing of each other, which is what the
-  machine allows (their CPU seconds are those of twice the impressions).
+- two cores: two such workers, each with its server on one core, and a chief on both;
+  and two runs of `one_device` that know nothing of each other, for what the machine
+  itself costs (their CPU seconds are of twice the impressions).
+
+One worker of `parameter_server` trains the log's file as one part, two as 16 parts,
+each of which reads all of it.
+
 The rate is that of the second of two epochs, without validation. CPU seconds are those
 of the kinds of processes in this epoch, and megabytes what crossed the loopback
 interface, validation included. Needs two idle cores and nothing else on the interface.
@@ -17,7 +21,6 @@ interface, validation included. Needs two idle cores and nothing else on the int
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +32,7 @@ from stores import make_store
 from timing import ratio, report
 
 from hccm_tf.data.pipeline import num_examples
-from hccm_tf.training.local_cluster import tasks
+from hccm_tf.training.local_cluster import start, tasks
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES
 from tfrecords_tools.build_examples import build_examples
 
@@ -68,7 +71,6 @@ def run(folder, strategy, workers):
     with tempfile.TemporaryDirectory() as runs:
         runs = pathlib.Path(runs)
         command = [
-            sys.executable,
             TRAIN_MAIN,
             f"--strategy={strategy}",
             f"--model={FLAGS.model}",
@@ -78,21 +80,17 @@ def run(folder, strategy, workers):
             f"--epochs={EPOCHS}",
             f"--patience={EPOCHS}",
         ]
-        with open(runs / "log.txt", "w") as log:
+        try:
             for name, config in tasks(workers, servers):
                 run_dir = runs / (name if strategy == "one_device" else "cluster")
-                process = subprocess.Popen(
-                    [*command, f"--run_dir={run_dir}"],
-                    env={**os.environ, "TF_CONFIG": config},
-                    stdout=log,
-                    stderr=log,
+                process = start(
+                    [*command, f"--run_dir={run_dir}"], config, runs / "log.txt"
                 )
+                processes[name] = process
                 place = int(name.partition("-")[2])
                 mine = cores if name == "chief-0" else [cores[place]]
                 os.sched_setaffinity(process.pid, mine)
-                processes[name] = process
                 run_dirs.setdefault(run_dir, process)  # who writes there
-        try:
             before = wait_for_checkpoints(run_dirs, EPOCHS - 1)
             cpu_before, sent_before = cpu_seconds(processes), megabytes_sent()
             after = wait_for_checkpoints(run_dirs, EPOCHS)
@@ -125,19 +123,24 @@ def wait_for_checkpoints(run_dirs, number):
             if process.poll() is not None:
                 sys.exit((run_dir.parent / "log.txt").read_text()[-5000:])
             time.sleep(0.05)
-        seconds[run_dir] = json.loads(path.read_text())["seconds"]
+        state = json.loads(path.read_text())
+        if state["epoch"] != number:
+            sys.exit("a checkpoint within an epoch, which takes too long: fewer --rows")
+        seconds[run_dir] = state["seconds"]
     return seconds
 
 
 def main(argv):
     del argv
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("two workers need two cores")
     strategies = ("one_device", *CLUSTER_STRATEGIES)
     arms = [(strategy, workers) for strategy in strategies for workers in (1, 2)]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         items, log = make_log(folder, FLAGS.rows)
-        # Of several files each part would have a few of the log's users, a batch fewer
-        # distinct photos, and a step less to do the more parts there are.
+        # With several files a part would hold only some of the users, and its batches
+        # fewer distinct photos, so that more parts would mean less work in a step.
         build_examples(items, log, folder / "data", num_parts=1)
         make_store(folder / "maps", pd.read_parquet(items).image.tolist())
         rows = [
@@ -146,21 +149,23 @@ def main(argv):
             for strategy, workers in arms
         ]
     runs = pd.DataFrame(rows)
-    rates = pd.DataFrame(
-        {arm: r.rate.to_numpy() for arm, r in runs.groupby(["strategy", "workers"])}
+    kinds = [kind for kind in ("chief", "worker", "ps") if kind in runs]
+    runs["cpu"] = runs[kinds].sum(axis=1)
+    groups = runs.groupby(["strategy", "workers"])
+    rates, cpu = (
+        pd.DataFrame({arm: group[name].to_numpy() for arm, group in groups})
+        for name in ("rate", "cpu")
     )
     ratios = {}
     for strategy in strategies:
         one, two = (strategy, 1), (strategy, 2)
-        if one != arms[0]:
-            ratios[f"{strategy}: one worker ÷ one_device"] = ratio(rates, one, arms[0])
         rates[strategy, "twice"] = 2 * rates[one]
-        ratios[f"{strategy}: two workers ÷ twice one"] = ratio(
-            rates, two, (strategy, "twice")
-        )
-    medians = runs.groupby(["strategy", "workers"]).median().reset_index()
+        ratios[f"{strategy}: two ÷ twice one"] = ratio(rates, two, (strategy, "twice"))
+        if strategy in CLUSTER_STRATEGIES:
+            ratios[f"{strategy}: one worker ÷ one_device"] = ratio(rates, one, arms[0])
+            ratios[f"{strategy}: CPU, two workers ÷ one"] = ratio(cpu, two, one)
+    medians = groups.median().reset_index()
     table = medians.set_index(medians.strategy + ", " + medians.workers.astype(str))
-    kinds = [kind for kind in ("chief", "worker", "ps") if kind in table]
     table = table[["rate", "megabytes a batch", *kinds]]
     table = table.rename(columns={"rate": "examples/s"})
     for kind in ("chief", "ps"):

@@ -10,7 +10,8 @@ in any run, on the data that `make quickstart` made:
 - `parameter_server`: two workers at their own pace, each with whole batches.
 
 Prints the mean AUC of each and, against one device, the difference of the means with
-its 95% interval, Welch's. Runs that are there already are not repeated.
+its 95% interval, Welch's. Runs that are there already are not repeated: other flags
+need another RUNS.
 """
 
 import json
