@@ -135,7 +135,6 @@ def main(argv):
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("two workers need two cores")
     strategies = ("one_device", *CLUSTER_STRATEGIES)
-    arms = [(strategy, workers) for strategy in strategies for workers in (1, 2)]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         items, log = make_log(folder, FLAGS.rows)
@@ -144,34 +143,37 @@ def main(argv):
         build_examples(items, log, folder / "data", num_parts=1)
         make_store(folder / "maps", pd.read_parquet(items).image.tolist())
         rows = [
-            {"strategy": strategy, "workers": workers, **run(folder, strategy, workers)}
-            for _ in range(FLAGS.rounds)
-            for strategy, workers in arms
+            {
+                "round": number,
+                "arm": f"{strategy}, {workers}",
+                **run(folder, strategy, workers),
+            }
+            for number in range(FLAGS.rounds)
+            for strategy in strategies
+            for workers in (1, 2)
         ]
     runs = pd.DataFrame(rows)
-    kinds = [kind for kind in ("chief", "worker", "ps") if kind in runs]
+    kinds = ["chief", "worker", "ps"]
     runs["cpu"] = runs[kinds].sum(axis=1)
-    groups = runs.groupby(["strategy", "workers"])
     rates, cpu = (
-        pd.DataFrame({arm: group[name].to_numpy() for arm, group in groups})
-        for name in ("rate", "cpu")
+        runs.pivot(index="round", columns="arm")[name] for name in ("rate", "cpu")
     )
     ratios = {}
     for strategy in strategies:
-        one, two = (strategy, 1), (strategy, 2)
-        rates[strategy, "twice"] = 2 * rates[one]
-        ratios[f"{strategy}: two ÷ twice one"] = ratio(rates, two, (strategy, "twice"))
+        one, two = f"{strategy}, 1", f"{strategy}, 2"
+        doubled = rates.assign(twice=2 * rates[one])
+        ratios[f"{strategy}: two ÷ twice one"] = ratio(doubled, two, "twice")
         if strategy in CLUSTER_STRATEGIES:
-            ratios[f"{strategy}: one worker ÷ one_device"] = ratio(rates, one, arms[0])
+            name = f"{strategy}: one worker ÷ one_device"
+            ratios[name] = ratio(rates, one, "one_device, 1")
             ratios[f"{strategy}: CPU, two workers ÷ one"] = ratio(cpu, two, one)
-    medians = groups.median().reset_index()
-    table = medians.set_index(medians.strategy + ", " + medians.workers.astype(str))
-    table = table[["rate", "megabytes a batch", *kinds]]
+    table = runs.groupby("arm").median()[["rate", "megabytes a batch", *kinds]]
     table = table.rename(columns={"rate": "examples/s"})
     for kind in ("chief", "ps"):
         share = table[kind] / table[kinds].sum(axis=1)
         table[f"{kind}, share of CPU"] = share
-    report({"CPU seconds of an epoch": table}, ratios, FLAGS.json)
+    tables = {"CPU seconds of an epoch": table, "examples/s of each round": rates.T}
+    report(tables, ratios, FLAGS.json)
 
 
 FLAGS = flags.FLAGS
