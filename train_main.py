@@ -26,7 +26,6 @@ import tensorflow as tf
 from absl import app, flags
 
 from hccm_tf import CTREstimator
-from hccm_tf.backbones import BACKBONES
 from hccm_tf.comparison.compare import compare
 from hccm_tf.comparison.runs import subprocess_trainer
 from hccm_tf.errors import (
@@ -37,6 +36,7 @@ from hccm_tf.errors import (
 )
 from hccm_tf.estimator import write_metrics
 from hccm_tf.models import IMAGE_MODELS, MODELS
+from hccm_tf.models.backbones import BACKBONES
 from hccm_tf.models.image_encoder import sides
 from hccm_tf.models.options import (
     CNN_ATTENTIONS,

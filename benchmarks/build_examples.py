@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import app, flags
 
-from tfrecords_tools.build_examples import build_examples
+from hccm_tf.preparation.examples.build import build_examples
 
 NUM_ITEMS = 100_000
 ROWS_PER_USER = 2_000

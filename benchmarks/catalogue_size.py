@@ -24,10 +24,10 @@ from image_deduplication import CATEGORIES, ITEMS, SCHEMA
 from stores import MAP_SHAPE, make_store
 from timing import batch_seconds, fit_seconds, ratio, report, summary
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.pipeline import deduplicate
-from hccm_tf.features import RESERVED
+from hccm_tf.data.schema import RESERVED
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 
@@ -63,7 +63,7 @@ def make_dataset(store, names):
         rows = store.find(image_keys)
         category = RESERVED + images % CATEGORIES
         item = RESERVED + images % ITEMS
-        unique, image_category, item_image, history_image = deduplicate(
+        unique, image_category, candidate_image, history_image = deduplicate(
             rows[:, 0], category[:, 0], rows[:, 1:], category[:, 1:]
         )
         inputs = {
@@ -74,7 +74,7 @@ def make_dataset(store, names):
             "history_category": category[:, 1:],
             "image_map": store.gather(unique),
             "image_category": image_category,
-            "item_image": item_image,
+            "candidate_image": candidate_image,
             "history_image": history_image,
         }
         return inputs, tf.cast(images[:, :1] % 2, tf.float32)

@@ -16,7 +16,7 @@ from stores import MAP_SHAPE
 from timing import alternate, ratio, report, summary, training_step
 
 from hccm_tf.data.pipeline import deduplicate
-from hccm_tf.features import RESERVED, Feature, Schema
+from hccm_tf.data.schema import RESERVED, Feature, Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 
@@ -45,13 +45,13 @@ def make_batch(rng, deduplicated):
     rows = rng.permutation(np.resize(np.arange(1, images + 1), slots))
     item, history = rows[:BATCH_SIZE], rows[BATCH_SIZE:].reshape(BATCH_SIZE, -1)
     if deduplicated:
-        rows, image_category, item_image, history_image = deduplicate(
+        rows, image_category, candidate_image, history_image = deduplicate(
             item, category[item], history, category[history]
         )
     else:
         rows = np.concatenate([[0], rows])
         image_category = np.where(rows > 0, category[rows], 0)
-        item_image = np.arange(1, BATCH_SIZE + 1)
+        candidate_image = np.arange(1, BATCH_SIZE + 1)
         history_image = np.arange(BATCH_SIZE + 1, slots + 1).reshape(BATCH_SIZE, -1)
     inputs = {
         "user_id": rng.integers(1, ITEMS, BATCH_SIZE),
@@ -60,7 +60,7 @@ def make_batch(rng, deduplicated):
         "history_item_id": history,
         "history_category": category[history],
         "image_category": image_category,
-        "item_image": item_image,
+        "candidate_image": candidate_image,
         "history_image": history_image,
     }
     inputs = {name: tf.cast(value, tf.int32) for name, value in inputs.items()}

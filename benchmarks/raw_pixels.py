@@ -27,11 +27,11 @@ from timing import training_step as step_of
 from hccm_tf.data import pipeline
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.image_folder import ImageFolder
-from hccm_tf.features import Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
-from tfrecords_tools.build_examples import build_examples
-from tfrecords_tools.make_demo import make_demo
+from hccm_tf.preparation.examples.build import build_examples
+from tfrecords_tools.demo.shop import make_demo
 
 BATCH_SIZE, IMAGE_SIZE = 512, 48
 ITEMS, USERS, IMPRESSIONS = 2_000, 500, 60_000
@@ -61,7 +61,7 @@ def make_dataset(data, split, schema, store, arm, shuffle_seed=0):
             BATCH_SIZE,
             store,
             shuffle_seed,
-            sides=("item",),
+            sides=("candidate",),
             group_by_item=arm == "grouped",
         )
     return dataset.map(lambda inputs, label, user: (inputs, label))

@@ -28,7 +28,7 @@ from hccm_tf.serving.export import CNN
 
 REFRESH = """
 import json, resource, sys, time
-from tfrecords_tools.refresh_export import refresh
+from hccm_tf.serving.refresh import refresh
 start = time.perf_counter()
 refresh(*sys.argv[1:])
 took = time.perf_counter() - start

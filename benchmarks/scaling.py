@@ -32,9 +32,9 @@ from stores import make_store
 from timing import ratio, report
 
 from hccm_tf.data.pipeline import num_examples
+from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.training.local_cluster import start, tasks
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES
-from tfrecords_tools.build_examples import build_examples
 
 EPOCHS, BATCH_SIZE = 2, 512
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -18,7 +18,7 @@ from timing import report
 
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.pipeline import data_files
-from hccm_tf.features import Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.serving.export import encode_images_of
 from hccm_tf.serving.representations import DTYPES
 from hccm_tf.serving.signatures import Signatures

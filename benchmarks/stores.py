@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import METADATA, shard_files
 
 # MobileNetV3-Small at 224 pixels, cut after its default layer.

@@ -39,10 +39,10 @@ from timing import (
 
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.pipeline import make_dataset
-from hccm_tf.features import Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
-from tfrecords_tools.build_examples import build_examples
+from hccm_tf.preparation.examples.build import build_examples
 
 BATCH_SIZE, MATRIX = 512, 2048
 # See the docstring of `HybridCNN`.

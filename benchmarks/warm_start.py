@@ -26,7 +26,7 @@ import pandas as pd
 from absl import app, flags
 from timing import report, seconds
 
-from tfrecords_tools.build_examples import build_examples
+from hccm_tf.preparation.examples.build import build_examples
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DAYS = 5

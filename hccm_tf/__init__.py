@@ -1,7 +1,27 @@
 """Click-through-rate prediction from what users see: HCCM and its baselines."""
 
-from hccm_tf import features, layers, models, optimizers
-from hccm_tf.estimator import CTREstimator
+import importlib
+
 from hccm_tf.version import __version__
 
-__all__ = ["CTREstimator", "__version__", "features", "layers", "models", "optimizers"]
+__all__ = [
+    "CTREstimator",
+    "__version__",
+    "data",
+    "layers",
+    "load_run",
+    "models",
+    "optimizers",
+]
+
+# Imported when first asked for: the layers and optimizers need Keras alone, and the data
+# tools start faster than TensorFlow.
+_HOMES = {"CTREstimator": "hccm_tf.estimator", "load_run": "hccm_tf.runs"}
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"hccm_tf.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

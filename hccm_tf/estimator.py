@@ -13,7 +13,6 @@ import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from hccm_tf import data_frames
 from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
@@ -24,14 +23,15 @@ from hccm_tf.data.pipeline import (
     num_examples,
     report_damage,
 )
+from hccm_tf.data.schema import Schema
 from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
-from hccm_tf.features import Schema
 from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import IMAGE_MODELS, PIXEL_MODELS, build_model
 from hccm_tf.models.image_encoder import sides
 from hccm_tf.models.options import ModelOptions
 from hccm_tf.optimizers import LazyAdam
+from hccm_tf.preparation.examples import data_frames
 from hccm_tf.serving.export import export
 from hccm_tf.training.evaluation import predict
 from hccm_tf.training.loop import train

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.features import Schema
+from hccm_tf.data.schema import Schema
+from hccm_tf.preparation.examples.build import build_examples
+from hccm_tf.preparation.feature_maps.extract import extract_feature_maps
 from tests.reference import histories
-from tfrecords_tools.build_examples import build_examples
-from tfrecords_tools.extract_feature_maps import extract_feature_maps
-from tfrecords_tools.make_demo import make_demo
+from tfrecords_tools.demo.shop import make_demo
 
 MAX_HISTORY = 8
 MAPS = {

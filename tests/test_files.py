@@ -8,10 +8,10 @@ import pytest
 
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
-from hccm_tf.features import Schema
 from hccm_tf.files import open_file, require_scheme
-from tfrecords_tools.tables import read_table
+from hccm_tf.preparation.tables import read_table
 
 
 class _RangeHandler(http.server.SimpleHTTPRequestHandler):

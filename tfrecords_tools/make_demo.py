@@ -2,178 +2,35 @@
 
     python -m tfrecords_tools.make_demo --output_dir=SHOP
 
-What a user likes is a colour, a pattern or a shape, and WHICH of the three counts
-depends on the item's category. Only the photo shows them: no id or attribute column
-gives them away, and no photo gives its category away. Items have a long-tailed
-popularity and enter the shop over 30 days, so the test days show unseen items.
-
-    logit P(click) = -1.2 ± 1.25 + 0.4 (user + item + category taste) - 0.3 price
-
-with + where the user likes the item's value of the attribute that its category is
-bought for; a user likes half of the values of each attribute.
-
-`oracle.csv` holds the true click probability of every impression, `oracle.json` the
-metrics of that truth on the test split: the ceiling for any model.
+`tfrecords_tools.demo.shop` says what its users like, and how it shows.
 """
 
-import json
+from absl import flags
 
-import numpy as np
-import pandas as pd
-from absl import app, flags
-from PIL import Image
-
-from hccm_tf.atomic import new_folder
-from hccm_tf.errors import report_input_errors
-from hccm_tf.metrics import evaluate_predictions
-from tfrecords_tools.demo_photos import COLOURS, PATTERNS, SHAPES, draw_photo
-
-# Category -> the visual attribute that its buyers look at.
-CATEGORIES = {
-    "dress": "colour",
-    "lamp": "colour",
-    "cup": "colour",
-    "scarf": "pattern",
-    "carpet": "pattern",
-    "cushion": "pattern",
-    "earring": "shape",
-    "mirror": "shape",
-    "clock": "shape",
-}
-ATTRIBUTES = {"colour": COLOURS, "pattern": PATTERNS, "shape": SHAPES}
-DAYS = 30
-START = 1_700_000_000
-SECONDS_PER_DAY = 86_400
-
-
-def make_items(num_items, rng):
-    """Catalogue with the hidden visual attributes as columns `_<attribute>`."""
-    entry_day = np.where(
-        rng.random(num_items) < 0.5, 0.0, rng.uniform(0, DAYS, num_items)
-    )
-    items = pd.DataFrame(
-        {
-            "item_id": 10_000 + rng.permutation(num_items),
-            "category": rng.permutation(np.resize(list(CATEGORIES), num_items)),
-            "price": np.round(np.exp(rng.normal(3, 0.5, num_items)), 2),
-            "_entry_day": entry_day,
-            "_popularity": (1.0 + rng.permutation(num_items)) ** -0.8,
-            "_quality": rng.normal(size=num_items),
-        }
-    )
-    # A category without any item could not be shown on the first day.
-    first = items.groupby("category")._entry_day.idxmin()
-    items.loc[first, "_entry_day"] = 0.0
-    for name, values in ATTRIBUTES.items():
-        items[f"_{name}"] = rng.integers(len(values), size=num_items)
-    items.insert(1, "image", items.item_id.map("{}.jpg".format))
-    return items
-
-
-def make_impressions(items, num_users, num_impressions, rng):
-    """Impressions in order of time, with the true click probability in `ctr`."""
-    names = list(CATEGORIES)
-    activity = np.exp(rng.normal(0, 0.5, num_users))
-    category_taste = rng.normal(size=(num_users, len(names)))
-    visual_taste = {
-        name: np.argsort(rng.random((num_users, len(values))), axis=1)
-        < len(values) // 2
-        for name, values in ATTRIBUTES.items()
-    }
-    user_bias = rng.normal(size=num_users)
-    seconds = np.sort(rng.uniform(0, DAYS * SECONDS_PER_DAY, num_impressions))
-    user = rng.choice(num_users, num_impressions, p=activity / activity.sum())
-    exposure = np.exp(0.7 * category_taste)
-    cumulative = np.cumsum(exposure / exposure.sum(1, keepdims=True), axis=1)
-    category = (rng.random((num_impressions, 1)) > cumulative[user]).sum(1)
-    category = np.minimum(category, len(names) - 1)
-    item = np.empty(num_impressions, np.int64)
-    item_category = items.category.map(names.index).to_numpy()
-    item_entry_day = items._entry_day.to_numpy()
-    half_day = (seconds // (SECONDS_PER_DAY / 2)).astype(int)
-    for step in range(2 * DAYS):
-        age = step / 2 - item_entry_day
-        weight = items._popularity.to_numpy() * (1 + 3 * (age < 3)) * (age >= 0)
-        for index in range(len(names)):
-            rows = np.flatnonzero((half_day == step) & (category == index))
-            if not rows.size:
-                continue
-            shown = np.where(item_category == index, weight, 0)
-            item[rows] = rng.choice(len(items), rows.size, p=shown / shown.sum())
-    shown = items.iloc[item].reset_index(drop=True)
-    taste = np.zeros(num_impressions)
-    for name in ATTRIBUTES:
-        counts = shown.category.map(CATEGORIES).to_numpy() == name
-        liked = visual_taste[name][user, shown[f"_{name}"].to_numpy()]
-        taste += counts * np.where(liked, 1.25, -1.25)
-    logit = -1.2 + taste - 0.3 * (np.log(shown.price.to_numpy()) - 3) / 0.5
-    logit += 0.4 * (
-        user_bias[user] + shown._quality.to_numpy() + category_taste[user, category]
-    )
-    ctr = 1 / (1 + np.exp(-logit))
-    place = np.arange(num_impressions) / num_impressions
-    return pd.DataFrame(
-        {
-            "user_id": 1 + user,
-            "item_id": shown.item_id,
-            "timestamp": START + seconds.astype(np.int64),
-            "label": (rng.random(num_impressions) < ctr).astype(np.int64),
-            "split": np.select(
-                [place < 0.7, place < 0.8], ["train", "validation"], "test"
-            ),
-            "hour": (seconds // 3600 % 24).astype(np.int64),
-            "ctr": ctr,
-        }
-    )
-
-
-def make_demo(output_dir, num_items, num_users, num_impressions, seed):
-    """Writes the shop into `output_dir` and returns the oracle's test metrics."""
-    rng = np.random.default_rng(seed)
-    items = make_items(num_items, rng)
-    impressions = make_impressions(items, num_users, num_impressions, rng)
-    test = impressions[impressions.split == "test"]
-    oracle = evaluate_predictions(test.label, test.ctr, test.user_id)
-    seen = impressions.item_id[impressions.split == "train"]
-    with new_folder(output_dir) as folder:
-        (folder / "images").mkdir()
-        for row in items.itertuples(index=False, name=None):
-            row = dict(zip(items.columns, row, strict=True))
-            photo = draw_photo(row["_colour"], row["_pattern"], row["_shape"], rng)
-            Image.fromarray(photo).save(folder / "images" / row["image"], quality=90)
-        visible = [name for name in items.columns if not name.startswith("_")]
-        items[visible].to_csv(folder / "items.csv", index=False)
-        impressions.drop(columns="ctr").to_csv(folder / "impressions.csv", index=False)
-        impressions.to_csv(folder / "oracle.csv", index=False)
-        (folder / "oracle.json").write_text(json.dumps(oracle, indent=2) + "\n")
-    print(
-        f"synthetic shop: {num_items} photos, {num_users} users, "
-        f"{num_impressions} impressions, click rate {impressions.label.mean():.3f}; "
-        f"{(~test.item_id.isin(seen)).mean():.1%} of test impressions show an item "
-        f"unseen in training\noracle on test: {oracle}\n-> {output_dir}"
-    )
-    return oracle
-
-
-def main(argv):
-    """Runs the command line."""
-    del argv
-    with report_input_errors():
-        make_demo(
-            FLAGS.output_dir, FLAGS.items, FLAGS.users, FLAGS.impressions, FLAGS.seed
-        )
-
+from hccm_tf.commands import run
+from tfrecords_tools.demo.shop import CATEGORIES, make_demo
 
 FLAGS = flags.FLAGS
 
+
+def define_flags():
+    """Defines what the command takes."""
+    flags.DEFINE_string("output_dir", None, "The folder SHOP to write.", required=True)
+    flags.DEFINE_integer(
+        "items", 2_000, "The number of items.", lower_bound=len(CATEGORIES)
+    )
+    flags.DEFINE_integer("users", 500, "The number of users.", lower_bound=1)
+    flags.DEFINE_integer(
+        "impressions", 120_000, "The number of impressions.", lower_bound=1
+    )
+    flags.DEFINE_integer("seed", 0, "The seed of everything that is drawn.")
+
+
+def main(words):
+    """Runs the command line."""
+    del words
+    make_demo(FLAGS.output_dir, FLAGS.items, FLAGS.users, FLAGS.impressions, FLAGS.seed)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-    flags.DEFINE_integer(
-        "items", 2_000, "Number of items.", lower_bound=len(CATEGORIES)
-    )
-    flags.DEFINE_integer("users", 500, "Number of users.", lower_bound=1)
-    flags.DEFINE_integer(
-        "impressions", 120_000, "Number of impressions.", lower_bound=1
-    )
-    flags.DEFINE_integer("seed", 0, "Seed of everything that is drawn.")
-    app.run(main)
+    run(main, define_flags)

@@ -11,232 +11,51 @@ server loads it as it loads an export. Rows of images that ITEMS no longer has a
 because users' histories still show them; --remove_missing drops them.
 """
 
-import contextlib
-import pathlib
+from absl import flags
 
-import numpy as np
-import pyarrow as pa
-import tensorflow as tf
-from absl import app, flags
-
-from hccm_tf import ids
-from hccm_tf.atomic import new_folder, only_writer
-from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.data.image_folder import ImageFolder
-from hccm_tf.errors import InputError, report_input_errors
-from hccm_tf.serving.export import next_version, versions
-from hccm_tf.serving.version import Version
-from tfrecords_tools.impressions import to_log_type
-from tfrecords_tools.tables import read_table
-
-ARROW_TYPES = {tf.string: pa.string(), tf.int64: pa.int64(), tf.float32: pa.float32()}
-CHUNK = 1 << 17
-
-
-def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_dir=None):
-    """Writes `export_dir/<version>/`, the newest version with a new table of images.
-
-    The (image, category) pairs of `items` that the newest version's table lacks, and
-    that have a feature map, go through the version's own `encode_images`; the rows that
-    the table has are taken over bit by bit, and everything else of the version too. An
-    item whose category changed is a new pair. A new photo needs a new name, because a
-    pair that the table has is not encoded again.
-
-    Time of the CNN grows with the new pairs only; what is left reads the old version
-    once and writes the new one. Peak memory: the old and the new table, the other
-    variables, and the columns of `items`.
-
-    Args:
-        export_dir: folder of the versions, `saved_models/<name>`.
-        items: path of the catalogue, CSV or Parquet: `image`, empty for none, and, for
-            a model with categories, `category`. Other columns are not read.
-        feature_maps: path of a `FeatureMapStore` of the CNN that the model was trained
-            with; `None` for a model that takes pixels.
-        remove_missing: whether to drop rows of pairs that `items` does not have. By
-            default they are kept, because users' histories show items that are no
-            longer sold, and images under the category that they had.
-        image_dir: folder of the images, for a model that takes pixels.
-
-    Returns:
-        `pathlib.Path` of the new version, or `None` if the table would stay the same.
-
-    Raises:
-        InputError: if there is no version with a table below `export_dir`, the feature
-            maps do not fit its model, a column is missing or not of the model's type,
-            two pairs of `items` have one key, or the table would be empty.
-    """
-    if not versions(export_dir):
-        raise InputError(
-            f"--export_dir={export_dir}: no version to refresh; export a model first"
-        )
-    # No export comes in between, whose model the new version would take back.
-    with only_writer(export_dir):
-        return _refresh(export_dir, items, feature_maps, remove_missing, image_dir)
-
-
-def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
-    folder = pathlib.Path(export_dir) / str(versions(export_dir)[-1])
-    old = Version(folder)
-    open_store = _open_store(old, feature_maps, image_dir)
-    with _naming("items"):
-        columns = _read_items(items, old.image_columns)
-    kept, keys, rows, without = _compare(old, columns, open_store, remove_missing)
-    what = "a feature map" if image_dir is None else "a readable file"
-    counts = (
-        f"{len(keys)} images added, {np.count_nonzero(~kept)} removed, "
-        f"{np.count_nonzero(kept)} kept, {without} without {what}"
-    )
-    if kept.all() and not len(keys):
-        print(f"nothing to refresh in {folder}: {counts}")
-        return None
-    if not kept.any() and not len(keys):
-        raise InputError("--items: no image of the table would be left")
-    new = next_version(export_dir)
-    with new_folder(new) as temporary:
-        old.write(temporary, kept, keys, *rows)
-    print(f"{counts} -> {new}")
-    return new
-
-
-def _open_store(version, feature_maps, image_dir):
-    """Function from image names to a store of what the version's encoder takes."""
-    takes_pixels = "shape" not in version.cnn
-    needed, other = "feature_maps", "image_dir"
-    if takes_pixels:
-        needed, other = other, needed
-    paths = {"feature_maps": feature_maps, "image_dir": image_dir}
-    if paths[needed] is None or paths[other] is not None:
-        raise InputError(
-            f"--{needed}: the model takes {'pixels' if takes_pixels else 'maps'}, and "
-            f"needs it instead of --{other}. Received: --{needed}={paths[needed]}, "
-            f"--{other}={paths[other]}"
-        )
-    if takes_pixels:
-        size = version.cnn["image_size"]
-        return lambda images: ImageFolder.open(image_dir, images, size)
-    with _naming("feature_maps"):
-        store = FeatureMapStore.open(feature_maps)
-    if store.cnn != version.cnn:
-        raise InputError(
-            f"--feature_maps={feature_maps}: of another CNN than the model's maps, "
-            f"{version.cnn}. Received: {store.cnn}"
-        )
-    return lambda images: store
-
-
-@contextlib.contextmanager
-def _naming(flag):
-    """Puts a flag in front of the message of an `InputError`."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"--{flag}: {error}") from error
-
-
-def _keys(version, columns):
-    """Keys of each item's image and of its (image, category), int64 arrays.
-
-    Args:
-        version: `Version`.
-        columns: name → Arrow array, of `_read_items`.
-    """
-    images, pairs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for start in range(0, len(columns["image"]), CHUNK):
-        chunk = {
-            name: tf.constant(_to_numpy(column.slice(start, CHUNK)))
-            for name, column in columns.items()
-        }
-        images.append(ids.image_keys(chunk["image"]).numpy())
-        pairs.append(version.image_keys(chunk))
-    return np.concatenate(images), np.concatenate(pairs)
-
-
-def _compare(version, columns, open_store, remove_missing):
-    """What becomes of a table.
-
-    Args:
-        version: `Version`.
-        columns: of `_read_items`.
-        open_store: of `_open_store`.
-        remove_missing: as of `refresh`.
-
-    Returns:
-        `(kept, keys, rows, without)`: bool `[P]`, the rows to keep; int64 `[N]`,
-        sorted, and `Version.encode_images`, the rows to add; and the number of pairs
-        that are not in the table and have no feature map, or no readable image.
-    """
-    images, keys = _keys(version, columns)
-    items = np.flatnonzero(images != ids.NO_IMAGE)
-    items = items[np.argsort(keys[items], kind="stable")]
-    images, keys = images[items], keys[items]
-    again = np.zeros(len(keys), bool)
-    again[1:] = keys[1:] == keys[:-1]
-    # One image has different keys for different categories.
-    same = again & (images != np.roll(images, 1))
-    if same.any():
-        place = same.argmax()
-        names = columns["image"].take(items[place - 1 : place + 1])
-        raise InputError(
-            "--items: two (image, category) pairs share one 64-bit key: rename one "
-            f"image. Received: {names.to_pylist()}"
-        )
-    items, images, keys = items[~again], images[~again], keys[~again]
-    kept = np.ones(len(version.keys), bool)
-    if remove_missing:
-        kept = ids.find(keys, version.keys).numpy() >= 0
-    absent = ids.find(version.keys, keys).numpy() < 0
-    store = open_store(columns["image"].take(items[absent]).unique().to_pylist())
-    rows = store.find(images).numpy()
-    new = np.flatnonzero(absent & (rows > 0))
-    categories = None
-    if "category" in columns:
-        categories = _to_numpy(columns["category"].take(items[new]))
-    encoded = version.encode_images(store, rows[new], categories)
-    return kept, keys[new], encoded, np.count_nonzero(absent) - len(new)
-
-
-def _read_items(items, specs):
-    """The columns of a catalogue that a signature takes; name → Arrow array."""
-    strings = [name for name, spec in specs.items() if spec.dtype == tf.string]
-    table = read_table(items, list(specs), strings)
-    columns = {}
-    for name, spec in specs.items():
-        try:
-            column = table[name].cast(ARROW_TYPES[spec.dtype])
-        except pa.ArrowException as error:
-            raise InputError(
-                f"{items}: column {name}: the model has {spec.dtype.name}: {error}"
-            ) from error
-        columns[name] = to_log_type(name, column)
-    return columns
-
-
-def _to_numpy(column):
-    return column.to_numpy(zero_copy_only=False)
-
-
-def main(argv):
-    """Runs the command line."""
-    with report_input_errors():
-        refresh(
-            FLAGS.export_dir,
-            FLAGS.items,
-            FLAGS.feature_maps,
-            FLAGS.remove_missing,
-            FLAGS.image_dir,
-        )
-
+from hccm_tf.commands import run
+from hccm_tf.serving.refresh import refresh
 
 FLAGS = flags.FLAGS
 
-if __name__ == "__main__":
+
+def define_flags():
+    """Defines what the command takes."""
     flags.DEFINE_string(
-        "export_dir", None, "Folder of SavedModel versions.", required=True
+        "export_dir",
+        None,
+        "The folder of SavedModel versions, of which the newest is refreshed.",
+        required=True,
     )
-    flags.DEFINE_string("items", None, "Catalogue, CSV or Parquet.", required=True)
-    flags.DEFINE_string("feature_maps", None, "Of extract_feature_maps.")
-    flags.DEFINE_string("image_dir", None, "Folder of the images, for cscnn.")
+    flags.DEFINE_string(
+        "items", None, "The catalogue: a CSV or Parquet file or folder.", required=True
+    )
+    flags.DEFINE_string(
+        "feature_maps",
+        None,
+        "The folder MAPS of extract_feature_maps, for a model that takes maps.",
+    )
+    flags.DEFINE_string(
+        "image_dir", None, "The folder of the images, for a model that takes pixels."
+    )
     flags.DEFINE_bool(
-        "remove_missing", False, "Drop rows of images that are not in the catalogue."
+        "remove_missing",
+        False,
+        "Whether to drop the rows of images that are not in the catalogue.",
     )
-    app.run(main)
+
+
+def main(words):
+    """Runs the command line."""
+    del words
+    refresh(
+        FLAGS.export_dir,
+        FLAGS.items,
+        FLAGS.feature_maps,
+        FLAGS.remove_missing,
+        FLAGS.image_dir,
+    )
+
+
+if __name__ == "__main__":
+    run(main, define_flags)

@@ -14,7 +14,7 @@ from workload import (
     stacked,
 )
 
-from hccm_tf.features import RESERVED, Feature, Schema
+from hccm_tf.data.schema import RESERVED, Feature, Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from hccm_tf.comparison.arms import read_arms
-from hccm_tf.comparison.report import write_report
+from hccm_tf.comparison.markdown import write_report
 from hccm_tf.comparison.results import collect
 from hccm_tf.comparison.runs import read_predictions, run_once
 from hccm_tf.comparison.search import (

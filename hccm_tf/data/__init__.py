@@ -1,1 +1,5 @@
-"""tf.data: parsing, batching, image deduplication, feature-map store."""
+"""Reads DATA and MAPS: schema, ids, data folder, image stores, tf.data pipeline."""
+
+from hccm_tf.data.schema import Feature, Schema
+
+__all__ = ["Feature", "Schema"]

@@ -5,7 +5,7 @@ A store is a folder with
   without a header, so that a graph operation can map the file into memory; or
   `feature_maps-00000-of-00003.i8` and `scales-00000-of-00003.f16`: int8 maps and the
   float16 `[rows, 1, 1, c]` by which to multiply them;
-- `images.parquet`: columns `image`, `key` (sorted, see `hccm_tf.ids`) and `row`;
+- `images.parquet`: columns `image`, `key` (sorted, see `hccm_tf.data.ids`) and `row`;
 - `feature_maps.json`: backbone, layer, hash of the weights, input size, shape, dtype,
   count, CRC-32 of each shard file, and of each channel the moments, mean and standard
   deviation.
@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.errors import InputError
 
 METADATA = "feature_maps.json"

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.files import join, require_scheme
 
 PARALLEL = 8

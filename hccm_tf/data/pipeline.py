@@ -5,15 +5,15 @@ import json
 
 import tensorflow as tf
 
+from hccm_tf.data.schema import HISTORY_IMAGE, to_padded
 from hccm_tf.errors import InputError
-from hccm_tf.features import HISTORY_IMAGE, to_padded
 from hccm_tf.files import join, open_file, require_scheme
 
 SHUFFLE_BUFFER = 20_000
 SHARDS_AT_ONCE = 16
 FILES_A_PART = 8  # from which on a file more or less does not matter
 EPOCHS = 1_000_003  # more than a run has
-SIDES = ("item", "history")
+SIDES = ("candidate", "history")
 # Of a damaged record, of a file that ends early, and of one that is not there.
 DAMAGES = (
     tf.errors.DataLossError,
@@ -86,24 +86,24 @@ def padded_size(count):
     return (count + step - 1) // step * step
 
 
-def deduplicate(item_rows, item_category, history_rows, history_category):
+def deduplicate(candidate_rows, candidate_category, history_rows, history_category):
     """Numbers a batch's images so that each (image, category) occurs once.
 
     Args:
-        item_rows: int64 `[B]`, store rows of the candidates' images, 0 = no image.
-        item_category: int32 `[B]`, category indices.
+        candidate_rows: int64 `[B]`, store rows of the candidates' images, 0 = no image.
+        candidate_category: int32 `[B]`, category indices.
         history_rows: int64 `[B, T]`.
         history_category: int32 `[B, T]`.
 
     Returns:
-        `(rows, category, item_image, history_image)`: int64 `[U]` store rows and
+        `(rows, category, candidate_image, history_image)`: int64 `[U]` store rows and
         int32 `[U]` categories, first row 0 (no image) and padded with it; int32
         `[B]` and `[B, T]` row numbers into them.
     """
     history_shape = tf.shape(history_rows)
-    rows = tf.concat([[0], item_rows, tf.reshape(history_rows, [-1])], axis=0)
+    rows = tf.concat([[0], candidate_rows, tf.reshape(history_rows, [-1])], axis=0)
     category = tf.concat(
-        [[0], item_category, tf.reshape(history_category, [-1])], axis=0
+        [[0], candidate_category, tf.reshape(history_category, [-1])], axis=0
     )
     # One number for the pair; an image that is missing has no category either.
     base = tf.cast(tf.reduce_max(category), tf.int64) + 1
@@ -111,7 +111,7 @@ def deduplicate(item_rows, item_category, history_rows, history_category):
     unique, index = tf.unique(pairs)
     padding = padded_size(tf.size(unique, tf.int64)) - tf.size(unique, tf.int64)
     unique = tf.pad(unique, [[0, padding]])
-    size = tf.size(item_rows)
+    size = tf.size(candidate_rows)
     return (
         unique // base,
         tf.cast(unique % base, tf.int32),
@@ -124,7 +124,7 @@ def image_inputs(schema, raw, inputs, feature_maps, sides=SIDES, tell_category=N
     """The image tensors of a batch; see `deduplicate`.
 
     Args:
-        schema: `hccm_tf.features.Schema`.
+        schema: `hccm_tf.data.schema.Schema`.
         raw: dict of the batch's raw columns.
         inputs: dict of `schema.index_all`.
         feature_maps: `FeatureMapStore` or `ImageFolder`.
@@ -134,7 +134,7 @@ def image_inputs(schema, raw, inputs, feature_maps, sides=SIDES, tell_category=N
     # Row numbers and categories of no slot at all.
     item = tf.zeros([0], tf.int64), tf.zeros([0], tf.int32)
     history = tf.zeros([0, 0], tf.int64), tf.zeros([0, 0], tf.int32)
-    if "item" in sides:
+    if "candidate" in sides:
         rows = feature_maps.find(raw["image"])
         item = rows, inputs.get("category", tf.ones_like(rows, tf.int32))
     if "history" in sides:
@@ -142,10 +142,10 @@ def image_inputs(schema, raw, inputs, feature_maps, sides=SIDES, tell_category=N
         rows = to_padded(keys.with_flat_values(feature_maps.find(keys.flat_values)))
         category = inputs.get("history_category", tf.ones_like(rows, tf.int32))
         history = rows, category
-    rows, category, item_image, history_image = deduplicate(*item, *history)
+    rows, category, candidate_image, history_image = deduplicate(*item, *history)
     if tell_category is not None:
         category = tell_category(rows, category)
-    numbers = {"item_image": item_image, "history_image": history_image}
+    numbers = {"candidate_image": candidate_image, "history_image": history_image}
     return {
         "image_map": feature_maps.gather(rows),
         "image_category": category,
@@ -201,7 +201,7 @@ def make_dataset(
     Args:
         data_dir: data folder of `tfrecords_tools.build_examples`.
         split: `"train"`, `"validation"` or `"test"`.
-        schema: `hccm_tf.features.Schema`.
+        schema: `hccm_tf.data.schema.Schema`.
         batch_size: int.
         feature_maps: `FeatureMapStore` or `ImageFolder`, or `None` for a model without
             images.

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.data.catalogue import image_categories, read_catalogue
 from hccm_tf.errors import InputError
 
@@ -19,7 +19,7 @@ def shuffled_categories(data_dir, schema, feature_maps, seed):
 
     Args:
         data_dir: data folder, for its catalogue.
-        schema: `hccm_tf.features.Schema`, with the feature `category`.
+        schema: `hccm_tf.data.schema.Schema`, with the feature `category`.
         feature_maps: `FeatureMapStore` or `ImageFolder`.
         seed: int.
 

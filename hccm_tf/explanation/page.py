@@ -5,9 +5,9 @@ import string
 
 import numpy as np
 
+from hccm_tf.data.schema import HISTORY, HISTORY_IMAGE
 from hccm_tf.explanation.pictures import data_uri
 from hccm_tf.explanation.values import text
-from hccm_tf.features import HISTORY, HISTORY_IMAGE
 
 NARROW, WIDE = 28, 92  # pixels, of the picture with the least and the most attention
 CHANNELS = 8

@@ -5,7 +5,7 @@ import io
 
 from PIL import Image
 
-from tfrecords_tools.images import decode_images
+from hccm_tf.preparation.images import decode_images
 
 SIZE = 96  # pixels, height and width
 QUALITY = 75

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.data.schema import HISTORY, HISTORY_IMAGE
 from hccm_tf.errors import InputError
-from hccm_tf.features import HISTORY, HISTORY_IMAGE
 from hccm_tf.models import IMAGE_MODELS, uses_category
 from hccm_tf.models.image_encoder import sides
 from hccm_tf.serving.export import build_forms
@@ -127,7 +127,7 @@ def _channels(encoder, schema, inputs, i, row, categories):
     if not isinstance(outputs, dict) or "channel_attention" not in outputs:
         return {}
     # A model of the history's images does not see the candidate's.
-    image = int(inputs["item_image"][i]) if "item_image" in inputs else 0
+    image = int(inputs["candidate_image"][i]) if "candidate_image" in inputs else 0
     if not image:
         return {}
     own = row["category"][0]

@@ -37,7 +37,7 @@ def build_model(name, schema, **options):
 
     Args:
         name: one of `MODELS`.
-        schema: `hccm_tf.features.Schema`.
+        schema: `hccm_tf.data.schema.Schema`.
         **options: see `ModelOptions`.
 
     Returns:

@@ -6,10 +6,10 @@ import functools
 import keras
 from keras import ops
 
-from hccm_tf.backbones import load_backbone
 from hccm_tf.layers import CategoryPrior, ChannelAttention, SpatialAttention
 from hccm_tf.models import image_encoder
 from hccm_tf.models.attended_backbone import attended_backbone, last_layers
+from hccm_tf.models.backbones import load_backbone
 from hccm_tf.models.non_visual import id_dropout
 
 BLOCKS = r"(expanded_conv(?:_\d+)?)_"  # of MobileNetV3

@@ -5,7 +5,7 @@ Such a model consists of two, so that training, serving and export use the same 
 - `image_encoder`: `image_map [U, h, w, c], image_category [U]` → `[U, D]`;
 - `ranker`: features and the candidate's and the history's vectors → click probability.
 
-In training U counts the batch's unique images, and the row numbers `item_image [B]`
+In training U counts the batch's unique images, and the row numbers `candidate_image [B]`
 and `history_image [B, T]` pick vectors; where `ModelOptions.image_sides` is not both,
 there is one of them. In serving the vectors come from a table of all images and the
 encoder is not there. Row 0 means no image.
@@ -91,7 +91,7 @@ def join(name, encoder, ranker):
 
 
 def sides(model):
-    """Whose images a model or its ranker takes: tuple of `"item"` and `"history"`."""
+    """Whose images a model or its ranker takes: tuple of `"candidate"` and `"history"`."""
     rankers = [layer for layer in model.layers if layer.name == "ranker"]
     inputs = [model, *rankers][-1].input
-    return tuple(s for s in ("item", "history") if f"{s}_representation" in inputs)
+    return tuple(s for s in ("candidate", "history") if f"{s}_representation" in inputs)

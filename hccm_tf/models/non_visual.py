@@ -16,7 +16,7 @@ class NonVisual:
     candidates. `[B, *]` stands for `[B]` or `[B, N]`.
 
     Args:
-        schema: `hccm_tf.features.Schema`.
+        schema: `hccm_tf.data.schema.Schema`.
         options: `ModelOptions`.
         layers: `LayerPool`.
         many_candidates: whether the candidates' inputs are `[B, N]`.

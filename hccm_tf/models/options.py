@@ -49,7 +49,7 @@ class ModelOptions:
         projection: of `din_fixed_cnn`: `"trainable"`, or `"pca"`, which is frozen.
         pca_mean: `[c]` for projection `"pca"`, mean of the pooled standardised maps.
         pca_components: `[image_embedding_dim, c]`, likewise.
-        cnn_backbone: of `cscnn`, a key of `hccm_tf.backbones.BACKBONES`.
+        cnn_backbone: of `cscnn`, a key of `hccm_tf.models.backbones.BACKBONES`.
         cnn_layer: of `cscnn`, the backbone's last layer to keep; `None` for its
             default.
         cnn_attention: of `cscnn`, what follows each block: `"none"`, `"se"`, `"cbam"`

@@ -17,9 +17,9 @@ from hccm_tf.models.candidate_dense import CandidateDense
 from hccm_tf.models.non_visual import NonVisual, mean_pool, products
 
 IMAGE_INPUTS = (
-    "item_image",
+    "candidate_image",
     "history_image",
-    "item_representation",
+    "candidate_representation",
     "history_representation",
 )
 SIMILARITY_LAYERS = {"cosine": CosineSimilarity, "histogram": SimilarityHistogram}
@@ -40,13 +40,13 @@ def build_ranker(
 
     Args:
         name: of the `keras.Model`.
-        schema: `hccm_tf.features.Schema`.
+        schema: `hccm_tf.data.schema.Schema`.
         options: `ModelOptions`.
         layers: `LayerPool`; a second ranker from the same pool has the same weights.
         attends: whether DIN's unit or a mean pools the item history.
         image_dim: width of the images' vectors, `None` without images. With it the
-            inputs are also `item_representation [B, *, D]`, `history_representation
-            [B, T, D]`, and `item_image [B, *]` and `history_image [B, T]`, of which
+            inputs are also `candidate_representation [B, *, D]`, `history_representation
+            [B, T, D]`, and `candidate_image [B, *]` and `history_image [B, T]`, of which
             only counts whether they are 0: no image. `image_sides` may leave out those
             of one side.
         many_candidates: whether a row has N candidates.
@@ -101,7 +101,7 @@ def _item_interest(non_visual, options, layers, explain):
 
 
 def _image_inputs(dim, many_candidates, sides):
-    left_out = {"history": "item_", "candidate": "history_", "both": None}[sides]
+    left_out = {"history": "candidate_", "candidate": "history_", "both": None}[sides]
     candidates = (None,) if many_candidates else ()
     shapes = zip(
         IMAGE_INPUTS,
@@ -118,8 +118,8 @@ def _image_inputs(dim, many_candidates, sides):
 
 def _candidate_image(images):
     """The candidate's vector, and whether there is none."""
-    vector = images["item_representation"]
-    has_image = ops.cast(ops.not_equal(images["item_image"], 0), vector.dtype)
+    vector = images["candidate_representation"]
+    has_image = ops.cast(ops.not_equal(images["candidate_image"], 0), vector.dtype)
     return [vector * has_image[..., None], 1 - has_image[..., None]]
 
 
@@ -148,7 +148,10 @@ def _projected_query(non_visual, images, dim, options, layers):
     some = ops.any(ops.not_equal(images["history_image"], 0), axis=1)
     if len(query.shape) == 3:
         some = ops.logical_and(some[:, None], ops.ones_like(query[..., 0], "bool"))
-    return {"item_image": ops.cast(some, "int32"), "item_representation": query}
+    return {
+        "candidate_image": ops.cast(some, "int32"),
+        "candidate_representation": query,
+    }
 
 
 def _image_interest(images, ids, options, layers, explain):

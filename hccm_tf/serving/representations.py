@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.errors import InputError
 
 BATCH_SIZE = 512

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.pipeline import SIDES, data_files
-from hccm_tf.features import HISTORY_IMAGE
+from hccm_tf.data.schema import HISTORY_IMAGE
 from hccm_tf.serving.signatures import impression_spec
 
 EMPTY = {tf.string: b"", tf.int64: 0, tf.float32: 0.0}

@@ -33,9 +33,9 @@ import dataclasses
 
 import tensorflow as tf
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.data.pipeline import SIDES, parse_spec
-from hccm_tf.features import HISTORY_IMAGE, to_padded
+from hccm_tf.data.schema import HISTORY_IMAGE, to_padded
 from hccm_tf.models.image_encoder import sides as sides_of
 
 
@@ -49,7 +49,7 @@ def impression_spec(schema, with_images, many_candidates=False, sides=SIDES):
     shapes.update({f.name: (matrix, f.dtype) for f in schema.sequences})
     if (with_images and "history" in sides) or HISTORY_IMAGE in schema:
         shapes[HISTORY_IMAGE] = matrix, tf.string
-    if (with_images and "item" in sides) or "image" in schema:
+    if (with_images and "candidate" in sides) or "image" in schema:
         shapes["image"] = candidate, tf.string
     if schema.sequences or HISTORY_IMAGE in shapes:
         shapes["history_length"] = scalar, tf.int64
@@ -67,7 +67,7 @@ class Signatures:
     """The functions behind the signatures of one model.
 
     Args:
-        schema: `hccm_tf.features.Schema`.
+        schema: `hccm_tf.data.schema.Schema`.
         forms: name → `keras.Model`: `ranker` and, where the model has them, `rank`,
             `explain` and `encode_images`.
         table: `RepresentationTable`, `None` without images.
@@ -138,7 +138,7 @@ class Signatures:
     def rank(self, request):
         """`ctr [R, N]` of N candidates for each of R users."""
         candidates = [f.name for f in self.schema.scalars if f.candidate]
-        if "item" in self.sides:
+        if "candidate" in self.sides:
             candidates.append("image")
         candidates = sorted({*candidates, "candidate_mask"})
         request = _with_equal_sizes(request, candidates, 1, "numbers of candidates")
@@ -204,7 +204,7 @@ class Signatures:
     def _columns(self):
         """Names of the columns that a ranker's inputs are made of."""
         columns = [f.name for f in self.schema.scalars] + self.histories
-        if "item" in self.sides:
+        if "candidate" in self.sides:
             columns.append("image")
         return sorted(set(columns))
 
@@ -216,7 +216,7 @@ class Signatures:
             inputs = self.schema.index_all(raw)
         one = tf.ones([], tf.int32)
         for name in self.sides:
-            if name == "item":
+            if name == "candidate":
                 column, keys = "category", raw["image"]
             else:
                 column = "history_category"

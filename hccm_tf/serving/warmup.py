@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.pipeline import SIDES
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
@@ -22,7 +22,7 @@ def write_warmup(version, data_dir, schema, endpoints, feature_maps=None, sides=
     Args:
         version: folder of the SavedModel.
         data_dir: data folder.
-        schema: `hccm_tf.features.Schema`.
+        schema: `hccm_tf.data.schema.Schema`.
         endpoints: of `hccm_tf.serving.signatures.Signatures`.
         feature_maps: `FeatureMapStore` or `ImageFolder`, `None` without images.
         sides: whose images the model takes.

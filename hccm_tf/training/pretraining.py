@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from hccm_tf.backbones import load_backbone
 from hccm_tf.errors import InputError
 from hccm_tf.models.attended_backbone import copy_weights
+from hccm_tf.models.backbones import load_backbone
 
 BATCH_SIZE = 128
 
@@ -18,7 +18,7 @@ def load_cnn_weights(model, weights, options):
     Args:
         model: `cscnn`, of `build_model`.
         weights: `"imagenet"`, `"random"`, which changes nothing, or a path, see
-            `hccm_tf.backbones.load_backbone`.
+            `hccm_tf.models.backbones.load_backbone`.
         options: `ModelOptions` of the model.
 
     Raises:

@@ -25,8 +25,8 @@ import keras
 import numpy as np
 
 from hccm_tf.atomic import new_file
+from hccm_tf.data.schema import RESERVED, Schema
 from hccm_tf.errors import InputError
-from hccm_tf.features import RESERVED, Schema
 from hccm_tf.files import join, open_file
 
 WARM_STARTS = ("all", "all_but_ids")

@@ -12,11 +12,12 @@ import tensorflow as tf
 
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
+from hccm_tf.preparation.feature_maps import settings as feature_map_settings
+from hccm_tf.preparation.feature_maps import shards as feature_map_shards
+from hccm_tf.preparation.feature_maps.extract import extract_feature_maps
+from hccm_tf.preparation.feature_maps.shards import quantize
 from tests.conftest import MAPS
 from tests.reference import fingerprint, read_maps
-from tfrecords_tools import feature_map_settings, feature_map_shards
-from tfrecords_tools.extract_feature_maps import extract_feature_maps
-from tfrecords_tools.feature_map_shards import quantize
 
 
 def _extract(shop, path, dtype):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.data.image_folder import ImageFolder
 
 SIZE = 24

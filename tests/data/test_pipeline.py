@@ -25,22 +25,22 @@ from tests.reference import read_maps, vocabulary_index
 def test_deduplicate_against_brute_force(seed):
     rng = np.random.default_rng(seed)
     batch, length = rng.integers(1, 12, 2)
-    item_rows = rng.integers(0, 6, batch)
+    candidate_rows = rng.integers(0, 6, batch)
     history_rows = rng.integers(0, 6, (batch, length))
-    item_category = rng.integers(1, 4, batch).astype(np.int32)
+    candidate_category = rng.integers(1, 4, batch).astype(np.int32)
     # Padding has category 0, a click without image has its own.
     history_category = rng.integers(1, 4, (batch, length)).astype(np.int32)
     padding = rng.random((batch, length)) < 0.3
     history_rows[padding] = history_category[padding] = 0
-    rows, category, item_image, history_image = (
+    rows, category, candidate_image, history_image = (
         tensor.numpy()
         for tensor in deduplicate(
-            *map(tf.constant, (item_rows, item_category)),
+            *map(tf.constant, (candidate_rows, candidate_category)),
             *map(tf.constant, (history_rows, history_category)),
         )
     )
     slots = [
-        *zip(item_rows, item_category, item_image, strict=True),
+        *zip(candidate_rows, candidate_category, candidate_image, strict=True),
         *zip(history_rows.flat, history_category.flat, history_image.flat, strict=True),
     ]
     for row, kind, place in slots:
@@ -100,7 +100,7 @@ def test_batches_equal_the_log(shop, batches):
                 history = inputs[f"history_{name}"][place]
                 assert history[:length].tolist() == [*clicks[name].map(index[name])]
                 assert (history[length:] == 0).all()
-            slots = [inputs["item_image"][place], *inputs["history_image"][place]]
+            slots = [inputs["candidate_image"][place], *inputs["history_image"][place]]
             images = [row.image, *clicks.image]
             categories = [row.category, *clicks.category]
             for slot, image, category in zip(slots, images, categories, strict=False):
@@ -224,7 +224,10 @@ def test_images_of_one_side(shop, batches, side):
     dataset = make_dataset(
         shop.data, "test", shop.schema, 64, shop.store, sides=(side,)
     )
-    name, other = f"{side}_image", {"item": "history_image", "history": "item_image"}
+    name, other = (
+        f"{side}_image",
+        {"candidate": "history_image", "history": "candidate_image"},
+    )
     for (both, _, _), (one, _, _) in zip(batches, dataset, strict=True):
         assert set(one) == set(both) - {other[side]}
         # The same maps and categories at each slot, and none beside these.
@@ -246,7 +249,7 @@ def _groups(shop, seed, batch_size=50, grouped=True):
         batch_size,
         shop.store,
         shuffle_seed=seed,
-        sides=("item",),
+        sides=("candidate",),
         group_by_item=grouped,
     )
     return dataset, [

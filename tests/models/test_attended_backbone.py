@@ -9,7 +9,7 @@ from hccm_tf.models.attended_backbone import (
     copy_weights,
     last_layers,
 )
-from tfrecords_tools.backbones import estimate_normalization
+from hccm_tf.preparation.feature_maps.fixed_cnn import estimate_normalization
 
 SIZE = 32
 # Backbone -> its last layer to keep, pattern of its blocks, last layers of these.

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hccm_tf.data.schema import Feature, Schema
 from hccm_tf.errors import InputError
-from hccm_tf.features import Feature, Schema
 from hccm_tf.models import build_form, build_model, uses_category
 from hccm_tf.models.options import CNN_ATTENTIONS, ModelOptions
 from hccm_tf.training.pretraining import load_cnn_weights, pretrain
@@ -54,7 +54,7 @@ def _inputs():
         **inputs,
         "image_map": pixels,
         "image_category": kinds,
-        "item_image": item,
+        "candidate_image": item,
     }
 
 
@@ -282,7 +282,7 @@ def _side_model(name, side, seed=0):
     for weight in model.trainable_weights:
         weight.assign(weight + rng.normal(0, 0.2, weight.shape))
     inputs = map_inputs(name)
-    del inputs["history_image" if side == "candidate" else "item_image"]
+    del inputs["history_image" if side == "candidate" else "candidate_image"]
     return model, options, inputs
 
 
@@ -305,7 +305,7 @@ def _ranker_inputs(model, inputs):
     inputs = dict(inputs)
     maps, category = inputs.pop("image_map"), inputs.pop("image_category")
     vectors = _encode(model, maps, category)
-    for side in ("item", "history"):
+    for side in ("candidate", "history"):
         if f"{side}_image" in inputs:
             inputs[f"{side}_representation"] = vectors[inputs[f"{side}_image"]]
     return inputs
@@ -317,7 +317,7 @@ def test_a_model_of_one_side_takes_that_side_only(name, side):
     assert set(model.input) == set(inputs)
     p = model(inputs, training=False).numpy()
     assert p.shape == (BATCH, 1)
-    own = "item_image" if side == "candidate" else "history_image"
+    own = "candidate_image" if side == "candidate" else "history_image"
     without = model({**inputs, own: 0 * inputs[own]}, training=False).numpy()
     changed = np.abs(without - p)[:, 0] > 1e-6
     has_images = (inputs[own].reshape(BATCH, -1) != 0).any(axis=1)
@@ -333,7 +333,7 @@ def test_forms_of_a_model_of_one_side(name, side):
     expected = ranker(inputs, training=False).numpy()[:, 0]
     rank = build_form("rank", model, SCHEMA, **options)
     candidate = {f.name for f in SCHEMA.scalars if f.candidate}
-    candidate |= {"item_image", "item_representation"}
+    candidate |= {"candidate_image", "candidate_representation"}
     users = [1, 2, 5]
     requests = {
         key: np.stack([value] * 3) if key in candidate else value[users]

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from hccm_tf import models
 from hccm_tf.data.pipeline import deduplicate, make_dataset
+from hccm_tf.data.schema import Feature, Schema
 from hccm_tf.errors import InputError
-from hccm_tf.features import Feature, Schema
 from hccm_tf.models import PIXEL_MODELS, build_form, build_model
 from hccm_tf.models.attention import DotProductAttention
 from hccm_tf.models.layer_pool import LayerPool
@@ -83,23 +83,23 @@ def _slots(seed=0):
     }
     features = {name: value.astype(np.int32) for name, value in features.items()}
     features["price"] = rng.normal(size=BATCH).astype(np.float32)
-    item_rows = rng.integers(1, ROWS, BATCH)
-    item_rows[3] = 0
+    candidate_rows = rng.integers(1, ROWS, BATCH)
+    candidate_rows[3] = 0
     history_rows = rng.integers(0, ROWS, (BATCH, LENGTH)) * ~padding
     maps = rng.normal(size=(ROWS, *SHAPE)).astype(np.float16)
     maps[0] = 0
-    return features, item_rows, history_rows, maps
+    return features, candidate_rows, history_rows, maps
 
 
 def _inputs(name, seed=0):
     """The deduplicated form of the batch."""
-    features, item_rows, history_rows, maps = _slots(seed)
+    features, candidate_rows, history_rows, maps = _slots(seed)
     if name not in IMAGE_MODELS:
         return features
-    rows, category, item_image, history_image = (
+    rows, category, candidate_image, history_image = (
         tensor.numpy()
         for tensor in deduplicate(
-            tf.constant(item_rows),
+            tf.constant(candidate_rows),
             tf.constant(features["category"]),
             tf.constant(history_rows),
             tf.constant(features["history_category"]),
@@ -109,15 +109,15 @@ def _inputs(name, seed=0):
         **features,
         "image_map": maps[rows],
         "image_category": category,
-        "item_image": item_image,
+        "candidate_image": candidate_image,
         "history_image": history_image,
     }
 
 
 def _plain_inputs(seed=0):
     """One row of `image_map` for each slot, nothing shared."""
-    features, item_rows, history_rows, maps = _slots(seed)
-    rows = np.concatenate([[0], item_rows, history_rows.ravel()])
+    features, candidate_rows, history_rows, maps = _slots(seed)
+    rows = np.concatenate([[0], candidate_rows, history_rows.ravel()])
     category = np.concatenate(
         [[0], features["category"], features["history_category"].ravel()]
     )
@@ -126,7 +126,7 @@ def _plain_inputs(seed=0):
         **features,
         "image_map": maps[rows],
         "image_category": (category * (rows > 0)).astype(np.int32),
-        "item_image": number[1 : BATCH + 1].astype(np.int32),
+        "candidate_image": number[1 : BATCH + 1].astype(np.int32),
         "history_image": number[BATCH + 1 :].reshape(BATCH, LENGTH).astype(np.int32),
     }
 
@@ -179,10 +179,12 @@ def test_images_count_only_where_the_candidate_has_one(name):
     before = _predict(model, inputs)
     after = _predict(model, {**inputs, "image_map": inputs["image_map"][::-1]})
     changed = np.abs(after - before) > 1e-6
-    assert inputs["item_image"][3] == 0
+    assert inputs["candidate_image"][3] == 0
     assert not changed[3]
     assert changed.sum() >= BATCH / 2
-    without = _predict(model, {**inputs, "item_image": 0 * inputs["item_image"]})
+    without = _predict(
+        model, {**inputs, "candidate_image": 0 * inputs["candidate_image"]}
+    )
     np.testing.assert_allclose(without[3], before[3], atol=1e-6)
 
 
@@ -276,7 +278,7 @@ def test_saving_and_loading(name, tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_all_models_have_the_same_other_features(name):
     model = _build(name)
-    images = {"image_map", "image_category", "item_image", "history_image"}
+    images = {"image_map", "image_category", "candidate_image", "history_image"}
     names = {tensor.name for tensor in model.inputs}
     assert names - images == {feature.name for feature in SCHEMA.features}
     assert bool(names & images) == (name in IMAGE_MODELS)
@@ -294,7 +296,7 @@ def _ranker_inputs(model, inputs):
     inputs = dict(inputs)
     for name in ("image_map", "image_category"):
         del inputs[name]
-    for name in ("item", "history"):
+    for name in ("candidate", "history"):
         inputs[f"{name}_representation"] = vectors[inputs[f"{name}_image"]]
     return inputs
 
@@ -308,7 +310,7 @@ def test_ranking_candidates_equals_one_row_each(name, attention):
     rank = build_form("rank", model, SCHEMA, **{**SMALL, **options, **images})
     inputs = _ranker_inputs(model, _inputs(name))
     candidate = {f.name for f in SCHEMA.scalars if f.candidate}
-    candidate |= {"item_image", "item_representation"}
+    candidate |= {"candidate_image", "candidate_representation"}
     # Three users, each with the candidates of all rows.
     users = [1, 2, 5]
     requests = {
@@ -342,7 +344,9 @@ def test_explanations_are_the_weights_of_the_attentions(name, image_attention):
     assert ("image_attention" in weights) == (name == "hccm")
     if name == "hccm":
         attended = weights["image_attention"]
-        there = (inputs["history_image"] != 0) & (inputs["item_image"] != 0)[:, None]
+        there = (inputs["history_image"] != 0) & (inputs["candidate_image"] != 0)[
+            :, None
+        ]
         assert (attended[~there] == 0).all()
         if image_attention == "dot_product":
             total = there.any(axis=1).astype(float)
@@ -364,7 +368,7 @@ def test_multi_query_explains_both_attentions():
     ranker = model.get_layer("ranker")
     attention = keras.Model(ranker.input, ranker.get_layer("image_attention").output)
     expected = attention(inputs, training=False).numpy()
-    expected *= (inputs["item_image"] != 0)[:, None]
+    expected *= (inputs["candidate_image"] != 0)[:, None]
     for name, half in zip(
         ("image_attention", "image_attention_by_ids"),
         np.split(expected, 2, axis=-1),

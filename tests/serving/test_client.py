@@ -8,7 +8,7 @@ import pytest
 import requests
 import tensorflow as tf
 
-from hccm_tf import ids
+from hccm_tf.data import ids
 from hccm_tf.serving.client import ATTEMPTS, Client, GrpcClient
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.rest_client import RestClient

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf import CTREstimator
+from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.serving.export import next_version
 from tests.conftest import TINY
-from tfrecords_tools.build_examples import build_examples
 
 # Loads a SavedModel as a server would: without the package.
 CLIENT = """

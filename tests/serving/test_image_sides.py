@@ -9,18 +9,19 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.base import clone
 
-from hccm_tf import CTREstimator, ids
+from hccm_tf import CTREstimator
+from hccm_tf.data import ids
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError
 from hccm_tf.models.image_encoder import sides
+from hccm_tf.serving.exported_version import Version
+from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
-from hccm_tf.serving.version import Version
 from tests.conftest import TINY
-from tfrecords_tools.refresh_export import refresh
 
 ROWS, SIZE, CNN_LAYER = 12, 32, "expanded_conv_1_project_bn"
 CASES = {
-    "cscnn": ("cscnn", ("item",)),
+    "cscnn": ("cscnn", ("candidate",)),
     "history": ("hccm", ("history",)),
 }
 

@@ -38,7 +38,7 @@ else:
 
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.pipeline import epoch_seed, make_dataset
-from hccm_tf.features import Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.training.synchronous import SynchronousTrainer
@@ -68,7 +68,7 @@ def merged(one, other):
     images, inputs = len(one["image_map"]), {}
     for key, a in one.items():
         b = other[key]
-        if key in ("item_image", "history_image"):
+        if key in ("candidate_image", "history_image"):
             b = np.where(b > 0, b + images, 0)
         if a.ndim == 2:
             width = max(a.shape[1], b.shape[1])

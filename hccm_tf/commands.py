@@ -1,0 +1,43 @@
+"""What all commands have in common: their words, their errors, a quiet start."""
+
+import sys
+
+from absl import app
+
+from hccm_tf.errors import InputError, report_input_errors
+from hccm_tf.quiet import quiet_tensorflow
+
+# Before a command imports what imports TensorFlow.
+quiet_tensorflow()
+
+
+def run(main, define_flags, words=None, flags_parser=None):
+    """Runs a command.
+
+    Words that belong to no flag are an error, unless the command takes some: a flag
+    without its `=`, such as `--products false`, would leave such a word.
+
+    Args:
+        main: function of the words, a list of str.
+        define_flags: function that defines the command's flags.
+        words: `None` if the command takes no words; `"--"` if it takes what stands
+            after `--`; otherwise what they are, such as `"RUN"`, for all of them.
+        flags_parser: of `absl.app.run`; by default absl's own.
+    """
+    define_flags()
+    argv, after = sys.argv, []
+    if words == "--" and "--" in argv:
+        place = argv.index("--")
+        argv, after = argv[:place], argv[place + 1 :]
+
+    def call(argv):
+        with report_input_errors():
+            if words in (None, "--") and argv[1:]:
+                raise InputError(
+                    "words that belong to no flag; write --flag=value, and --noflag "
+                    f"for false. Received: {' '.join(argv[1:])}"
+                )
+            main(after if words == "--" else argv[1:])
+
+    arguments = {} if flags_parser is None else {"flags_parser": flags_parser}
+    app.run(call, argv, **arguments)

@@ -1,0 +1,292 @@
+"""The feature schema: the one place that knows what a feature is.
+
+A schema says how a raw column becomes what a model takes. Index 0 is padding and
+never an id; index 1 is the trained out-of-vocabulary row; ids start at 2.
+
+| kind | column | becomes |
+|---|---|---|
+| `vocabulary` | int64 or string | place among the training split's values + 2 |
+| `hash` | int64 or string | hash bucket of `size` + 2 |
+| `integer` | int64 in 0..`size` − 1 | value + 2, 1 outside the range |
+| `float` | float32 | (value − `mean`) / `std`, 0 where missing |
+| `sequence` | history of the column that it `shares` | that feature's index per click |
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from hccm_tf.atomic import new_file
+from hccm_tf.data import ids
+from hccm_tf.errors import InputError
+from hccm_tf.files import join, open_file, read_parquet
+
+KINDS = ("vocabulary", "hash", "integer", "float", "sequence")
+OOV = 1
+RESERVED = 2  # padding and out-of-vocabulary
+# Of a number from its mean, in standard deviations. A larger one is a mistake, and a
+# very large one would make the answer NaN.
+MAX_DEVIATIONS = 1e3
+MISSING_INTEGER = np.iinfo(np.int64).min
+HISTORY = "history_"
+HISTORY_IMAGE = HISTORY + "image"
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One feature of the schema.
+
+    Args:
+        name: the column; a `sequence` is called `history_<column>`.
+        kind: one of `KINDS`.
+        dtype: `"int64"`, `"string"` or `"float32"`, as in the log.
+        size: number of values (`vocabulary`), buckets (`hash`) or integers.
+        embedding_dim: width of the embedding; `None` for the model's default.
+        shares: the feature whose values and embedding a `sequence` shares.
+        mean: of a `float`, over the training split.
+        std: of a `float`, over the training split.
+        frequency: of a `vocabulary` or `integer`: how often a value occurs in the
+            training split, the mean over the values that do.
+        candidate: whether it is a column of the items, and not of user or context.
+    """
+
+    name: str
+    kind: str
+    dtype: str = "int64"
+    size: int | None = None
+    embedding_dim: int | None = None
+    shares: str | None = None
+    mean: float = 0.0
+    std: float = 1.0
+    frequency: float | None = None
+    candidate: bool = False
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise InputError(
+                f"feature {self.name}: kind is one of {KINDS}. Received: {self.kind}"
+            )
+        if self.size is not None and (type(self.size) is not int or self.size < 0):
+            raise InputError(
+                f"feature {self.name}: size is a number of values. Received: "
+                f"{self.size!r}"
+            )
+        if self.kind in ("hash", "integer") and not self.size:
+            raise InputError(f"feature {self.name}: kind {self.kind} needs a size")
+        if self.kind == "sequence" and self.name != f"{HISTORY}{self.shares}":
+            raise InputError(
+                f"feature {self.name}: a sequence that shares {self.shares} is called "
+                f"{HISTORY}{self.shares}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The features of a data set, and how raw columns become model inputs.
+
+    Args:
+        features: tuple of `Feature`.
+        max_history: number of newest clicks that a history keeps.
+        vocabularies: name → sorted int64 keys of a `vocabulary` feature.
+        negative_keep_rate: share of the training split's negatives that the data
+            holds; see `unsampled`.
+
+    Raises:
+        InputError: if a feature is named twice or shares one that is not there, or the
+            rate is not in (0, 1].
+    """
+
+    features: tuple
+    max_history: int = 100
+    vocabularies: dict = dataclasses.field(default_factory=dict, repr=False)
+    negative_keep_rate: float = 1.0
+
+    def __post_init__(self):
+        if type(self.max_history) is not int or self.max_history < 1:
+            raise InputError(
+                f"max_history: 1 click or more. Received: {self.max_history!r}"
+            )
+        if not 0 < self.negative_keep_rate <= 1:
+            raise InputError(
+                "negative_keep_rate: more than 0, at most 1. Received: "
+                f"{self.negative_keep_rate}"
+            )
+        names = [feature.name for feature in self.features]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"schema: features named twice: {', '.join(twice)}")
+        for feature in self.sequences:
+            if feature.shares not in names:
+                raise InputError(
+                    f"schema: {feature.name} shares {feature.shares}, which is no "
+                    f"feature. Received: {', '.join(names)}"
+                )
+            if self[feature.shares].kind in ("float", "sequence"):
+                raise InputError(
+                    f"schema: {feature.name} shares {feature.shares}, which has no "
+                    f"embedding. Received kind: {self[feature.shares].kind}"
+                )
+
+    def __getitem__(self, name):
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise InputError(f"schema: no feature {name}")
+
+    def __contains__(self, name):
+        return any(feature.name == name for feature in self.features)
+
+    @property
+    def sequences(self):
+        """The features that are histories."""
+        return tuple(f for f in self.features if f.kind == "sequence")
+
+    @property
+    def scalars(self):
+        """The features that are not histories."""
+        return tuple(f for f in self.features if f.kind != "sequence")
+
+    def num_rows(self, name):
+        """Rows of a feature's embedding table, the two reserved ones included."""
+        return self[name].size + RESERVED
+
+    def with_max_history(self, max_history):
+        """The same schema with shorter histories."""
+        if not 0 < max_history <= self.max_history:
+            raise InputError(
+                f"--max_history: 1 to {self.max_history}, what the data holds. "
+                f"Received: {max_history}"
+            )
+        return dataclasses.replace(self, max_history=max_history)
+
+    def unsampled(self, ctr):
+        """Click probabilities of the log, of those that a model gives.
+
+        A model trained where the share w of the negatives is kept predicts too many
+        clicks: p / (p + (1 − p) / w) undoes it (X. He et al., ADKDD '14, section 6.3).
+
+        Args:
+            ctr: probabilities, array or tensor of any shape.
+        """
+        return ctr / (ctr + (1 - ctr) / self.negative_keep_rate)
+
+    def save(self, folder):
+        """Writes `schema.json` and, beside it, the vocabularies that it holds."""
+        content = {
+            "max_history": self.max_history,
+            "negative_keep_rate": self.negative_keep_rate,
+            "features": [
+                {k: v for k, v in vars(f).items() if v != getattr(Feature, k, None)}
+                for f in self.features
+            ],
+        }
+        path = pathlib.Path(folder) / "schema.json"
+        path.write_text(json.dumps(content, indent=2) + "\n")
+        for name, keys in self.vocabularies.items():
+            write_vocabulary(folder, name, keys)
+
+    @classmethod
+    def load(cls, folder):
+        """Reads `schema.json` and the vocabularies beside it."""
+        schema = read_schema(join(folder, "schema.json"))
+        vocabularies = {}
+        for feature in schema.scalars:
+            if feature.kind == "vocabulary":
+                path = join(folder, "vocabularies", f"{feature.name}.parquet")
+                vocabularies[feature.name] = _read_keys(path)
+        return dataclasses.replace(schema, vocabularies=vocabularies)
+
+    def index(self, name, values):
+        """Indices (or standardised floats) of raw values, in graph operations.
+
+        Args:
+            name: a feature that is not a sequence.
+            values: tensor of any shape, of the feature's dtype.
+
+        Returns:
+            int32 tensor of the same shape; float32 for kind `float`.
+        """
+        feature = self[name]
+        if feature.kind == "float":
+            scaled = (values - feature.mean) / feature.std
+            scaled = tf.where(tf.math.is_finite(scaled), scaled, 0.0)
+            return tf.clip_by_value(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
+        if feature.kind == "vocabulary":
+            index = ids.find(self.vocabularies[name], ids.to_keys(values)) + RESERVED
+        elif feature.kind == "hash":
+            text = values if values.dtype == tf.string else tf.strings.as_string(values)
+            index = tf.strings.to_hash_bucket_fast(text, feature.size) + RESERVED
+        else:
+            inside = (values >= 0) & (values < feature.size)
+            index = tf.where(inside, values + RESERVED, OOV)
+        return tf.cast(index, tf.int32)
+
+    def index_all(self, raw):
+        """Model inputs of a batch of raw columns.
+
+        Args:
+            raw: dict with a tensor `[B]` for each scalar and a ragged tensor
+                `[B, None]`, oldest click first, for each sequence.
+
+        Returns:
+            dict of tensors `[B]` and `[B, T]`, T the longest history of the batch
+            (at least 1, at most `max_history`, newest kept), padded with 0.
+        """
+        inputs = {f.name: self.index(f.name, raw[f.name]) for f in self.scalars}
+        for feature in self.sequences:
+            history = self.truncate(raw[feature.name])
+            index = self.index(feature.shares, history.flat_values)
+            inputs[feature.name] = to_padded(history.with_flat_values(index))
+        return inputs
+
+    def truncate(self, history):
+        """The newest `max_history` clicks of a ragged history."""
+        return history[:, -self.max_history :]
+
+
+def to_padded(history):
+    """Dense `[B, max(1, longest)]` form of a ragged history, padded with 0."""
+    width = tf.maximum(history.bounding_shape(axis=1), 1)
+    return history.to_tensor(shape=tf.stack([history.nrows(), width]))
+
+
+def write_vocabulary(folder, name, keys, values=None):
+    """Writes the sorted keys of a vocabulary, and the values where they are known."""
+    table = {"key": keys} if values is None else {"key": keys, "value": values}
+    path = pathlib.Path(folder) / "vocabularies" / f"{name}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    with new_file(path) as temporary:
+        pq.write_table(pa.table(table), temporary)
+
+
+def _read_keys(path):
+    try:
+        return read_parquet(path, ["key"])["key"].to_numpy()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: not a vocabulary ({error}); build the examples again"
+        ) from error
+
+
+def read_schema(path):
+    """Reads a `schema.json` that a user may have edited, without vocabularies."""
+    try:
+        with open_file(path) as handle:
+            content = json.load(handle)
+        features = tuple(Feature(**entry) for entry in content["features"])
+        return Schema(
+            features,
+            content["max_history"],
+            negative_keep_rate=content.get("negative_keep_rate", 1.0),
+        )
+    except OSError as error:
+        raise InputError(f"{path}: no such file ({error})") from error
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a feature schema: {error}") from error

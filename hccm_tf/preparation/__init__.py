@@ -1,0 +1,1 @@
+"""Makes DATA and MAPS: what stands before training."""

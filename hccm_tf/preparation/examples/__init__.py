@@ -1,0 +1,1 @@
+"""A click log and its catalogue become a data folder of TFRecords."""

@@ -1,0 +1,215 @@
+"""Infers a feature schema and fits it to the training split, part by part."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hccm_tf.atomic import new_file
+from hccm_tf.data import ids
+from hccm_tf.data.schema import (
+    HISTORY,
+    MISSING_INTEGER,
+    Feature,
+    Schema,
+    write_vocabulary,
+)
+from hccm_tf.errors import InputError
+from hccm_tf.preparation.examples.impressions import SPLITS
+from hccm_tf.preparation.examples.shards import column_of, load_part, write_json
+
+# An integer attribute with more distinct values than this is a quantity, not a code.
+MAX_CODES = 1_000
+KEYS = ("user_id", "item_id", "category", "image")
+DTYPES = {pa.int64(): "int64", pa.float32(): "float32", pa.string(): "string"}
+
+
+def infer_schema(types, max_history):
+    """A schema from the columns' types.
+
+    Args:
+        types: name → `log_type` of the columns that become features.
+        max_history: int.
+    """
+    features = [
+        Feature(name, "float" if dtype == pa.float32() else "vocabulary", DTYPES[dtype])
+        for name, dtype in types.items()
+    ]
+    for name in ("item_id", "category"):
+        features.append(Feature(HISTORY + name, "sequence", shares=name))
+    return Schema(tuple(features), max_history)
+
+
+def check_schema(schema, types, item_columns, joined):
+    """Raises `InputError` if a schema does not fit the columns.
+
+    Args:
+        schema: `Schema`.
+        types: name → `log_type` of all columns.
+        item_columns: names of the catalogue's columns.
+        joined: whether histories are joined, not ready-made: those hold items only.
+    """
+    for feature in schema.sequences:
+        if not joined and feature.shares not in item_columns:
+            raise InputError(
+                f"schema: {feature.name}: ready-made histories hold items, and "
+                f"{feature.shares} is no column of theirs: leave the feature out"
+            )
+    for feature in schema.scalars:
+        if feature.name not in types:
+            raise InputError(
+                f"schema: no column {feature.name}. Received: {', '.join(types)}"
+            )
+        dtype = DTYPES[types[feature.name]]
+        if feature.kind == "float":
+            fits = dtype in ("float32", "int64")
+        elif feature.kind == "integer":
+            fits = dtype == "int64"
+        else:
+            fits = dtype == feature.dtype and dtype != "float32"
+        if not fits:
+            raise InputError(
+                f"schema: feature {feature.name} of kind {feature.kind} and dtype "
+                f"{feature.dtype} does not fit its column, which is {dtype}"
+            )
+
+
+def feature_values(feature, column):
+    """A column as its feature has it: int64 as float32 where the kind is `float`."""
+    if feature.kind == "float" and column.type == pa.int64():
+        missing = pc.equal(column, MISSING_INTEGER)
+        numbers = column.cast(pa.float64(), safe=False)
+        return pc.if_else(missing, np.nan, numbers).cast(pa.float32())
+    return column
+
+
+def _moments(values):
+    """Count, mean and sum of squared deviations of the finite values."""
+    values = values[np.isfinite(values)].astype(np.float64)
+    if not len(values):
+        return 0, 0.0, 0.0
+    mean = values.mean()
+    return len(values), float(mean), float(np.square(values - mean).sum())
+
+
+def _merge_moments(parts):
+    """Moments of the union of disjoint samples (Chan et al., 1979)."""
+    counts, means, squares = np.array(parts, float).reshape(-1, 3).T
+    count = counts.sum()
+    mean = (counts * means).sum() / max(count, 1)
+    squares = squares.sum() + (counts * np.square(means - mean)).sum()
+    return float(mean), float(np.sqrt(squares / max(count, 1)))
+
+
+def _may_be_quantity(job, feature):
+    """Whether an inferred code of int64 turns into a float if it has many values."""
+    return job.inferred and feature.dtype == "int64" and feature.name not in KEYS
+
+
+def _known_values(feature, column):
+    """The values that a vocabulary or an integer counts: not missing, not outside."""
+    if feature.kind == "integer":
+        inside = pc.and_(pc.greater_equal(column, 0), pc.less(column, feature.size))
+        return column.filter(inside)
+    missing = MISSING_INTEGER if feature.dtype == "int64" else ""
+    if feature.name == "image":
+        missing = ids.NO_IMAGE
+    return column.filter(pc.not_equal(column, missing))
+
+
+def count(job, part):
+    """Third step: counts the values and sums up the numbers of a part's training rows.
+
+    Leaves `counts/<part>.json` with moments, and `counts/<feature>/<part>.parquet`.
+    """
+    loaded = load_part(job, part)
+    moments = {}
+    if loaded is not None:
+        table, split, _ = loaded
+        train = split == SPLITS.index("train")
+        for feature in job.schema.scalars:
+            column = column_of(job, table, feature.name, train)
+            quantity = feature.kind == "float" or _may_be_quantity(job, feature)
+            if quantity:
+                numbers = dataclasses.replace(feature, kind="float")
+                values = feature_values(numbers, column).to_numpy(zero_copy_only=False)
+                moments[feature.name] = _moments(values)
+            if feature.kind in ("vocabulary", "integer"):
+                found = pc.value_counts(_known_values(feature, column))
+                if quantity and len(found) > MAX_CODES:
+                    # So many that the feature is no code, whatever the others are.
+                    found = found[: MAX_CODES + 1]
+                values, counts = found.flatten()
+                path = job.work / "counts" / feature.name / f"{part:05d}.parquet"
+                found = pa.table({"value": values, "count": counts})
+                with new_file(path) as temporary:
+                    pq.write_table(found, temporary)
+    write_json(job.work / "counts" / f"{part:05d}.json", moments)
+
+
+def _read_counts(job, feature):
+    """Arrow table `value, count` over all parts."""
+    files = sorted((job.work / "counts" / feature.name).glob("*.parquet"))
+    table = pa.concat_tables([pq.read_table(path) for path in files])
+    table = table.group_by("value").aggregate([("count", "sum")])
+    return table.rename_columns({"count_sum": "count"})
+
+
+def fit(job, number):
+    """Fourth step: fits feature `number` of the schema to all parts' counts.
+
+    Leaves `features/<name>.json` and, of a vocabulary, its values in the output.
+    """
+    feature = job.schema.scalars[number]
+    moments = []
+    for path in sorted((job.work / "counts").glob("*.json")):
+        moments.append(json.loads(path.read_text()).get(feature.name, (0, 0.0, 0.0)))
+    if feature.kind in ("vocabulary", "integer"):
+        table = _read_counts(job, feature)
+        if _may_be_quantity(job, feature) and len(table) > MAX_CODES:
+            feature = dataclasses.replace(feature, kind="float", dtype="float32")
+        elif feature.kind == "integer":
+            feature = dataclasses.replace(feature, frequency=_frequency(table))
+        else:
+            feature = _fit_vocabulary(job, feature, table)
+    if feature.kind == "float":
+        mean, std = _merge_moments(moments)
+        feature = dataclasses.replace(
+            feature, dtype="float32", mean=mean, std=std or 1.0
+        )
+    write_json(
+        job.work / "features" / f"{number:04d}.json", dataclasses.asdict(feature)
+    )
+
+
+def _frequency(table):
+    return pc.sum(table["count"]).as_py() / len(table) if len(table) else 0.0
+
+
+def _fit_vocabulary(job, feature, table):
+    table = table.filter(pc.greater_equal(table["count"], job.min_count))
+    if len(table) > job.max_vocabulary:
+        return dataclasses.replace(feature, kind="hash", size=job.max_vocabulary)
+    values = table["value"].to_numpy()
+    keys, order = ids.sorted_unique_keys(values, feature.name)
+    write_vocabulary(job.output, feature.name, keys, values[order])
+    return dataclasses.replace(feature, size=len(values), frequency=_frequency(table))
+
+
+def fitted_schema(job):
+    """The schema as the last step left it."""
+    if job.schema.vocabularies:
+        return job.schema
+    fitted = [
+        Feature(**json.loads(path.read_text()))
+        for path in sorted((job.work / "features").glob("*.json"))
+    ]
+    dtypes = {feature.name: feature.dtype for feature in fitted}
+    sequences = [
+        dataclasses.replace(feature, dtype=dtypes[feature.shares])
+        for feature in job.schema.sequences
+    ]
+    return dataclasses.replace(job.schema, features=(*fitted, *sequences))

@@ -1,0 +1,71 @@
+"""Checks the catalogue and brings it into the form in which it is joined to the log."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from hccm_tf.data import ids
+from hccm_tf.errors import InputError
+from hccm_tf.preparation.examples.impressions import to_log_type
+
+ITEM_COLUMNS = ["item_id", "image", "category"]
+
+
+def _bad_row(column, bad, problem):
+    if bad.any():
+        raise InputError(
+            f"items: column {column}, row {int(np.argmax(bad)) + 1}: {problem}. "
+            f"Received: {np.count_nonzero(bad)} such rows"
+        )
+
+
+def prepare_items(items, output, work):
+    """Writes `catalogue.parquet` of the data set and the table that the log joins.
+
+    The catalogue is held in memory once here; workers map the file.
+
+    Args:
+        items: Arrow table `item_id, image, category` and attributes.
+        output: folder of the data set.
+        work: folder that gets `items.arrow`: the columns in their log types, sorted by
+            `key`, the key of the item id, with `image` as its key.
+
+    Returns:
+        `(types, image_is_item)`: name → Arrow type of the columns, and whether no two
+        items share an image.
+
+    Raises:
+        InputError: names column and row of what is wrong.
+    """
+    columns = {}
+    for name in items.column_names:
+        try:
+            columns[name] = to_log_type(name, items[name].combine_chunks())
+        except InputError as error:
+            raise InputError(f"items: {error}") from error
+    item_id = columns["item_id"]
+    empty = items["item_id"].is_null().to_numpy()
+    if pa.types.is_string(item_id.type):
+        empty |= np.asarray(item_id.to_numpy(zero_copy_only=False) == "", bool)
+    _bad_row("item_id", empty, "empty")
+    frame = item_id.to_pandas()
+    _bad_row("item_id", frame.duplicated().to_numpy(), "a repeated id")
+    keys, order = ids.sorted_unique_keys(frame.to_numpy(), "items: item_id")
+    images = columns["image"].cast(pa.string())
+    names = images.to_numpy(zero_copy_only=False).astype(object)
+    image_key = ids.image_keys(tf.constant(names, tf.string)).numpy()
+    used = image_key[image_key != ids.NO_IMAGE]
+    catalogue = {
+        "item_id": item_id,
+        "image": images,
+        "image_key": image_key,
+        "category": columns["category"],
+    }
+    pq.write_table(pa.table(catalogue), output / "catalogue.parquet")
+    columns["image"] = pa.array(image_key)
+    table = pa.table(columns).take(order).append_column("key", pa.array(keys))
+    with pa.ipc.new_file(str(work / "items.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    types = {name: column.type for name, column in columns.items()}
+    return types, len(np.unique(used)) == len(used)

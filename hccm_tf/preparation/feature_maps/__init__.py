@@ -1,0 +1,1 @@
+"""Photos become a feature-map store."""

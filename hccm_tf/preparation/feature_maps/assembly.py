@@ -1,0 +1,137 @@
+"""Puts the shards of a run, and of the store that it extends, together."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hccm_tf.atomic import new_file
+from hccm_tf.data.feature_maps import METADATA, shard_files
+from hccm_tf.errors import InputError
+from hccm_tf.preparation.feature_maps.shards import NAMES, REPORT, shard_folder
+
+
+def link_or_copy(source, target):
+    """Makes `target` the file `source`, as a link where the disk can do that."""
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        with new_file(target) as copy:
+            shutil.copyfile(source, copy)
+
+
+def _move(source, target):
+    # A run that was interrupted here has moved some files already.
+    if not target.exists():
+        source.replace(target)
+
+
+def _read_reports(work):
+    """Reports of a run's parts, and `(place in the run, reason)` of what it skipped."""
+    names = pq.read_metadata(work / NAMES)
+    reports, skipped, start = [], [], 0
+    for part in range(names.num_row_groups):
+        path = shard_folder(work, part) / REPORT
+        reports.append(json.loads(path.read_text()))
+        skipped += [(start + place, why) for place, why in reports[-1]["skipped"]]
+        start += names.row_group(part).num_rows
+    return reports, skipped
+
+
+def _place_shards(folder, work, old, reports, dtype, shape):
+    """Gives all shards their names; returns their rows and the files' CRC-32."""
+    shards = []
+    if old is not None:
+        for rows, files in zip(old.metadata["shard_rows"], old.shards, strict=True):
+            crc32 = [old.metadata["crc32"][file.name] for file in files]
+            shards.append((rows, list(files), crc32, link_or_copy))
+    for part, report in enumerate(reports):
+        files = [
+            shard_folder(work, part) / str(number)
+            for number in range(len(report["crc32"]))
+        ]
+        if report["rows"]:
+            shards.append((report["rows"], files, report["crc32"], _move))
+    checksums = {}
+    for shard, (rows, sources, crc32, place) in enumerate(shards):
+        names = shard_files(dtype, shape, rows, shard, len(shards))
+        for name, source, value in zip(names, sources, crc32, strict=True):
+            place(source, folder / name)
+            checksums[name] = value
+    return [rows for rows, *_ in shards], checksums
+
+
+def assemble(folder, work, old, images, keys, order, metadata):
+    """Makes a store of the shards of a run that has ended.
+
+    Args:
+        folder: the store's folder, with the weights.
+        work: folder of the run.
+        old: `FeatureMapStore` that the run extends, or `None`.
+        images: object array of all names: the old store's, then those of the run.
+        keys: int64, sorted keys of `images`.
+        order: int64, the order of `images` that sorts them.
+        metadata: dict of what the run was told, with `dtype` and `shape`.
+
+    Returns:
+        Number of feature maps and of images skipped.
+
+    Raises:
+        InputError: if there is no feature map.
+    """
+    reports, skipped = _read_reports(work)
+    known = 0 if old is None else len(old.rows)
+    count = len(images) - len(skipped)
+    places = np.asarray([place for place, _ in skipped], np.int64)
+    skipped = pd.DataFrame(skipped, columns=["image", "reason"])
+    skipped["image"] = images[known + places]
+    if not count:
+        # Nothing here is worth going on with.
+        shutil.rmtree(folder)
+        folder.mkdir()
+        raise InputError(
+            f"none of {len(images)} images is readable; the first: "
+            f"{skipped.iloc[0].tolist() if len(skipped) else None}"
+        )
+    shape = metadata["shape"]
+    shard_rows, crc32 = _place_shards(
+        folder, work, old, reports, metadata["dtype"], shape
+    )
+    new = np.ones(len(images) - known, bool)
+    new[places] = False
+    rows = np.full(len(images), -1)
+    rows[known:][new] = sum(shard_rows) - new.sum() + np.arange(new.sum())
+    moments = sum(np.asarray(report["moments"]) for report in reports)
+    if old is not None:
+        rows[:known] = old.rows
+        moments = moments + np.asarray(old.metadata["moments"])
+    rows = rows[order]
+    pq.write_table(
+        pa.table(
+            {
+                "image": images[order][rows >= 0],
+                "key": keys[rows >= 0],
+                "row": rows[rows >= 0],
+            }
+        ),
+        folder / "images.parquet",
+    )
+    skipped.to_csv(folder / "skipped.csv", index=False)
+    mean, mean_square = moments / (count * shape[0] * shape[1])
+    metadata = {
+        **metadata,
+        "count": count,
+        "shard_rows": shard_rows,
+        "crc32": crc32,
+        "moments": moments.tolist(),
+        "channel_mean": mean.tolist(),
+        "channel_std": np.sqrt(np.maximum(mean_square - mean**2, 1e-12)).tolist(),
+    }
+    (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+    return count, len(skipped)

@@ -1,0 +1,164 @@
+"""Encodes parts of a catalogue's images, each into one shard of a feature-map store.
+
+A worker gets a part's number and reads what it needs from the store's work folder. A
+shard is a folder that appears when it is whole, so an interrupted run loses only the
+shards that it was about.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import shutil
+import tempfile
+import time
+import zlib
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from hccm_tf.data.feature_maps import dequantize
+from hccm_tf.errors import InputError
+from hccm_tf.preparation.feature_maps.fixed_cnn import load_encoder
+from hccm_tf.preparation.images import decode_images
+
+BATCH_SIZE = 64
+NAMES, WEIGHTS, REPORT = "images.parquet", "backbone.weights.h5", "shard.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How the images of a run become feature maps.
+
+    Args:
+        work: folder of the run that all workers see, with the images' names, one row
+            group a shard; the folder above it is the store's, with the weights.
+        image_dir: folder of the images.
+        max_pixels: see `decode_image`.
+        backbone, image_size, layer: see `load_backbone`.
+        dtype: `"float16"` or `"int8"`.
+        weights_sha256: of the fixed CNN, see `keep_encoder`.
+    """
+
+    work: pathlib.Path
+    image_dir: str | None
+    max_pixels: int
+    backbone: str
+    image_size: int
+    layer: str
+    dtype: str
+    weights_sha256: str
+
+
+def shard_folder(work, part):
+    """The folder that one part of the images becomes."""
+    return work / f"shard-{part:05d}"
+
+
+def quantize(maps):
+    """Rounds each channel of each map to 255 steps.
+
+    Args:
+        maps: float32 `[N, h, w, c]`.
+
+    Returns:
+        `(steps, scales)`: int8 `[N, h, w, c]` and float16 `[N, 1, 1, c]`, their product
+        within half a scale of `maps`.
+    """
+    exact = np.abs(maps).max((1, 2), keepdims=True) / np.float32(127)
+    scales = exact.astype(np.float16)
+    # Rounded up: a scale that is too small, as they are near 0, would cut maxima off.
+    scales = np.where(scales < exact, np.nextafter(scales, np.float16(np.inf)), scales)
+    steps = maps / np.where(scales > 0, scales, 1).astype(np.float32)
+    return np.rint(steps).astype(np.int8), scales
+
+
+def _read_pixels(names, encoding, skipped):
+    decoded = decode_images(
+        names,
+        encoding.image_dir,
+        encoding.image_size,
+        encoding.max_pixels,
+        ahead=2 * BATCH_SIZE,
+    )
+    for place, (pixels, reason) in enumerate(decoded):
+        if reason is None:
+            yield pixels
+        else:
+            skipped.append((place, reason))
+
+
+def _encode_batches(pixels, encoding):
+    """Yields `(arrays, maps)`: what to write and the float16 maps that it is."""
+    encode = load_encoder(
+        encoding.work.parent / WEIGHTS,
+        encoding.weights_sha256,
+        encoding.backbone,
+        encoding.image_size,
+        encoding.layer,
+    )
+    # While the CNN runs, the next images are decoded.
+    while batch := list(itertools.islice(pixels, BATCH_SIZE)):
+        maps = encode(np.stack(batch)).numpy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            if encoding.dtype == "int8":
+                arrays = quantize(maps)
+            else:
+                arrays = [maps.astype(np.float16)]
+        maps = np.asarray(dequantize(*arrays))
+        if not np.isfinite(maps).all():
+            raise InputError(
+                f"--layer={encoding.layer}: its feature maps overflow float16; name "
+                "another layer"
+            )
+        yield arrays, maps
+
+
+def write_shard(encoding, part):
+    """Encodes one part of the images, unless that is done.
+
+    Writes the folder of `shard_folder` with a raw file for each array, named 0 and 1,
+    and `shard.json`: number of maps, CRC-32 of the files, each channel's sum and sum of
+    squares, and place and reason of the images that were skipped.
+
+    Args:
+        encoding: `Encoding`.
+        part: number of the row group of names.
+
+    Raises:
+        InputError: if a feature map overflows float16.
+    """
+    folder = shard_folder(encoding.work, part)
+    if folder.exists():
+        return
+    start = time.perf_counter()
+    table = pq.ParquetFile(encoding.work / NAMES).read_row_group(part)
+    names = table["image"].to_pylist()
+    # Its own folder: a runner may have two workers at one part.
+    attempt = pathlib.Path(tempfile.mkdtemp(dir=encoding.work))
+    rows, crc32, moments, skipped = 0, {}, np.float64(0), []
+    pixels = _read_pixels(names, encoding, skipped)
+    for arrays, maps in _encode_batches(pixels, encoding):
+        for number, array in enumerate(arrays):
+            content = array.tobytes()
+            with open(attempt / str(number), "ab") as handle:
+                handle.write(content)
+            crc32[number] = zlib.crc32(content, crc32.get(number, 0))
+        values = maps.astype(np.float64)
+        rows += len(maps)
+        moments = moments + [values.sum((0, 1, 2)), np.square(values).sum((0, 1, 2))]
+    report = {
+        "rows": rows,
+        "crc32": list(crc32.values()),
+        "moments": moments.tolist(),
+        "skipped": skipped,
+    }
+    (attempt / REPORT).write_text(json.dumps(report))
+    try:
+        attempt.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(attempt)
+    speed = len(names) / (time.perf_counter() - start)
+    print(f"{folder.name}: {rows} feature maps, {speed:.0f} images/s", flush=True)

@@ -1,0 +1,120 @@
+"""Checks the files of a data folder other than its records."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from hccm_tf.data import ids
+from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.schema import Schema
+from hccm_tf.errors import InputError
+
+CHUNK_ROWS = 65_536
+
+
+def read_json(path, get, errors):
+    """`get(content)` of a JSON file; `None` and an error if it has no such content."""
+    try:
+        return get(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        errors.append(f"{path}: cannot be read ({error!r}); build the examples again")
+        return None
+
+
+def check_catalogue(data_dir, lines, errors):
+    """Sorted keys of the catalogue: `{"item_id": [N], "image": [M]}`, or `{}`."""
+    path = data_dir / "catalogue.parquet"
+    items, images = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    try:
+        table = read_catalogue(data_dir)
+        for part in table.to_batches(max_chunksize=CHUNK_ROWS):
+            items.append(ids.to_keys(part["item_id"].to_numpy(False)).numpy())
+            images.append(ids.image_keys(part["image"].to_numpy(False)).numpy())
+            if not np.array_equal(images[-1], part["image_key"].to_numpy(False)):
+                raise ValueError("image_key is not the image's")
+    except InputError as error:
+        errors.append(str(error))
+        return {}
+    except (ValueError, TypeError) as error:
+        errors.append(f"{path}: not a catalogue ({error}); build the examples again")
+        return {}
+    items = np.concatenate(items)
+    order = np.argsort(items, kind="stable")
+    twice = order[1:][np.diff(items[order]) == 0]
+    if twice.size:
+        row = int(twice.min())
+        errors.append(
+            f"{path}: column item_id, row {row + 1}: a repeated id. Received: "
+            f"{table['item_id'][row]} ({twice.size} such rows)"
+        )
+    lines.append(f"{data_dir}: a catalogue of {items.size} items")
+    return {"item_id": items[order], "image": np.unique(np.concatenate(images))}
+
+
+def check_feature_maps(path, image_keys, lines, errors):
+    """Sorted keys of the images that have a map: `{"feature map": [N]}`, or `{}`."""
+    try:
+        store = FeatureMapStore.open(path)
+        store.check()
+    except InputError as error:
+        errors.append(str(error))
+        return {}
+    wanted = image_keys[image_keys != ids.NO_IMAGE]
+    found = np.isin(wanted, store.keys).sum()
+    lines.append(f"feature maps of {found} of the catalogue's {wanted.size} images")
+    if 2 * found < wanted.size:
+        errors.append(
+            f"{path}: feature maps of {found} of the catalogue's {wanted.size} images; "
+            "extract those of this catalogue"
+        )
+    return {"feature map": store.keys}
+
+
+def check_schema(data_dir, errors):
+    """The `Schema`, or `None`."""
+    try:
+        schema = Schema.load(data_dir)
+    except InputError as error:
+        errors.append(str(error))
+        return None
+    for name, keys in schema.vocabularies.items():
+        path = data_dir / "vocabularies" / f"{name}.parquet"
+        if len(keys) != schema[name].size:
+            errors.append(
+                f"{path}: {len(keys)} values, in schema.json {schema[name].size}"
+            )
+        if (keys[1:] <= keys[:-1]).any():
+            errors.append(f"{path}: keys out of order; build the examples again")
+    return schema
+
+
+def find_shards(data_dir, errors):
+    """The shards that dataset_info.json names.
+
+    Returns:
+        `(shards, complete)`: data frame `split, number, total, length, path`, a row for
+        each file that is there, and whether these are all.
+    """
+    info = read_json(
+        data_dir / "dataset_info.json",
+        lambda content: [
+            (split["name"], number, len(split["shardLengths"]), int(length))
+            for split in content["splits"]
+            for number, length in enumerate(split["shardLengths"])
+        ],
+        errors,
+    )
+    shards = pd.DataFrame(info or [], columns=["split", "number", "total", "length"])
+    shards["path"] = [
+        data_dir
+        / f"impressions-{row.split}.tfrecord-{row.number:05d}-of-{row.total:05d}"
+        for row in shards.itertuples()
+    ]
+    for path in sorted(set(data_dir.glob("*.tfrecord-*")) - set(shards.path)):
+        errors.append(f"{path}: not in dataset_info.json")
+    exists = np.array([path.exists() for path in shards.path], bool)
+    for path in shards.path[~exists]:
+        errors.append(f"{path}: no such file, but it is in dataset_info.json")
+    return shards[exists], exists.all() and info is not None

@@ -1,0 +1,265 @@
+"""`build_examples` in parts, in processes, on a cluster, and interrupted."""
+
+import collections
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.data.schema import Schema
+from hccm_tf.errors import InputError
+from hccm_tf.preparation.examples import build as tool
+from hccm_tf.preparation.examples.build import build_examples
+from hccm_tf.preparation.examples.shards import hash_part
+from hccm_tf.preparation.steps import Step, run_steps
+from tests.preparation.examples.logs import (
+    make_items,
+    make_log,
+    read_examples,
+    read_rows,
+)
+from tests.reference import histories
+
+SPLITS = ("train", "validation", "test")
+# Few users and seconds, so that ties and long histories are common.
+EVENT = st.tuples(
+    st.integers(-2, 2), st.integers(1, 5), st.integers(0, 8), st.integers(0, 1)
+)
+
+
+def _log():
+    rng = np.random.default_rng(3)
+    log = make_log(600, users=40, timestamp=rng.integers(0, 100, 600), hour=range(600))
+    return log.assign(split=rng.choice([*SPLITS, "history"], 600))
+
+
+def _build(tables, output, num_parts=3, beam_args=()):
+    paths = tables / "items.parquet", tables / "log.parquet"
+    build_examples(*paths, output, num_parts=num_parts, beam_args=beam_args)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Paths of a catalogue and a log, and the data folder of their one-part build."""
+    folder = tmp_path_factory.mktemp("tables")
+    make_items().to_parquet(folder / "items.parquet")
+    _log().to_parquet(folder / "log.parquet")
+    _build(folder, folder / "data", num_parts=1)
+    return folder
+
+
+def _same_files(one, two):
+    names = sorted(str(p.relative_to(one)) for p in one.rglob("*"))
+    assert names == sorted(str(p.relative_to(two)) for p in two.rglob("*"))
+    for name in names:
+        if (one / name).is_file():
+            assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(EVENT, min_size=4, max_size=40), st.integers(1, 4), st.integers(1, 3))
+def test_histories_equal_brute_force(tmp_path_factory, events, max_history, parts):
+    folder = tmp_path_factory.mktemp("property")
+    log = make_log(len(events)).assign(hour=range(len(events)), split="train")
+    log[["user_id", "item_id", "timestamp", "label"]] = events
+    build_examples(
+        make_items(),
+        log,
+        folder / "data",
+        max_history=max_history,
+        splits=("train",),
+        num_parts=parts,
+    )
+    names = ("timestamp", "user_id", "item_id", "label", "history_item_id")
+    found = collections.Counter(read_rows(folder / "data", "train", *names))
+    items = log.item_id.to_numpy()
+    expected = collections.Counter(
+        ((row.timestamp,), (row.user_id,), (row.item_id,), (row.label,), history)
+        for row, history in zip(
+            log.itertuples(),
+            [tuple(items[history]) for history in histories(log, max_history)],
+            strict=True,
+        )
+    )
+    assert found == expected
+    shutil.rmtree(folder)
+
+
+def test_parts_hold_the_same_examples(tables, tmp_path):
+    _build(tables, tmp_path / "3")
+    names = sorted(read_examples(tables / "data", "test")[0])
+    for split in SPLITS:
+        expected = read_rows(tables / "data", split, *names)
+        found = read_rows(tmp_path / "3", split, *names)
+        assert found != expected and sorted(found) == sorted(expected)
+    for name in ("schema.json", "catalogue.parquet", "summary.json"):
+        one, three = (folder / name for folder in (tables / "data", tmp_path / "3"))
+        assert one.read_bytes() == three.read_bytes()
+
+
+def test_a_user_is_in_the_shards_of_one_number(tables, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    _build(tables, data)
+    numbers = collections.defaultdict(set)
+    for split in SPLITS:
+        for shard in range(3):
+            only = [str(data / f"impressions-{split}.tfrecord-{shard:05d}-of-00003")]
+            with monkeypatch.context() as patch:
+                patch.setattr(
+                    "tests.preparation.examples.logs.data_files", lambda *_, f=only: f
+                )
+                for (user,) in read_rows(data, split, "user_id"):
+                    numbers[user].add(shard)
+    assert len(numbers) == 40 and all(len(found) == 1 for found in numbers.values())
+    assert set.union(*numbers.values()) == {0, 1, 2}
+
+
+def test_more_parts_than_users(tmp_path):
+    log = make_log(40, users=1)
+    summary = build_examples(make_items(), log, tmp_path / "data", num_parts=3)
+    assert summary["splits"] == {"train": 36, "validation": 2, "test": 2}
+    assert len(read_examples(tmp_path / "data", "train")) == 36
+
+
+def test_processes_write_the_same_bytes(tables, tmp_path, monkeypatch):
+    for name, limit in (("here", 99), ("processes", 2)):
+        monkeypatch.setattr(tool, "PARTS_FOR_PROCESSES", limit)
+        _build(tables, tmp_path / name)
+    _same_files(tmp_path / "here", tmp_path / "processes")
+
+
+def test_dask_writes_the_same_bytes(tables, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    _build(tables, tmp_path / "here")
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+    ) as cluster:
+        _build(
+            tables,
+            tmp_path / "dask",
+            beam_args=[
+                "--runner=apache_beam.runners.dask.dask_runner.DaskRunner",
+                f"--dask_client_address={cluster.scheduler_address}",
+                "--dask_partition_size=1",
+            ],
+        )
+        distributed.default_client().close()
+    _same_files(tmp_path / "here", tmp_path / "dask")
+
+
+def _fail(part):
+    if part == 2:
+        raise InputError("log.csv: row 3")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_input_error_of_a_worker_is_the_callers(tmp_path, processes):
+    with pytest.raises(InputError, match="^log.csv: row 3$"):
+        run_steps([Step(_fail, 3)], tmp_path, processes=processes)
+
+
+def _die(part):
+    if part == 0:
+        os._exit(9)
+
+
+def test_a_worker_that_is_killed_ends_the_run(tmp_path):
+    with pytest.raises(InputError, match="a worker process was killed"):
+        run_steps([Step(_die, 2)], tmp_path, processes=2)
+
+
+def _fail_otherwise(part):
+    raise ZeroDivisionError("no input error")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_another_error_of_a_worker_keeps_its_text(tmp_path, processes):
+    with pytest.raises(Exception, match="no input error"):
+        run_steps([Step(_fail_otherwise, 2)], tmp_path, processes=processes)
+
+
+def test_an_earlier_error_is_not_reported_again(tmp_path):
+    with pytest.raises(InputError):
+        run_steps([Step(_fail, 3)], tmp_path)
+    with pytest.raises(Exception, match="no input error"):
+        run_steps([Step(_fail_otherwise)], tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--runer=Flink", "--runner=Nonsense"])
+def test_options_that_beam_does_not_know(tmp_path, option):
+    with pytest.raises(InputError, match="options of Beam: .*(runer|Nonsense)"):
+        run_steps([Step(_fail)], tmp_path, [option])
+
+
+def test_killed_at_twenty_moments(tables, tmp_path):
+    _build(tables, tmp_path / "whole")
+    output, moments = tmp_path / "data", np.random.default_rng(0)
+    # A server that has imported everything once forks the processes to kill.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tfrecords_tools.build_examples"])
+    killed = 0
+    while killed < 20:
+        process = context.Process(target=_build, args=(tables, output))
+        process.start()
+        files = moments.integers(1, 60)
+        while process.is_alive() and not output.exists():
+            incomplete = tmp_path.glob("data.incomplete-*/**/*")
+            try:
+                if len(list(incomplete)) >= files:
+                    os.kill(process.pid, signal.SIGKILL)
+                    break
+            except FileNotFoundError:
+                continue
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        if output.exists():
+            _same_files(output, tmp_path / "whole")
+            shutil.rmtree(output)
+    _build(tables, output)
+    _same_files(output, tmp_path / "whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "whole"]
+
+
+def test_a_disk_that_fills(tables, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        with pytest.raises(InputError, match="disk.*is full"):
+            _build(tables, disk / "data")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_the_summary_counts(tables):
+    summary = json.loads((tables / "data" / "summary.json").read_text())
+    log = _log()
+    assert summary["splits"] == {s: int((log.split == s).sum()) for s in SPLITS}
+    assert summary["history_rows"] == (log.split == "history").sum()
+    assert summary["rows"] == 600 and summary["skipped"]["bad_row"] == 0
+
+
+def test_a_training_batch_mixes_the_shards(tables, tmp_path):
+    _build(tables, tmp_path / "data")
+    schema = Schema.load(tmp_path / "data")
+    dataset = make_dataset(tmp_path / "data", "train", schema, 30, shuffle_seed=0)
+    users = next(iter(dataset))[2].numpy()
+    assert set(hash_part(users, 3)) == {0, 1, 2}
+    everything = sorted(np.concatenate([batch[2] for batch in dataset]))
+    log = _log()
+    assert everything == sorted(log.user_id[log.split == "train"])

@@ -1,0 +1,80 @@
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hccm_tf.errors import InputError
+from hccm_tf.preparation import tables
+from hccm_tf.preparation.tables import pieces, read_batches, read_table, read_types
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", r"t.csv"),
+        (b"item_id,picture\n1,a\n", "t.csv: no column image.*item_id, picture"),
+        (b"item_id,image\n1,a\n2,\xe4\n", "t.csv: column image, line 3: not UTF-8"),
+        (b"item_id,im\xe4ge,image\n1,a,b\n", "t.csv"),
+        (b"item_id,image\n1,a,extra\n", "t.csv"),
+    ],
+)
+def test_errors_of_a_table(tmp_path, content, message):
+    path = tmp_path / "t.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_table(path, ["item_id", "image"])
+
+
+def test_a_folder_of_tables(tmp_path):
+    pd.DataFrame({"a": [1, None], "b": ["x", ""]}).astype({"a": "Int64"}).to_csv(
+        tmp_path / "0.csv", index=False
+    )
+    pd.DataFrame({"a": [2**60 + 1], "b": ["ü"]}).to_parquet(tmp_path / "1.parquet")
+    table = read_table(tmp_path, ["a"]).to_pandas(integer_object_nulls=True)
+    assert table.a.dropna().tolist() == [1, 2**60 + 1]
+    assert table.b.tolist() == ["x", "", "ü"]
+    pd.DataFrame({"a": ["word"], "b": ["y"]}).to_csv(tmp_path / "2.csv", index=False)
+    with pytest.raises(InputError, match="disagree"):
+        read_table(tmp_path, ["a"])
+
+
+def test_text_that_looks_like_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("item_id,image\n1,007\n2,8\n")
+    table = read_table(tmp_path / "t.csv", ["image"], strings=["image"])
+    assert table["image"].to_pylist() == ["007", "8"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_pieces_and_batches_lose_nothing(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(tables, "PIECE_ROWS", 50)
+    monkeypatch.setattr(tables, "BATCH_ROWS", 8)
+    monkeypatch.setattr(tables, "CSV_BLOCK_BYTES", 100)
+    frame = pd.DataFrame({"a": np.arange(1_000), "b": [f"w{n}" for n in range(1_000)]})
+    for number, rows in enumerate((frame[:230], frame[230:])):
+        path = tmp_path / f"{number}.{suffix}"
+        if suffix == "csv":
+            rows.to_csv(path, index=False)
+        else:
+            pq.write_table(pa.Table.from_pandas(rows), path, row_group_size=20)
+    found, batches = pieces(tmp_path), []
+    assert len(found) == (2 if suffix == "csv" else 5 + 16)
+    for piece in found:
+        offset = 230 * piece.file.endswith(f"1.{suffix}")
+        for first_row, batch in read_batches(piece, read_types(tmp_path, ["a"])):
+            assert batch["a"][0].as_py() == offset + first_row
+            batches.append(batch.to_pandas())
+    assert len(batches) > len(found)
+    pd.testing.assert_frame_equal(pd.concat(batches, ignore_index=True), frame)
+    estimate = tables.estimate_rows(tmp_path)
+    assert estimate == 1_000 if suffix == "parquet" else 900 < estimate < 1_100
+
+
+def test_a_type_that_changes_within_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "CSV_BLOCK_BYTES", 100)
+    path = tmp_path / "t.csv"
+    path.write_text("a\n" + "1\n" * 500 + "word\n")
+    with pytest.raises(InputError, match="t.csv: after row.*word.*Parquet"):
+        read_table(path, ["a"])

@@ -1,0 +1,347 @@
+"""A refreshed version against the Keras model, and against a table made afresh."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from hccm_tf.data import ids
+from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.schema import MISSING_INTEGER
+from hccm_tf.errors import InputError
+from hccm_tf.serving import exported_version as version_module
+from hccm_tf.serving import refresh as module
+from hccm_tf.serving.export import versions
+from hccm_tf.serving.exported_version import Version
+from hccm_tf.serving.refresh import refresh
+from hccm_tf.serving.representations import encode_catalogue
+from hccm_tf.serving.request import Impressions, impressions_request
+from hccm_tf.serving.signatures import Signatures
+from hccm_tf.serving.warmup import PATH as WARMUP
+from tests.reference import read_maps
+
+NEW = ["new0.jpg", "new1.jpg", "new2.jpg"]
+# Refreshes a version and is killed when the variables are written.
+KILLED = """
+import os, signal, sys
+import tensorflow as tf
+from hccm_tf.serving.refresh import refresh
+write = tf.raw_ops.SaveV2
+def write_and_die(**arguments):
+    write(**arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+tf.raw_ops.SaveV2 = write_and_die
+refresh(*sys.argv[1:])
+"""
+
+
+def write_store(path, maps, cnn):
+    """A float16 store as `extract_feature_maps` writes it; image name → map."""
+    path.mkdir()
+    names = sorted(maps)
+    values = np.stack([maps[name] for name in names]).astype("<f2")
+    values.tofile(path / "feature_maps-00000-of-00001.f16")
+    keys = ids.image_keys(tf.constant(names)).numpy()
+    images = pd.DataFrame({"image": names, "key": keys, "row": range(len(names))})
+    images.sort_values("key").to_parquet(path / "images.parquet")
+    metadata = {
+        **cnn,
+        "dtype": "float16",
+        "shape": values.shape[1:],
+        "shard_rows": [len(names)],
+    }
+    (path / "feature_maps.json").write_text(json.dumps(metadata))
+    return path
+
+
+@pytest.fixture(scope="module")
+def maps(shop):
+    """Image name → feature map, of the shop's images and of the new ones."""
+    old = read_maps(shop.maps)
+    first, second, *_ = old.values()
+    mixed = [first[::-1], second[:, ::-1], (first + second) / 2]
+    return old | dict(zip(NEW, mixed, strict=True))
+
+
+@pytest.fixture(scope="module")
+def store(shop, maps, tmp_path_factory):
+    path = tmp_path_factory.mktemp("refresh") / "maps"
+    return write_store(path, maps, shop.store.cnn)
+
+
+@pytest.fixture(scope="module")
+def items(shop, maps):
+    """The shop without 5 items, with 2 categories changed and 6 new items."""
+    items = shop.items[["item_id", "image", "category"]]
+    known = items[items.image.isin(list(maps))]
+    gone, changed = np.split(known.drop_duplicates("image", keep=False).index[:7], [5])
+    items = items.drop(gone)
+    categories = sorted(shop.items.category.unique())
+    for row in changed:
+        place = categories.index(items.category[row]) + 1
+        items.loc[row, "category"] = categories[place % len(categories)]
+    new = pd.DataFrame(
+        {
+            "item_id": range(9000, 9006),
+            "image": [*NEW, NEW[0], "nowhere.jpg", ""],
+            "category": [*categories[:2], "spaceship", "rocket", *categories[:2]],
+        }
+    )
+    items = pd.concat([items, new.assign(attribute=1.5)], ignore_index=True)
+    items.loc[len(items)] = [9006, None, None, None]
+    return items
+
+
+@pytest.fixture(scope="module")
+def items_csv(items, tmp_path_factory):
+    path = tmp_path_factory.mktemp("items") / "items.csv"
+    items.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(fitted, tmp_path_factory):
+    """Type of the table → folder with one version."""
+    folders = {}
+    for dtype in ("float32", "int8"):
+        folders[dtype] = tmp_path_factory.mktemp("refresh") / dtype
+        fitted["hccm"].export(folders[dtype], representation_dtype=dtype)
+    return folders
+
+
+@pytest.fixture
+def export_dir(request, exported, tmp_path):
+    """A folder with one version, of its own for each test."""
+    dtype = getattr(request, "param", "float32")
+    return shutil.copytree(exported[dtype], tmp_path / dtype)
+
+
+both_types = pytest.mark.parametrize("export_dir", ["float32", "int8"], indirect=True)
+
+
+def read_table(version):
+    """Key → row (vector, scale) of a version's table, as the SavedModel loads it."""
+    model = tf.saved_model.load(str(version))
+    variables = model.signatures["serving_default"].variables
+    variables = {v.name.partition(":")[0]: v.numpy() for v in variables}
+    keys, vectors = (variables[f"representation_{n}"] for n in ("keys", "vectors"))
+    scales = variables.get("representation_scales", np.ones(len(vectors), np.float32))
+    assert (np.diff(keys) > 0).all()
+    assert not vectors[0].any() and len(vectors) == len(scales) == len(keys) + 1
+    return dict(zip(keys, zip(vectors[1:], scales[1:], strict=True), strict=True))
+
+
+def _pairs(estimator, items, maps):
+    """Key → (image, category index) of the items whose image has a map."""
+    items = items[items.image.isin(list(maps))]
+    category = estimator.schema_.index("category", tf.constant(items.category))
+    keys = ids.pair_keys(ids.image_keys(tf.constant(items.image)), category)
+    pairs = zip(items.image, category.numpy(), strict=True)
+    return dict(zip(keys.numpy(), pairs, strict=True))
+
+
+def _encoded(estimator, maps, pairs):
+    """Rows of pairs by the Keras model."""
+    inputs = {
+        "image_map": np.stack([maps[image] for image, _ in pairs]),
+        "image_category": np.array([category for _, category in pairs]),
+    }
+    return estimator.model_.get_layer("image_encoder")(inputs, training=False).numpy()
+
+
+@both_types
+@pytest.mark.parametrize("remove_missing", [False, True])
+def test_the_table_is_the_old_one_and_the_models_new_rows(
+    fitted, export_dir, items, items_csv, store, maps, remove_missing, monkeypatch
+):
+    encoded, real = [], version_module.encode
+
+    def encode(encoder, store, rows, *arguments):
+        encoded.extend(rows)
+        return real(encoder, store, rows, *arguments)
+
+    monkeypatch.setattr(version_module, "encode", encode)
+    version = refresh(export_dir, items_csv, store, remove_missing)
+    assert version == export_dir / "2" and versions(export_dir) == [1, 2]
+    old, table = read_table(export_dir / "1"), read_table(version)
+    wanted = _pairs(fitted["hccm"], items, maps)
+    new = {key: pair for key, pair in wanted.items() if key not in old}
+    # 4 of new images, of which two are of one image and an unknown category.
+    assert len(new) == 6 and len(encoded) == 6
+    gone = set(old) - set(wanted)
+    assert len(gone) == 7
+    assert set(table) == set(wanted) | (set() if remove_missing else gone)
+    for key in set(table) & set(old):
+        for now, before in zip(table[key], old[key], strict=True):
+            np.testing.assert_array_equal(now, before)
+    vectors = np.stack([np.float32(table[key][0]) * table[key][1] for key in new])
+    expected = _encoded(fitted["hccm"], maps, new.values())
+    steps = np.abs(expected).max(axis=1, keepdims=True) / 127
+    bound = 0.501 * steps + 1e-5 if export_dir.name == "int8" else 1e-5
+    assert (np.abs(vectors - expected) <= bound).all()
+    assert expected.std(axis=0).min() > 1e-3
+
+
+@both_types
+def test_answers_are_those_of_a_table_made_afresh(
+    fitted, shop, export_dir, items, items_csv, store
+):
+    estimator = fitted["hccm"]
+    refresh(export_dir, items_csv, store, remove_missing=True)
+    filled = items.fillna({"image": "", "category": ""})
+    table = encode_catalogue(
+        estimator.model_.get_layer("image_encoder"),
+        FeatureMapStore.open(store),
+        ids.image_keys(tf.constant(filled.image)).numpy(),
+        estimator.schema_.index("category", tf.constant(filled.category)).numpy(),
+        export_dir.name,
+    )
+    forms = {"ranker": estimator.model_.get_layer("ranker")}
+    afresh = Signatures(estimator.schema_, forms, table)
+    rows = Impressions(shop.data, "test", 60).rows
+    request = impressions_request(rows, estimator.schema_, with_images=True)
+    models = [tf.saved_model.load(str(export_dir / name)) for name in ("1", "2")]
+    old, signature = (model.signatures["serving_default"] for model in models)
+    specs = signature.structured_input_signature[1]
+    place = np.arange(60) % len(items)
+    for name in ("image", "category"):
+        request[name] = filled[name].to_numpy(object)[-len(place) :][place]
+    request = {k: tf.constant(v, specs[k].dtype) for k, v in request.items()}
+    found = signature(**request)["ctr"].numpy()
+    expected = afresh.serving_default(request)["ctr"].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    is_new = np.isin(request["image"].numpy().astype(str), NEW)
+    difference = np.abs(found - old(**request)["ctr"].numpy())
+    assert is_new.any() and (difference[is_new] > 1e-5).all()
+
+
+@both_types
+def test_everything_else_is_as_it_was(export_dir, items_csv, store):
+    old = export_dir / "1"
+    (old / "assets").mkdir(exist_ok=True)
+    (old / "assets" / "words.txt").write_text("kept")
+    version = refresh(export_dir, items_csv, store)
+    before, after = (
+        {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+        for root in (old, version)
+    )
+    assert {str(path) for path in before - after} <= {"fingerprint.pb"}
+    assert after <= before and WARMUP in after
+    same = [path for path in after if path.parts[0] != "variables"]
+    for path in same:
+        assert (version / path).read_bytes() == (old / path).read_bytes()
+        assert not (version / path).samefile(old / path)
+    checkpoints = [
+        tf.train.load_checkpoint(str(root / "variables" / "variables"))
+        for root in (old, version)
+    ]
+    shapes = [checkpoint.get_variable_to_shape_map() for checkpoint in checkpoints]
+    assert set(shapes[0]) == set(shapes[1])
+    changed = 0
+    for name in shapes[0]:
+        values = [np.asarray(c.get_tensor(name)) for c in checkpoints]
+        assert values[0].dtype == values[1].dtype
+        changed += not np.array_equal(*values)
+    assert changed == (3 if export_dir.name == "int8" else 2)
+
+
+def test_nothing_new_writes_nothing(export_dir, items_csv, store, shop, capsys):
+    kept = shop.items[["item_id", "image", "category"]]
+    kept.to_csv(export_dir.parent / "same.csv", index=False)
+    same = export_dir.parent / "same.csv"
+    assert refresh(export_dir, same, store, remove_missing=True) is None
+    assert "nothing to refresh" in capsys.readouterr().out
+    assert versions(export_dir) == [1]
+    assert refresh(export_dir, items_csv, store) == export_dir / "2"
+    line = capsys.readouterr().out
+    assert "6 images added, 0 removed" in line and f"-> {export_dir / '2'}" in line
+    assert refresh(export_dir, items_csv, store) is None
+    # Only removed.
+    version = refresh(export_dir, items_csv, store, remove_missing=True)
+    assert version == export_dir / "3"
+    assert "0 images added, 7 removed" in capsys.readouterr().out
+    assert len(read_table(version)) == len(read_table(export_dir / "2")) - 7
+
+
+def test_a_failure_leaves_no_version(export_dir, items_csv, store, monkeypatch):
+    def write(**arguments):
+        raise OSError("no more")
+
+    monkeypatch.setattr(tf.raw_ops, "SaveV2", write)
+    with pytest.raises(OSError, match="no more"):
+        refresh(export_dir, items_csv, store)
+    assert [path.name for path in export_dir.iterdir()] == ["1"]
+
+
+def test_a_killed_run_leaves_no_version(export_dir, items_csv, store):
+    arguments = [export_dir, items_csv, store]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments])
+    assert killed.returncode == -signal.SIGKILL
+    assert versions(export_dir) == [1] and len(list(export_dir.iterdir())) == 2
+    subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "tfrecords_tools.refresh_export",
+                "--remove_missing",
+            ),
+            *(f"--export_dir={export_dir}", f"--items={items_csv}"),
+            f"--feature_maps={store}",
+        ],
+        check=True,
+    )
+    assert sorted(path.name for path in export_dir.iterdir()) == ["1", "2"]
+    assert len(read_table(export_dir / "2")) > 6
+
+
+def test_errors(export_dir, items, items_csv, store, shop, maps, fitted, tmp_path):
+    def fails(match, export_dir=export_dir, items=items_csv, store=store, remove=False):
+        with pytest.raises(InputError, match=match):
+            refresh(export_dir, items, store, remove)
+
+    fails("--export_dir=.*no version", export_dir=tmp_path / "nowhere")
+    without = fitted["din"].export(tmp_path / "din")
+    fails("--export_dir=.*no table of images", export_dir=without.parent)
+    fails("--feature_maps.*no such file", store=tmp_path)
+    other = shop.store.cnn | {"weights_sha256": "other"}
+    store_of_other = write_store(tmp_path / "other", maps, other)
+    fails("--feature_maps=.*of another CNN.*Received.*other", store=store_of_other)
+    for column in ("image", "category"):
+        path = tmp_path / f"{column}.csv"
+        items.drop(columns=column).to_csv(path, index=False)
+        fails(f"--items: .*no column {column}", items=path)
+    other = tmp_path / "other.csv"
+    items[items.image == ""].to_csv(other, index=False)
+    fails("--items: no image of the table", items=other, remove=True)
+    (export_dir / "7").mkdir()
+    fails("version 7 is damaged")
+    assert versions(export_dir) == [1, 7]
+
+
+def test_categories_that_are_numbers(tmp_path):
+    path = tmp_path / "items.csv"
+    specs = {"image": tf.TensorSpec([None], tf.string)}
+    specs["category"] = tf.TensorSpec([None], tf.int64)
+    path.write_text("image,category,price\n007,3,1\n,,2\n")
+    columns = module._read_items(path, specs)
+    assert columns["image"].to_pylist() == ["007", ""]
+    assert columns["category"].to_pylist() == [3, MISSING_INTEGER]
+    path.write_text("image,category\n007,3\n008,red\n")
+    with pytest.raises(InputError, match="column category: the model has int64"):
+        module._read_items(path, specs)
+
+
+def test_two_pairs_with_one_key(export_dir, items_csv, store, monkeypatch):
+    monkeypatch.setattr(
+        Version, "image_keys", lambda self, columns: np.full(len(columns["image"]), 5)
+    )
+    with pytest.raises(InputError, match="--items: two .* pairs share one 64-bit key"):
+        refresh(export_dir, items_csv, store)
+    assert versions(export_dir) == [1]
