@@ -46,15 +46,22 @@ def new_folder(path, resume=False):
 
 
 @contextlib.contextmanager
-def only_writer(folder):
+def only_writer(folder, wait=True):
     """Waits until no other process is in this block for the same folder, and makes it.
 
     The lock goes with the process, so that a killed one leaves none.
+
+    Args:
+        folder: path.
+        wait: `False` to raise instead.
+
+    Raises:
+        BlockingIOError: if another process is in the block, and `wait` is false.
     """
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)

@@ -1,0 +1,26 @@
+"""Versions of the forms that DATA, MAPS and RUN have on disk.
+
+A form gets another number when what was written before can no longer be read.
+"""
+
+from hccm_tf.errors import InputError
+
+DATA = 1
+MAPS = 1
+RUN = 1
+
+
+def check_format(path, found, expected, command):
+    """Raises an `InputError` unless a folder has the form that this package reads.
+
+    Args:
+        path: the file that says which it has.
+        found: what it says, `None` for nothing.
+        expected: `DATA`, `MAPS` or `RUN`.
+        command: what makes the folder anew.
+    """
+    if found != expected:
+        raise InputError(
+            f"{path}: format {found or 'unknown'}, this package reads {expected}; make "
+            f"it anew with {command}"
+        )
