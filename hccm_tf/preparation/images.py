@@ -22,9 +22,6 @@ MAX_BYTES = 2**26  # of a download
 TIMEOUT = 30.0  # seconds of a download
 DOWNLOADS = 32  # at the same time
 
-# Only warns of most images that are too large; `decode_image` has a limit of its own.
-Image.MAX_IMAGE_PIXELS = None
-
 
 def _download(url):
     # Catalogues hold spaces and letters that a URL must not.
@@ -50,12 +47,30 @@ def _open(image, image_dir):
     return open_file(image if is_remote(image) else pathlib.Path(image_dir) / image)
 
 
+def _open_image(handle):
+    """`Image.open` without its limit of pixels, of which a process has only one.
+
+    `decode_image` has a limit of its own, which may be higher.
+    """
+    Image.init()
+    prefix = handle.read(16)
+    for name in FORMATS:
+        open_format, accept = Image.OPEN[name]
+        # A text says why Pillow was built without the format.
+        if accept(prefix) is True:
+            handle.seek(0)
+            # What only begins like an image of this format.
+            with contextlib.suppress(SyntaxError):
+                return open_format(handle, "")
+    raise UnidentifiedImageError
+
+
 def _decode(handle, size, max_pixels):
-    with Image.open(handle, formats=FORMATS) as opened:
+    with _open_image(handle) as opened:
         width, height = opened.size
         if width * height > max_pixels:
             raise ValueError(
-                f"{width} × {height} pixels are more than --max_pixels={max_pixels}"
+                f"{width} × {height} pixels are more than max_pixels={max_pixels}"
             )
         # Of a JPEG, decodes only as many frequencies as the small image shows.
         opened.draft("RGB", (size, size))

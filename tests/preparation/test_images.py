@@ -1,3 +1,4 @@
+import concurrent.futures
 import http.server
 import io
 import threading
@@ -167,7 +168,7 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path):
     ):
         assert "truncated" in decode(tmp_path, content)[1]
         pixels, reason = decode(tmp_path, content, max_pixels=50_000)
-        assert pixels is None and "--max_pixels=50000" in reason
+        assert pixels is None and "max_pixels=50000" in reason
     # Beyond the size at which Pillow itself refuses.
     header = bytearray(encoded(np.zeros((1, 1), np.uint8), "BMP"))
     header[18:26] = np.array([30_000, 30_000], "<i4").tobytes()
@@ -175,6 +176,33 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path):
     assert "30000 × 30000" in reason
     reason = decode(tmp_path, bytes(header), max_pixels=10**9)[1]
     assert "truncated" in reason
+
+
+@pytest.mark.filterwarnings("error")
+def test_pillows_own_guard_stays_on(tmp_path, monkeypatch):
+    """It is one for the whole process, in which a user may open images too."""
+    assert Image.MAX_IMAGE_PIXELS is not None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    content = encoded(PHOTO, "PNG")
+    at_once = threading.Barrier(3)
+
+    def open_with_pillow():
+        at_once.wait()
+        for _ in range(50):
+            with pytest.raises(Image.DecompressionBombError):
+                Image.open(io.BytesIO(content))
+
+    def decode_here():
+        at_once.wait()
+        for _ in range(50):
+            assert_shows(decode(tmp_path, content), PHOTO)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(call) for call in (open_with_pillow, decode_here)]
+        at_once.wait()
+        for future in found:
+            future.result()
+    assert Image.MAX_IMAGE_PIXELS == 10_000
 
 
 def test_what_cannot_be_read(tmp_path):
