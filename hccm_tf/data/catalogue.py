@@ -1,6 +1,8 @@
 """The catalogue of a data folder."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from hccm_tf.errors import InputError
@@ -18,6 +20,20 @@ def read_catalogue(data_dir):
         raise InputError(
             f"{path}: not a catalogue ({error}); build the examples again"
         ) from error
+
+
+def image_names(data_dir, keys):
+    """Key → name of those of some images that the catalogue has.
+
+    Args:
+        data_dir: data folder.
+        keys: image keys, int.
+    """
+    table = read_catalogue(data_dir).select(["image_key", "image"])
+    # Only what is asked for becomes Python objects: a catalogue may be large.
+    table = table.filter(pc.is_in(table["image_key"], pa.array(keys, pa.int64())))
+    columns = (table[name].to_pylist() for name in table.column_names)
+    return dict(zip(*columns, strict=True))
 
 
 def image_categories(schema, catalogue):

@@ -3,11 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.catalogue import image_names
 from hccm_tf.data.pipeline import SIDES, data_files
 from hccm_tf.data.schema import HISTORY_IMAGE
 from hccm_tf.serving.signatures import impression_spec
 
+IMAGES = ("image", HISTORY_IMAGE)
 EMPTY = {tf.string: b"", tf.int64: 0, tf.float32: 0.0}
 
 
@@ -25,24 +26,21 @@ class Impressions:
     """
 
     def __init__(self, data_dir, split, count):
-        catalogue = read_catalogue(data_dir)
-        names = catalogue["image"].to_pylist()
-        keys = catalogue["image_key"].to_pylist()
-        names = dict(zip(keys, names, strict=True))
-        files = data_files(data_dir, split)
-        self.records = list(
-            tf.data.TFRecordDataset(files).take(count).as_numpy_iterator()
-        )
-        self.rows = []
-        for record in self.records:
-            row = {}
-            example = tf.train.Example.FromString(record)
-            for name, feature in example.features.feature.items():
-                kind = feature.WhichOneof("kind") or "int64_list"
-                row[name] = list(getattr(feature, kind).value)
-                if name in ("image", HISTORY_IMAGE):
-                    row[name] = [names.get(key, "").encode() for key in row[name]]
-            self.rows.append(row)
+        records = tf.data.TFRecordDataset(data_files(data_dir, split)).take(count)
+        self.records = list(records.as_numpy_iterator())
+        self.rows = [_values(record) for record in self.records]
+        keys = {key for row in self.rows for name in IMAGES for key in row[name]}
+        names = image_names(data_dir, keys)
+        for row in self.rows:
+            for name in IMAGES:
+                row[name] = [(names.get(key) or "").encode() for key in row[name]]
+
+
+def _values(record):
+    """Name → list of values of a serialized `tf.train.Example`."""
+    features = tf.train.Example.FromString(record).features.feature
+    kinds = {name: f.WhichOneof("kind") or "int64_list" for name, f in features.items()}
+    return {name: list(getattr(features[name], kinds[name]).value) for name in kinds}
 
 
 def impressions_request(rows, schema, with_images, sides=SIDES):

@@ -3,13 +3,11 @@
 import itertools
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from hccm_tf.data import ids
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.catalogue import image_names
 from hccm_tf.data.pipeline import data_files
 from hccm_tf.data.schema import HISTORY, HISTORY_IMAGE, MISSING_INTEGER, read_schema
 from hccm_tf.errors import InputError
@@ -43,14 +41,11 @@ def _image_paths(data_dir, examples, image_dir):
     """Image key → path of the picture, for the images of some examples."""
     names = ("image", HISTORY_IMAGE)
     keys = {key for example in examples for n in names for key in example.get(n, ())}
-    table = read_catalogue(data_dir).select(["image_key", "image"])
-    table = table.filter(pc.is_in(table["image_key"], pa.array(keys, pa.int64())))
-    paths = {ids.NO_IMAGE: "none"}
-    for item in table.to_pylist():
-        key, name = item["image_key"], item["image"]
-        if key != ids.NO_IMAGE:
-            paths[key] = name if is_remote(name) else join(image_dir, name)
-    return paths
+    paths = {
+        key: name if is_remote(name) else join(image_dir, name)
+        for key, name in image_names(data_dir, keys - {ids.NO_IMAGE}).items()
+    }
+    return {ids.NO_IMAGE: "none", **paths}
 
 
 def _to_text(name, value, paths):
