@@ -18,7 +18,9 @@ from absl import app, flags
 from din.workload import BATCH_SIZE, EMBEDDING_DIM, MAX_HISTORY, long_tail
 from timing import alternate, ratio, report, summary, training_step
 
-from hccm_tf.data.schema import RESERVED, Feature, Schema
+from hccm_tf.data.feature import Feature
+from hccm_tf.data.feature_kinds import RESERVED
+from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 

@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from hccm_tf.atomic import new_folder
 from hccm_tf.data import ids
-from hccm_tf.data.schema import Feature, Schema
+from hccm_tf.data.feature import Feature
+from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.serving.export import build_forms, write_saved_model
 from hccm_tf.serving.representations import RepresentationTable

@@ -2,7 +2,8 @@
 
 import warnings
 
-from hccm_tf.data.schema import Feature, Schema, read_schema
+from hccm_tf.data.feature import Feature
+from hccm_tf.data.schema import Schema, read_schema
 
 __all__ = ["Feature", "Schema", "read_schema"]
 

@@ -14,7 +14,9 @@ from workload import (
     stacked,
 )
 
-from hccm_tf.data.schema import RESERVED, Feature, Schema
+from hccm_tf.data.feature import Feature
+from hccm_tf.data.feature_kinds import RESERVED
+from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 

@@ -5,8 +5,9 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.pipeline import data_files, parse_spec, report_damage
-from hccm_tf.data.schema import HISTORY_IMAGE, Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.files import require_scheme
 
 BATCH_SIZE = 4_096

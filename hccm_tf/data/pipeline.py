@@ -5,7 +5,8 @@ import json
 
 import tensorflow as tf
 
-from hccm_tf.data.schema import HISTORY_IMAGE, to_padded
+from hccm_tf.data.feature import HISTORY_IMAGE
+from hccm_tf.data.schema import to_padded
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file, require_scheme
 

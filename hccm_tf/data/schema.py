@@ -1,88 +1,23 @@
-"""The feature schema: the one place that knows what a feature is.
+"""The feature schema: which features there are, and how raw columns become inputs.
 
-A schema says how a raw column becomes what a model takes. Index 0 is padding and
-never an id; index 1 is the trained out-of-vocabulary row; ids start at 2.
-
-| kind | column | becomes |
-|---|---|---|
-| `vocabulary` | int64 or string | place among the training split's values + 2 |
-| `hash` | int64 or string | hash bucket of `size` + 2 |
-| `integer` | int64 in 0..`size` − 1 | value + 2, 1 outside the range |
-| `float` | float32 | (value − `mean`) / `std`, 0 where missing |
-| `sequence` | history of the column that it `shares` | that feature's index per click |
+What a feature is, `hccm_tf.data.feature` says.
 """
 
 import dataclasses
 import json
 import pathlib
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.atomic import new_file
-from hccm_tf.data import ids
+from hccm_tf.data.feature import Feature
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file, read_parquet
 
-KINDS = ("vocabulary", "hash", "integer", "float", "sequence")
-OOV = 1
-RESERVED = 2  # padding and out-of-vocabulary
-# Of a number from its mean, in standard deviations. A larger one is a mistake, and a
-# very large one would make the answer NaN.
-MAX_DEVIATIONS = 1e3
-MISSING_INTEGER = np.iinfo(np.int64).min
-HISTORY = "history_"
-HISTORY_IMAGE = HISTORY + "image"
-
-
-@dataclasses.dataclass(frozen=True)
-class Feature:
-    """One feature of the schema.
-
-    Args:
-        name: the column; a `sequence` is called `history_<column>`.
-        kind: one of `KINDS`.
-        dtype: `"int64"`, `"string"` or `"float32"`, as in the log.
-        size: number of values (`vocabulary`), buckets (`hash`) or integers.
-        embedding_dim: width of the embedding; `None` for the model's default.
-        shares: the feature whose values and embedding a `sequence` shares.
-        mean: of a `float`, over the training split.
-        std: of a `float`, over the training split.
-        frequency: of a `vocabulary` or `integer`: how often a value occurs in the
-            training split, the mean over the values that do.
-        candidate: whether it is a column of the items, and not of user or context.
-    """
-
-    name: str
-    kind: str
-    dtype: str = "int64"
-    size: int | None = None
-    embedding_dim: int | None = None
-    shares: str | None = None
-    mean: float = 0.0
-    std: float = 1.0
-    frequency: float | None = None
-    candidate: bool = False
-
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise InputError(
-                f"feature {self.name}: kind is one of {KINDS}. Received: {self.kind}"
-            )
-        if self.size is not None and (type(self.size) is not int or self.size < 0):
-            raise InputError(
-                f"feature {self.name}: size is a number of values. Received: "
-                f"{self.size!r}"
-            )
-        if self.kind in ("hash", "integer") and not self.size:
-            raise InputError(f"feature {self.name}: kind {self.kind} needs a size")
-        if self.kind == "sequence" and self.name != f"{HISTORY}{self.shares}":
-            raise InputError(
-                f"feature {self.name}: a sequence that shares {self.shares} is called "
-                f"{HISTORY}{self.shares}"
-            )
+with epy.lazy_imports():
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +61,7 @@ class Schema:
                     f"schema: {feature.name} shares {feature.shares}, which is no "
                     f"feature. Received: {', '.join(names)}"
                 )
-            if self[feature.shares].kind in ("float", "sequence"):
+            if not self[feature.shares].is_embedded:
                 raise InputError(
                     f"schema: {feature.name} shares {feature.shares}, which has no "
                     f"embedding. Received kind: {self[feature.shares].kind}"
@@ -144,16 +79,16 @@ class Schema:
     @property
     def sequences(self):
         """The features that are histories."""
-        return tuple(f for f in self.features if f.kind == "sequence")
+        return tuple(f for f in self.features if f.is_sequence)
 
     @property
     def scalars(self):
         """The features that are not histories."""
-        return tuple(f for f in self.features if f.kind != "sequence")
+        return tuple(f for f in self.features if not f.is_sequence)
 
     def num_rows(self, name):
         """Rows of a feature's embedding table, the two reserved ones included."""
-        return self[name].size + RESERVED
+        return self[name].num_rows
 
     def with_max_history(self, max_history):
         """The same schema with shorter histories."""
@@ -196,7 +131,7 @@ class Schema:
         schema = read_schema(join(folder, "schema.json"))
         vocabularies = {}
         for feature in schema.scalars:
-            if feature.kind == "vocabulary":
+            if feature.has_vocabulary:
                 path = join(folder, "vocabularies", f"{feature.name}.parquet")
                 vocabularies[feature.name] = _read_keys(path)
         return dataclasses.replace(schema, vocabularies=vocabularies)
@@ -211,20 +146,7 @@ class Schema:
         Returns:
             int32 tensor of the same shape; float32 for kind `float`.
         """
-        feature = self[name]
-        if feature.kind == "float":
-            scaled = (values - feature.mean) / feature.std
-            scaled = tf.where(tf.math.is_finite(scaled), scaled, 0.0)
-            return tf.clip_by_value(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
-        if feature.kind == "vocabulary":
-            index = ids.find(self.vocabularies[name], ids.to_keys(values)) + RESERVED
-        elif feature.kind == "hash":
-            text = values if values.dtype == tf.string else tf.strings.as_string(values)
-            index = tf.strings.to_hash_bucket_fast(text, feature.size) + RESERVED
-        else:
-            inside = (values >= 0) & (values < feature.size)
-            index = tf.where(inside, values + RESERVED, OOV)
-        return tf.cast(index, tf.int32)
+        return self[name].index(values, self.vocabularies.get(name))
 
     def index_all(self, raw):
         """Model inputs of a batch of raw columns.

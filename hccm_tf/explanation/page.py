@@ -5,7 +5,7 @@ import string
 
 import numpy as np
 
-from hccm_tf.data.schema import HISTORY, HISTORY_IMAGE
+from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE
 from hccm_tf.explanation.pictures import data_uri
 from hccm_tf.explanation.values import text
 

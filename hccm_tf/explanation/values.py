@@ -7,8 +7,8 @@ import pandas as pd
 import tensorflow as tf
 
 from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE
 from hccm_tf.data.pipeline import make_dataset
-from hccm_tf.data.schema import HISTORY, HISTORY_IMAGE
 from hccm_tf.errors import InputError
 from hccm_tf.models import IMAGE_MODELS, uses_category
 from hccm_tf.models.image_encoder import sides

@@ -39,11 +39,10 @@ class NonVisual:
         tables, embedded = {}, {}
         for feature in schema.scalars:
             shape = (None,) if feature.candidate and many_candidates else ()
-            dtype = "float32" if feature.kind == "float" else "int32"
-            value = keras.Input(shape, dtype=dtype, name=feature.name)
+            value = keras.Input(shape, dtype=feature.input_dtype, name=feature.name)
             self.inputs[feature.name] = value
             side = self.candidate if feature.candidate else self.user
-            if feature.kind == "float":
+            if not feature.is_embedded:
                 side.append(ops.expand_dims(value, -1))
                 continue
             tables[feature.name] = _embedding(schema, feature, options, layers)
@@ -81,8 +80,7 @@ def _embedding(schema, feature, options, layers):
 def id_dropout(feature, options, layers, name):
     """`IdDropout` at the rate that `ModelOptions` describes."""
     rate = 0.0
-    # A hash has no out-of-vocabulary row.
-    if options.id_dropout and feature.kind != "hash":
+    if options.id_dropout and feature.has_unknown_row:
         if feature.frequency is None:
             raise InputError(
                 f"schema: feature {feature.name} has no frequency, which id_dropout "

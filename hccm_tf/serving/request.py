@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from hccm_tf.data.catalogue import image_names
+from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.pipeline import SIDES, data_files
-from hccm_tf.data.schema import HISTORY_IMAGE
 from hccm_tf.serving.signatures import impression_spec
 
 IMAGES = ("image", HISTORY_IMAGE)

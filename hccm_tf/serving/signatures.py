@@ -34,8 +34,9 @@ import dataclasses
 import tensorflow as tf
 
 from hccm_tf.data import ids
+from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.pipeline import SIDES, parse_spec
-from hccm_tf.data.schema import HISTORY_IMAGE, to_padded
+from hccm_tf.data.schema import to_padded
 from hccm_tf.models.image_encoder import sides as sides_of
 
 

@@ -25,7 +25,8 @@ import keras
 import numpy as np
 
 from hccm_tf.atomic import new_file
-from hccm_tf.data.schema import RESERVED, Schema
+from hccm_tf.data.feature_kinds import RESERVED
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file
 
@@ -95,7 +96,7 @@ def started_schema(schema, run_dir, warm_start, trains=True):
             )
     scales = {f.name: {"mean": f.mean, "std": f.std} for f in old.features}
     features = tuple(
-        dataclasses.replace(f, **scales[f.name]) if f.kind == "float" else f
+        dataclasses.replace(f, **scales[f.name]) if f.is_float else f
         for f in schema.features
     )
     rate = schema.negative_keep_rate if trains else old.negative_keep_rate
@@ -120,7 +121,7 @@ def _kind(feature):
     if feature is None:
         return "no feature"
     words = [f"feature {feature.name} of kind {feature.kind} ({feature.dtype})"]
-    if feature.kind in ("hash", "integer"):
+    if feature.needs_size:
         words.append(f"of size {feature.size}")
     if feature.candidate:
         words.append("of the candidate")
@@ -241,7 +242,7 @@ def _is_feature_table(place, feature):
 
 def _common_rows(feature, schema, old_schema):
     """Rows of a feature's table, and the old rows of the same keys."""
-    if schema[feature].kind != "vocabulary":
+    if not schema[feature].has_vocabulary:
         rows = np.arange(schema.num_rows(feature))
         return rows, rows
     _, rows, old_rows = np.intersect1d(

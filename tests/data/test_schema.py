@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hccm_tf.data.schema import MISSING_INTEGER, Feature, Schema, read_schema
+from hccm_tf.data.feature import MISSING_INTEGER, Feature
+from hccm_tf.data.schema import Schema, read_schema
 from hccm_tf.errors import InputError
 from tests.reference import fingerprint
 

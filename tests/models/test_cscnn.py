@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hccm_tf.data.schema import Feature, Schema
+from hccm_tf.data.feature import Feature
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.models import build_form, build_model, uses_category
 from hccm_tf.models.options import CNN_ATTENTIONS, ModelOptions

@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf import models
+from hccm_tf.data.feature import Feature
 from hccm_tf.data.pipeline import deduplicate, make_dataset
-from hccm_tf.data.schema import Feature, Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.models import PIXEL_MODELS, build_form, build_model
 from hccm_tf.models.attention import DotProductAttention

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.data import ids
+from hccm_tf.data.feature import MISSING_INTEGER
 from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.data.schema import MISSING_INTEGER
 from hccm_tf.errors import InputError
 from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module

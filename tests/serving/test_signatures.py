@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hccm_tf import CTREstimator
 from hccm_tf.data import ids
 from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.feature import Feature
 from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.pipeline import make_dataset
-from hccm_tf.data.schema import Feature
 from hccm_tf.errors import InputError
 from hccm_tf.models import IMAGE_MODELS, build_model
 from hccm_tf.serving.export import build_forms, encode_images_of

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from hccm_tf import CTREstimator
+from hccm_tf.data.feature_kinds import OOV, RESERVED
 from hccm_tf.data.pipeline import num_examples
-from hccm_tf.data.schema import OOV, RESERVED, Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.models import build_model
 from hccm_tf.training.warm_start import started_maps, started_schema, warm_start

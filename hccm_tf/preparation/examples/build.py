@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
 from hccm_tf.atomic import new_folder
-from hccm_tf.data.schema import HISTORY
+from hccm_tf.data.feature import HISTORY
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
 from hccm_tf.preparation.examples import fit_schema

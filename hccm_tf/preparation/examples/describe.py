@@ -8,8 +8,9 @@ from google.protobuf.message import DecodeError
 
 from hccm_tf.data import ids
 from hccm_tf.data.catalogue import image_names
+from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE, MISSING_INTEGER
 from hccm_tf.data.pipeline import data_files
-from hccm_tf.data.schema import HISTORY, HISTORY_IMAGE, MISSING_INTEGER, read_schema
+from hccm_tf.data.schema import read_schema
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote, join
 

@@ -10,13 +10,8 @@ import pyarrow.parquet as pq
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data import ids
-from hccm_tf.data.schema import (
-    HISTORY,
-    MISSING_INTEGER,
-    Feature,
-    Schema,
-    write_vocabulary,
-)
+from hccm_tf.data.feature import HISTORY, MISSING_INTEGER, Feature
+from hccm_tf.data.schema import Schema, write_vocabulary
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.impressions import SPLITS
 from hccm_tf.preparation.examples.shards import column_of, load_part, write_json
@@ -64,13 +59,7 @@ def check_schema(schema, types, item_columns, joined):
                 f"schema: no column {feature.name}. Received: {', '.join(types)}"
             )
         dtype = DTYPES[types[feature.name]]
-        if feature.kind == "float":
-            fits = dtype in ("float32", "int64")
-        elif feature.kind == "integer":
-            fits = dtype == "int64"
-        else:
-            fits = dtype == feature.dtype and dtype != "float32"
-        if not fits:
+        if not feature.fits(dtype):
             raise InputError(
                 f"schema: feature {feature.name} of kind {feature.kind} and dtype "
                 f"{feature.dtype} does not fit its column, which is {dtype}"
@@ -79,7 +68,7 @@ def check_schema(schema, types, item_columns, joined):
 
 def feature_values(feature, column):
     """A column as its feature has it: int64 as float32 where the kind is `float`."""
-    if feature.kind == "float" and column.type == pa.int64():
+    if feature.is_float and column.type == pa.int64():
         missing = pc.equal(column, MISSING_INTEGER)
         numbers = column.cast(pa.float64(), safe=False)
         return pc.if_else(missing, np.nan, numbers).cast(pa.float32())
@@ -111,13 +100,10 @@ def _may_be_quantity(job, feature):
 
 def _known_values(feature, column):
     """The values that a vocabulary or an integer counts: not missing, not outside."""
-    if feature.kind == "integer":
-        inside = pc.and_(pc.greater_equal(column, 0), pc.less(column, feature.size))
-        return column.filter(inside)
-    missing = MISSING_INTEGER if feature.dtype == "int64" else ""
-    if feature.name == "image":
-        missing = ids.NO_IMAGE
-    return column.filter(pc.not_equal(column, missing))
+    if feature.has_vocabulary:
+        return column.filter(pc.not_equal(column, feature.missing))
+    inside = pc.and_(pc.greater_equal(column, 0), pc.less(column, feature.size))
+    return column.filter(inside)
 
 
 def count(job, part):
@@ -132,12 +118,12 @@ def count(job, part):
         train = split == SPLITS.index("train")
         for feature in job.schema.scalars:
             column = column_of(job, table, feature.name, train)
-            quantity = feature.kind == "float" or _may_be_quantity(job, feature)
+            quantity = feature.is_float or _may_be_quantity(job, feature)
             if quantity:
                 numbers = dataclasses.replace(feature, kind="float")
                 values = feature_values(numbers, column).to_numpy(zero_copy_only=False)
                 moments[feature.name] = _moments(values)
-            if feature.kind in ("vocabulary", "integer"):
+            if feature.is_counted:
                 found = pc.value_counts(_known_values(feature, column))
                 if quantity and len(found) > MAX_CODES:
                     # So many that the feature is no code, whatever the others are.
@@ -167,15 +153,15 @@ def fit(job, number):
     moments = []
     for path in sorted((job.work / "counts").glob("*.json")):
         moments.append(json.loads(path.read_text()).get(feature.name, (0, 0.0, 0.0)))
-    if feature.kind in ("vocabulary", "integer"):
+    if feature.is_counted:
         table = _read_counts(job, feature)
         if _may_be_quantity(job, feature) and len(table) > MAX_CODES:
             feature = dataclasses.replace(feature, kind="float", dtype="float32")
-        elif feature.kind == "integer":
-            feature = dataclasses.replace(feature, frequency=_frequency(table))
-        else:
+        elif feature.has_vocabulary:
             feature = _fit_vocabulary(job, feature, table)
-    if feature.kind == "float":
+        else:
+            feature = dataclasses.replace(feature, frequency=_frequency(table))
+    if feature.is_float:
         mean, std = _merge_moments(moments)
         feature = dataclasses.replace(
             feature, dtype="float32", mean=mean, std=std or 1.0

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from hccm_tf.data import ids
-from hccm_tf.data.schema import HISTORY, MISSING_INTEGER
+from hccm_tf.data.feature import HISTORY, MISSING_INTEGER
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.tables import read_batches
 

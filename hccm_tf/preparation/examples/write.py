@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from hccm_tf.atomic import new_file
-from hccm_tf.data.schema import HISTORY_IMAGE
+from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.preparation.examples.fit_schema import feature_values, fitted_schema
 from hccm_tf.preparation.examples.histories import point_in_time
 from hccm_tf.preparation.examples.impressions import ALL_SPLITS, HISTORY_ITEM

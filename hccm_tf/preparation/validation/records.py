@@ -10,7 +10,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from hccm_tf.data import ids
-from hccm_tf.data.schema import HISTORY_IMAGE, MISSING_INTEGER, OOV
+from hccm_tf.data.feature import HISTORY_IMAGE
 
 BATCH_SIZE = 4096
 READ_BYTES = 8 << 20
@@ -72,16 +72,10 @@ def _shares(raw, schema, known):
         missing = ids.find(known["feature map"], image) < 0
         shares["image without feature map"] = (image != ids.NO_IMAGE) & missing
     for feature in schema.scalars:
-        name, values = feature.name, raw[feature.name]
-        if feature.kind == "vocabulary":
-            missing = "" if feature.dtype == "string" else MISSING_INTEGER
-            unseen = schema.index(name, values) == OOV
-            unseen &= values != (ids.NO_IMAGE if name == "image" else missing)
-            shares[f"{name} unseen in training"] = unseen
-        elif feature.kind == "integer":
-            shares[f"{name} out of range"] = schema.index(name, values) == OOV
-        elif feature.kind == "float":
-            shares[f"{name} not finite"] = ~tf.math.is_finite(values)
+        if feature.odd:
+            keys = schema.vocabularies.get(feature.name)
+            odd = feature.is_odd(raw[feature.name], keys)
+            shares[f"{feature.name} {feature.odd}"] = odd
     return shares
 
 
@@ -106,7 +100,7 @@ def make_parser(schema, spec, known):
     known = {name: tf.constant(keys) for name, keys in known.items()}
     vocabularies = {n: tf.constant(keys) for n, keys in schema.vocabularies.items()}
     schema = dataclasses.replace(schema, vocabularies=vocabularies)
-    by_item = "item_id" in schema and schema["item_id"].kind != "float"
+    by_item = "item_id" in schema and schema["item_id"].is_embedded
     item = "item_id" if by_item else "image"
     # History → the column of a click that it holds.
     names = {HISTORY_IMAGE: "image", **{f.name: f.shares for f in schema.sequences}}

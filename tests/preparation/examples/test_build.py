@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from hccm_tf.data.feature import Feature
 from hccm_tf.data.pipeline import make_dataset
-from hccm_tf.data.schema import Feature, Schema, read_schema
+from hccm_tf.data.schema import Schema, read_schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
 from tests.preparation.examples.logs import make_items, make_log, read_examples

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hccm_tf.data.schema import Feature, Schema, read_schema
+from hccm_tf.data.feature import Feature
+from hccm_tf.data.schema import Schema, read_schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
 from tests.preparation.examples.logs import make_items, make_log, read_rows

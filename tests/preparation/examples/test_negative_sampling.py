@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf import CTREstimator
+from hccm_tf.data.feature import Feature
 from hccm_tf.data.pipeline import make_dataset
-from hccm_tf.data.schema import Feature, Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
 from tests.conftest import TINY

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from hccm_tf.data.feature import Feature
 from hccm_tf.data.pipeline import data_files
-from hccm_tf.data.schema import Feature, Schema
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.validation.validate import (
