@@ -8,9 +8,12 @@ import io
 import os
 
 import pyarrow.parquet as pq
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.errors import InputError
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 
 def is_remote(path):

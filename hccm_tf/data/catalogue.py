@@ -3,10 +3,13 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, read_parquet
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 COLUMNS = ["item_id", "image", "image_key", "category"]
 

@@ -6,9 +6,12 @@ with nothing to parse when a SavedModel loads.
 """
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.errors import InputError
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 NO_IMAGE = 0  # key of the empty image name
 

@@ -4,12 +4,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.data import ids
 from hccm_tf.data.feature import HISTORY, MISSING_INTEGER
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.tables import read_batches
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 SPLITS = ("train", "validation", "test")
 ALL_SPLITS = (*SPLITS, "history")

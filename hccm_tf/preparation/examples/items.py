@@ -3,11 +3,14 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.data import ids
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.impressions import to_log_type
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 ITEM_COLUMNS = ["item_id", "image", "category"]
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data.feature import HISTORY_IMAGE
@@ -13,6 +13,9 @@ from hccm_tf.preparation.examples.fit_schema import feature_values, fitted_schem
 from hccm_tf.preparation.examples.histories import point_in_time
 from hccm_tf.preparation.examples.impressions import ALL_SPLITS, HISTORY_ITEM
 from hccm_tf.preparation.examples.shards import column_of, load_part, write_json
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 SLICE_ROWS = 8_192
 CACHED_HISTORIES = 1 << 15
