@@ -97,7 +97,9 @@ def sorted_unique_keys(ids, name):
     ids = np.asarray(ids)
     if ids.dtype.kind != "i":
         ids = np.asarray([str(value).encode() for value in ids], object)
-    keys = to_keys(tf.constant(ids)).numpy() if ids.size else np.zeros(0, np.int64)
+    # Integers are their own keys, without TensorFlow.
+    texts = ids.size and ids.dtype.kind != "i"
+    keys = to_keys(tf.constant(ids)).numpy() if texts else ids.astype(np.int64)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     same = np.flatnonzero(keys[1:] == keys[:-1])

@@ -16,10 +16,8 @@ import queue
 import threading
 from collections.abc import Callable
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-
 from hccm_tf.errors import InputError
+from hccm_tf.quiet import quiet_tensorflow
 
 # By its name: Beam's default runner first tries to download another one.
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
@@ -31,14 +29,14 @@ class Step:
     """One step of a tool.
 
     Args:
-        function: called with each of the numbers 0 to `parts` − 1, in any order and in
+        function: called with each of the numbers 0 to `count` − 1, in any order and in
             any process. A runner may call it twice for a number, so it writes its files
             under a temporary name.
-        parts: int.
+        count: int.
     """
 
     function: Callable
-    parts: int = 1
+    count: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +49,39 @@ class _Call:
     step: Step
     folder: pathlib.Path
 
-    def __call__(self, part):
+    def __call__(self, number):
+        # It may be another process than the command's.
+        quiet_tensorflow()
         try:
-            if part < self.step.parts:
-                self.step.function(part)
+            if number < self.step.count:
+                self.step.function(number)
         except InputError as error:
             (self.folder / ERROR).write_text(str(error))
             raise
-        return 0, part
+        return 0, number
+
+
+def _import_beam():
+    """Apache Beam, without the warning that it has no client for BigQuery.
+
+    Imported here, because it takes seconds and most of a tool does without.
+    """
+
+    def matters(record):
+        return not record.getMessage().startswith("apitools not found")
+
+    root = logging.getLogger()
+    root.addFilter(matters)
+    try:
+        import apache_beam
+    finally:
+        root.removeFilter(matters)
+    return apache_beam
 
 
 def _make_pipeline(beam_args, processes):
+    beam = _import_beam()
+    PipelineOptions = beam.options.pipeline_options.PipelineOptions
     local = [f"--runner={IN_PROCESS}", f"--direct_num_workers={processes}"]
     if processes > 1:
         local.append("--direct_running_mode=multi_processing")
@@ -136,7 +156,7 @@ def _wait(pipeline):
 
 
 def run_steps(steps, folder, beam_args=(), processes=1):
-    """Runs steps one after the other, the parts of each in parallel.
+    """Runs steps one after the other, the numbers of each in parallel.
 
     Args:
         steps: list of `Step`, picklable.
@@ -149,23 +169,23 @@ def run_steps(steps, folder, beam_args=(), processes=1):
         InputError: of a step, for an option that Beam does not know, or if a worker
             process is killed.
     """
-    pipeline = _make_pipeline(beam_args, processes)
+    beam, pipeline = _import_beam(), _make_pipeline(beam_args, processes)
     # A folder that is resumed may hold an earlier run's.
     (folder / ERROR).unlink(missing_ok=True)
     # The first collection has the most elements: Dask keeps its partitioning.
-    most = max(step.parts for step in steps)
-    parts = pipeline | beam.Create(range(most))
-    for number, step in enumerate(steps):
-        if number:
-            parts = (
-                parts
-                | f"wait {number}" >> beam.GroupByKey()
-                | f"parts {number}" >> beam.FlatMap(_numbers, step.parts)
+    most = max(step.count for step in steps)
+    numbers = pipeline | beam.Create(range(most))
+    for place, step in enumerate(steps):
+        if place:
+            numbers = (
+                numbers
+                | f"wait {place}" >> beam.GroupByKey()
+                | f"numbers {place}" >> beam.FlatMap(_numbers, step.count)
                 # Not Reshuffle, which Dask leaves out.
-                | f"spread {number}" >> beam.GroupByKey()
-                | f"part {number}" >> beam.Keys()
+                | f"spread {place}" >> beam.GroupByKey()
+                | f"number {place}" >> beam.Keys()
             )
-        parts |= f"step {number}" >> beam.Map(_Call(step, folder))
+        numbers |= f"step {place}" >> beam.Map(_Call(step, folder))
     try:
         with _quiet_workers(folder):
             _wait(pipeline)
@@ -175,5 +195,5 @@ def run_steps(steps, folder, beam_args=(), processes=1):
         raise
 
 
-def _numbers(_, parts):
-    return [(part, part) for part in range(parts)]
+def _numbers(_, count):
+    return [(number, number) for number in range(count)]

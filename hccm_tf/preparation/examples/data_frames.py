@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from hccm_tf.errors import InputError
+from hccm_tf.preparation.examples.build import build_examples
 
 KEY = ["user_id", "item_id", "timestamp"]
 
@@ -55,7 +56,4 @@ def build_test(items, frame, log, schema, path):
 
 
 def _build(items, frame, path, **arguments):
-    # Here, because the tools import this package.
-    from hccm_tf.preparation.examples.build import build_examples
-
-    build_examples(items, frame, path, num_parts=1, **arguments)
+    build_examples(items, frame, path, num_shards=1, **arguments)

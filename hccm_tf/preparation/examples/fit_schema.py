@@ -1,4 +1,4 @@
-"""Infers a feature schema and fits it to the training split, part by part."""
+"""Fits a feature schema to the training split, shard by shard."""
 
 import dataclasses
 import json
@@ -10,60 +10,15 @@ import pyarrow.parquet as pq
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data import ids
-from hccm_tf.data.feature import HISTORY, MISSING_INTEGER, Feature
-from hccm_tf.data.schema import Schema, write_vocabulary
-from hccm_tf.errors import InputError
+from hccm_tf.data.feature import MISSING_INTEGER, Feature
+from hccm_tf.data.schema import write_vocabulary
 from hccm_tf.preparation.examples.impressions import SPLITS
-from hccm_tf.preparation.examples.shards import column_of, load_part, write_json
+from hccm_tf.preparation.examples.job import write_json
+from hccm_tf.preparation.examples.shards import column_of, load_shard
 
 # An integer attribute with more distinct values than this is a quantity, not a code.
 MAX_CODES = 1_000
 KEYS = ("user_id", "item_id", "category", "image")
-DTYPES = {pa.int64(): "int64", pa.float32(): "float32", pa.string(): "string"}
-
-
-def infer_schema(types, max_history):
-    """A schema from the columns' types.
-
-    Args:
-        types: name → `log_type` of the columns that become features.
-        max_history: int.
-    """
-    features = [
-        Feature(name, "float" if dtype == pa.float32() else "vocabulary", DTYPES[dtype])
-        for name, dtype in types.items()
-    ]
-    for name in ("item_id", "category"):
-        features.append(Feature(HISTORY + name, "sequence", shares=name))
-    return Schema(tuple(features), max_history)
-
-
-def check_schema(schema, types, item_columns, joined):
-    """Raises `InputError` if a schema does not fit the columns.
-
-    Args:
-        schema: `Schema`.
-        types: name → `log_type` of all columns.
-        item_columns: names of the catalogue's columns.
-        joined: whether histories are joined, not ready-made: those hold items only.
-    """
-    for feature in schema.sequences:
-        if not joined and feature.shares not in item_columns:
-            raise InputError(
-                f"schema: {feature.name}: ready-made histories hold items, and "
-                f"{feature.shares} is no column of theirs: leave the feature out"
-            )
-    for feature in schema.scalars:
-        if feature.name not in types:
-            raise InputError(
-                f"schema: no column {feature.name}. Received: {', '.join(types)}"
-            )
-        dtype = DTYPES[types[feature.name]]
-        if not feature.fits(dtype):
-            raise InputError(
-                f"schema: feature {feature.name} of kind {feature.kind} and dtype "
-                f"{feature.dtype} does not fit its column, which is {dtype}"
-            )
 
 
 def feature_values(feature, column):
@@ -84,9 +39,9 @@ def _moments(values):
     return len(values), float(mean), float(np.square(values - mean).sum())
 
 
-def _merge_moments(parts):
+def _merge_moments(samples):
     """Moments of the union of disjoint samples (Chan et al., 1979)."""
-    counts, means, squares = np.array(parts, float).reshape(-1, 3).T
+    counts, means, squares = np.array(samples, float).reshape(-1, 3).T
     count = counts.sum()
     mean = (counts * means).sum() / max(count, 1)
     squares = squares.sum() + (counts * np.square(means - mean)).sum()
@@ -106,12 +61,12 @@ def _known_values(feature, column):
     return column.filter(inside)
 
 
-def count(job, part):
-    """Third step: counts the values and sums up the numbers of a part's training rows.
+def count(job, shard):
+    """Third step: counts the values and sums up the numbers of a shard's training rows.
 
-    Leaves `counts/<part>.json` with moments, and `counts/<feature>/<part>.parquet`.
+    Leaves `counts/<shard>.json` with moments, and `counts/<feature>/<shard>.parquet`.
     """
-    loaded = load_part(job, part)
+    loaded = load_shard(job, shard)
     moments = {}
     if loaded is not None:
         table, split, _ = loaded
@@ -129,15 +84,15 @@ def count(job, part):
                     # So many that the feature is no code, whatever the others are.
                     found = found[: MAX_CODES + 1]
                 values, counts = found.flatten()
-                path = job.work / "counts" / feature.name / f"{part:05d}.parquet"
+                path = job.work / "counts" / feature.name / f"{shard:05d}.parquet"
                 found = pa.table({"value": values, "count": counts})
                 with new_file(path) as temporary:
                     pq.write_table(found, temporary)
-    write_json(job.work / "counts" / f"{part:05d}.json", moments)
+    write_json(job.work / "counts" / f"{shard:05d}.json", moments)
 
 
 def _read_counts(job, feature):
-    """Arrow table `value, count` over all parts."""
+    """Arrow table `value, count` over all shards."""
     files = sorted((job.work / "counts" / feature.name).glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(path) for path in files])
     table = table.group_by("value").aggregate([("count", "sum")])
@@ -145,7 +100,7 @@ def _read_counts(job, feature):
 
 
 def fit(job, number):
-    """Fourth step: fits feature `number` of the schema to all parts' counts.
+    """Fourth step: fits feature `number` of the schema to all shards' counts.
 
     Leaves `features/<name>.json` and, of a vocabulary, its values in the output.
     """
@@ -176,9 +131,10 @@ def _frequency(table):
 
 
 def _fit_vocabulary(job, feature, table):
-    table = table.filter(pc.greater_equal(table["count"], job.min_count))
-    if len(table) > job.max_vocabulary:
-        return dataclasses.replace(feature, kind="hash", size=job.max_vocabulary)
+    table = table.filter(pc.greater_equal(table["count"], job.options.min_count))
+    most = job.options.max_vocabulary
+    if len(table) > most:
+        return dataclasses.replace(feature, kind="hash", size=most)
     values = table["value"].to_numpy()
     keys, order = ids.sorted_unique_keys(values, feature.name)
     write_vocabulary(job.output, feature.name, keys, values[order])

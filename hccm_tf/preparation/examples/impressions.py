@@ -61,7 +61,7 @@ def to_log_type(name, column):
     return column.fill_null(MISSING[dtype])
 
 
-def to_keys(column):
+def column_keys(column):
     """`hccm_tf.data.ids.to_keys` of an int64 or string Arrow column, int64 array."""
     if pa.types.is_integer(column.type):
         return column.to_numpy(zero_copy_only=False)
@@ -123,7 +123,7 @@ CHECKS = {
 def _history_rows(column, item_keys):
     """Ready-made histories of item ids as rows of the catalogue, unknown ones out."""
     flat = to_log_type("item_id", column.flatten())
-    rows = find_keys(item_keys, to_keys(flat))
+    rows = find_keys(item_keys, column_keys(flat))
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     known = np.concatenate([[0], np.cumsum(rows >= 0)])
     offsets = known[np.concatenate([[0], np.cumsum(lengths)])]
@@ -210,7 +210,7 @@ class LogReader:
             column = to_log_type(name, batch[name])
             empty = pc.equal(column, MISSING[column.type])
             check(name, empty.to_numpy(zero_copy_only=False), "empty")
-            keys[name] = to_keys(column)
+            keys[name] = column_keys(column)
         item_row = find_keys(self.item_keys, keys["item_id"])
         known = item_row >= 0
         self.counts["unknown_item"] += int((good & ~known).sum())
@@ -229,5 +229,5 @@ def check_bad_rows(count, bad_rows, max_bad_rows):
     if count > max_bad_rows:
         raise InputError(
             f"{bad_rows[0]}; {count} bad rows so far: mend them, or allow more than "
-            f"{max_bad_rows} with --max_bad_rows"
+            f"max_bad_rows={max_bad_rows}"
         )

@@ -1,14 +1,13 @@
-"""The log between the steps of `build_examples`: one part for each hash of the user.
+"""The log between the steps of `build_examples`: a shard for each hash of the user.
 
-All rows of a user come to one part, so that histories can be joined there with memory
-for that part only. A shuffle of Beam's would hold the rows in memory on one machine.
+All rows of a user come to the shards of one number, so that histories can be joined
+there with memory for those only. A shuffle of Beam's would hold the rows in memory on
+one machine.
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
-import pathlib
 
 import numpy as np
 import pandas as pd
@@ -16,73 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hccm_tf.atomic import new_file
-from hccm_tf.data.schema import Schema
 from hccm_tf.preparation.examples.impressions import ALL_SPLITS, LogReader
+from hccm_tf.preparation.examples.job import write_json
 
 VALIDATION_FROM = 0.8
 TEST_FROM = 0.9
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What the steps of `build_examples` share; workers get it by pickle.
-
-    Args:
-        output: folder of the data set.
-        work: folder for the files between the steps.
-        pieces: list of `Piece` of the log.
-        parts: number of parts, and of shards of each split.
-        types: name → Arrow type of the log's columns.
-        schema: `Schema`, without vocabularies unless they are given.
-        inferred: whether the schema was inferred, not given.
-        splits: names of the splits to write.
-        min_count: occurrences below which a value is out of the vocabulary.
-        max_vocabulary: number of values above which a vocabulary becomes a hash.
-        max_bad_rows: number of bad rows to skip before one is an error.
-        seed: of the order of training rows and of the sample of negatives.
-    """
-
-    output: pathlib.Path
-    work: pathlib.Path
-    pieces: list
-    parts: int
-    types: dict
-    schema: Schema
-    inferred: bool
-    splits: tuple
-    min_count: int = 1
-    max_vocabulary: int = 10_000_000
-    max_bad_rows: int = 0
-    seed: int = 0
-
-    @functools.cached_property
-    def items(self):
-        """Arrow table of the catalogue by sorted `key`; mapped, shared by workers."""
-        with pa.memory_map(str(self.work / "items.arrow")) as source:
-            return pa.ipc.open_file(source).read_all()
-
-    def make_folders(self):
-        """Makes the folders that the steps write into, once, before they run."""
-        for name in ("parts", "pieces", "counts", "features", "written"):
-            (self.work / name).mkdir()
-        for feature in self.schema.scalars:
-            (self.work / "counts" / feature.name).mkdir()
-        (self.output / "vocabularies").mkdir()
-
-    def part_folder(self, part):
-        """Where a part's rows lie, one file for each piece of the log."""
-        return self.work / "parts" / f"{part:05d}"
-
-
-def write_json(path, content):
-    """Writes a small file whole or not at all."""
-    with new_file(path) as temporary:
-        temporary.write_text(json.dumps(content))
-
-
-def hash_part(user_keys, parts):
-    """The part of each user key, int64 array."""
-    return (pd.util.hash_array(user_keys) % np.uint64(parts)).astype(np.int64)
+def shard_of_users(user_keys, num_shards):
+    """The number of each user key's shards, int64 array."""
+    return (pd.util.hash_array(user_keys) % np.uint64(num_shards)).astype(np.int64)
 
 
 def _add_seconds(one, two):
@@ -92,20 +34,21 @@ def _add_seconds(one, two):
     return np.stack([distinct, np.bincount(place, counts, len(distinct)).astype(int)])
 
 
-def partition(job, number):
-    """First step: deals out piece `number` of the log to the parts of its users."""
-    reader = LogReader(job.types, job.items["key"].to_numpy(), job.max_bad_rows)
+def deal_out(job, number):
+    """First step: deals piece `number` of the log out to the shards of its users."""
+    reader = LogReader(job.types, job.items["key"].to_numpy(), job.options.max_bad_rows)
     writers, name = {}, f"{number:06d}.arrow"
     seconds = np.zeros((2, 0), np.int64)
     with contextlib.ExitStack() as files:
         for table in reader.read(job.pieces[number]):
-            part = hash_part(table["user_key"].to_numpy(), job.parts)
-            order = np.argsort(part, kind="stable")
+            shard = shard_of_users(table["user_key"].to_numpy(), job.num_shards)
+            order = np.argsort(shard, kind="stable")
             rows = table.take(order)
-            bounds = np.searchsorted(part[order], np.arange(job.parts + 1)).tolist()
-            for target in np.unique(part).tolist():
+            numbers = np.arange(job.num_shards + 1)
+            bounds = np.searchsorted(shard[order], numbers).tolist()
+            for target in np.unique(shard).tolist():
                 if target not in writers:
-                    folder = job.part_folder(target)
+                    folder = job.shard_folder(target)
                     folder.mkdir(exist_ok=True)
                     path = files.enter_context(new_file(folder / name))
                     writer = pa.ipc.new_file(str(path), table.schema)
@@ -149,14 +92,14 @@ def _uniform(seed, *keys):
     return (state >> np.uint64(11)) * 2.0**-53
 
 
-def load_part(job, part):
-    """The rows of one part, in the log's order, or `None` where no user falls into it.
+def load_shard(job, shard):
+    """The rows of a shard's users, in the log's order, or `None` where it has none.
 
     Returns:
         `(table, split, items)`: Arrow table of the rows that are kept, int8 array of
         their splits as places in `ALL_SPLITS`, and the number of negatives left out.
     """
-    files = sorted(job.part_folder(part).glob("*.arrow"))
+    files = sorted(job.shard_folder(shard).glob("*.arrow"))
     if not files:
         return None
     tables = [pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files]
@@ -189,7 +132,7 @@ def column_of(job, table, name, rows=None):
 
     Args:
         job: `Job`.
-        table: of `load_part`.
+        table: of `load_shard`.
         name: column.
         rows: bool array, the rows wanted; all by default.
 

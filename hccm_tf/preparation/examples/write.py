@@ -1,4 +1,4 @@
-"""Joins the histories of one part and writes its `tf.train.Example`s."""
+"""Joins the histories of a shard's users and writes its `tf.train.Example`s."""
 
 import functools
 
@@ -12,7 +12,8 @@ from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.preparation.examples.fit_schema import feature_values, fitted_schema
 from hccm_tf.preparation.examples.histories import point_in_time
 from hccm_tf.preparation.examples.impressions import ALL_SPLITS, HISTORY_ITEM
-from hccm_tf.preparation.examples.shards import column_of, load_part, write_json
+from hccm_tf.preparation.examples.job import write_json
+from hccm_tf.preparation.examples.shards import column_of, load_shard
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -23,9 +24,9 @@ ALWAYS = ("label", "timestamp", "user_key", "image")
 LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
 
 
-def shard_name(split, part, parts):
-    """File name of a part's shard of a split, as tensorflow-datasets names it."""
-    return f"impressions-{split}.tfrecord-{part:05d}-of-{parts:05d}"
+def shard_name(split, shard, num_shards):
+    """File name of a shard of a split, as tensorflow-datasets names it."""
+    return f"impressions-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
 
 
 def scalar_dtypes(job, schema):
@@ -118,7 +119,7 @@ def _write_shard(path, job, schema, table, histories):
         path: file to write.
         job: `Job`.
         schema: `Schema`.
-        table: rows of the part.
+        table: its rows.
         histories: `(begin, end, serialize)`: int64 slices of these rows' histories and
             what makes messages of them.
     """
@@ -156,21 +157,21 @@ def _write_shard(path, job, schema, table, histories):
     return num_bytes
 
 
-def write(job, part):
-    """Last step: writes the shard of every split for one part.
+def write(job, shard):
+    """Last step: writes the shard of this number of every split.
 
-    Leaves `written/<part>.json`: split → rows and bytes, and what was left out.
+    Leaves `written/<shard>.json`: split → rows and bytes, and what was left out.
     """
     schema = fitted_schema(job)
-    loaded = load_part(job, part)
+    loaded = load_shard(job, shard)
     left_out, history_rows, written = 0, 0, {}
     if loaded is not None:
         table, split, left_out = loaded
         history_rows = int((split == ALL_SPLITS.index("history")).sum())
         begin, end, columns = _histories(job, table, schema)
         serialize = _history_serializer(schema, columns)
-    for name in job.splits:
-        path = job.output / shard_name(name, part, job.parts)
+    for name in job.options.splits:
+        path = job.output / shard_name(name, shard, job.num_shards)
         if loaded is None:
             with new_file(path) as file:
                 tf.io.TFRecordWriter(str(file)).close()
@@ -178,11 +179,11 @@ def write(job, part):
             continue
         rows = np.flatnonzero(split == ALL_SPLITS.index(name))
         if name == "train":
-            rows = np.random.default_rng((job.seed, part)).permutation(rows)
+            rows = np.random.default_rng((job.seed, shard)).permutation(rows)
         histories = begin[rows], end[rows], serialize
         num_bytes = _write_shard(path, job, schema, table.take(rows), histories)
         written[name] = len(rows), num_bytes
     write_json(
-        job.work / "written" / f"{part:05d}.json",
+        job.work / "written" / f"{shard:05d}.json",
         {"splits": written, "negatives": left_out, "history_rows": history_rows},
     )

@@ -114,7 +114,7 @@ def test_vocabularies_are_those_of_the_training_split(tmp_path):
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     for name in ("one", "two"):
-        build_examples(make_items(), make_log(400), tmp_path / name, num_parts=3)
+        build_examples(make_items(), make_log(400), tmp_path / name, num_shards=3)
     files = [path for path in (tmp_path / "one").rglob("*") if path.is_file()]
     assert len(files) > 15
     for path in files:

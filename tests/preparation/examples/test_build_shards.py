@@ -18,7 +18,7 @@ from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples import build as tool
 from hccm_tf.preparation.examples.build import build_examples
-from hccm_tf.preparation.examples.shards import hash_part
+from hccm_tf.preparation.examples.shards import shard_of_users
 from hccm_tf.preparation.steps import Step, run_steps
 from tests.preparation.examples.logs import (
     make_items,
@@ -41,9 +41,9 @@ def _log():
     return log.assign(split=rng.choice([*SPLITS, "history"], 600))
 
 
-def _build(tables, output, num_parts=3, beam_args=()):
+def _build(tables, output, num_shards=3, beam_args=()):
     paths = tables / "items.parquet", tables / "log.parquet"
-    build_examples(*paths, output, num_parts=num_parts, beam_args=beam_args)
+    build_examples(*paths, output, num_shards=num_shards, beam_args=beam_args)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     make_items().to_parquet(folder / "items.parquet")
     _log().to_parquet(folder / "log.parquet")
-    _build(folder, folder / "data", num_parts=1)
+    _build(folder, folder / "data", num_shards=1)
     return folder
 
 
@@ -76,7 +76,7 @@ def test_histories_equal_brute_force(tmp_path_factory, events, max_history, part
         folder / "data",
         max_history=max_history,
         splits=("train",),
-        num_parts=parts,
+        num_shards=parts,
     )
     names = ("timestamp", "user_id", "item_id", "label", "history_item_id")
     found = collections.Counter(read_rows(folder / "data", "train", *names))
@@ -124,14 +124,14 @@ def test_a_user_is_in_the_shards_of_one_number(tables, tmp_path, monkeypatch):
 
 def test_more_parts_than_users(tmp_path):
     log = make_log(40, users=1)
-    summary = build_examples(make_items(), log, tmp_path / "data", num_parts=3)
+    summary = build_examples(make_items(), log, tmp_path / "data", num_shards=3)
     assert summary["splits"] == {"train": 36, "validation": 2, "test": 2}
     assert len(read_examples(tmp_path / "data", "train")) == 36
 
 
 def test_processes_write_the_same_bytes(tables, tmp_path, monkeypatch):
     for name, limit in (("here", 99), ("processes", 2)):
-        monkeypatch.setattr(tool, "PARTS_FOR_PROCESSES", limit)
+        monkeypatch.setattr(tool, "SHARDS_FOR_PROCESSES", limit)
         _build(tables, tmp_path / name)
     _same_files(tmp_path / "here", tmp_path / "processes")
 
@@ -259,7 +259,7 @@ def test_a_training_batch_mixes_the_shards(tables, tmp_path):
     schema = Schema.load(tmp_path / "data")
     dataset = make_dataset(tmp_path / "data", "train", schema, 30, shuffle_seed=0)
     users = next(iter(dataset))[2].numpy()
-    assert set(hash_part(users, 3)) == {0, 1, 2}
+    assert set(shard_of_users(users, 3)) == {0, 1, 2}
     everything = sorted(np.concatenate([batch[2] for batch in dataset]))
     log = _log()
     assert everything == sorted(log.user_id[log.split == "train"])

@@ -146,7 +146,7 @@ def test_ready_made_histories(tmp_path):
 def test_the_time_split_keeps_a_second_together(tmp_path):
     rng = np.random.default_rng(1)
     log = make_log(200, timestamp=rng.integers(0, 30, 200)).drop(columns="split")
-    summary = build_examples(make_items(), log, tmp_path / "data", num_parts=3)
+    summary = build_examples(make_items(), log, tmp_path / "data", num_shards=3)
     place = log.timestamp.rank(method="min", pct=True)
     expected = np.select([place <= 0.8, place <= 0.9], ["train", "validation"], "test")
     for split in ("train", "validation", "test"):
@@ -158,7 +158,7 @@ def test_the_time_split_keeps_a_second_together(tmp_path):
 
 def test_rare_values_are_out_of_the_vocabulary(tmp_path):
     log = make_log(400, users=100)
-    build_examples(make_items(), log, tmp_path / "data", min_count=5, num_parts=3)
+    build_examples(make_items(), log, tmp_path / "data", min_count=5, num_shards=3)
     schema = Schema.load(tmp_path / "data")
     counts = log.user_id[log.split == "train"].value_counts()
     kept = counts[counts >= 5]

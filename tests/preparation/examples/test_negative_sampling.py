@@ -35,7 +35,7 @@ def _log(count=4_000):
 def test_only_negatives_of_the_training_split_are_sampled(tmp_path):
     log = _log()
     summary = build_examples(
-        make_items(), log, tmp_path / "data", negative_keep_rate=RATE, num_parts=3
+        make_items(), log, tmp_path / "data", negative_keep_rate=RATE, num_shards=3
     )
     train = log[log.split == "train"]
     kept = _kept(tmp_path / "data")
@@ -54,7 +54,7 @@ def test_the_sample_depends_on_row_and_seed_alone(tmp_path):
     sets = {}
     for name, frame, options in (
         ("plain", log, {}),
-        ("shuffled", log.sample(frac=1, random_state=0), {"num_parts": 3}),
+        ("shuffled", log.sample(frac=1, random_state=0), {"num_shards": 3}),
         ("seed", log, {"seed": 1}),
     ):
         build_examples(

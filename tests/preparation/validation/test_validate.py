@@ -129,7 +129,7 @@ def test_coarse_times_repeats_and_features_of_other_kinds(shop, tmp_path):
         ),
         MAX_HISTORY,
     )
-    build_examples(items, log, tmp_path / "data", schema=schema, num_parts=3)
+    build_examples(items, log, tmp_path / "data", schema=schema, num_shards=3)
     lines, errors = validate(tmp_path / "data")
     assert errors == []
     log = log.merge(items, on="item_id")
@@ -390,7 +390,7 @@ def test_a_history_column_out_of_order(shop, tmp_path, column):
 
 def test_shards_of_one_number_are_compared_with_each_other(shop, tmp_path):
     data = tmp_path / "data"
-    build_examples(shop.items, shop.impressions, data, num_parts=3)
+    build_examples(shop.items, shop.impressions, data, num_shards=3)
     assert validate(data)[1] == []
     train, test = data_files(data, "train")[1], data_files(data, "test")[1]
     examples = _read(train)

@@ -1,0 +1,86 @@
+"""What `build_examples` is told, and what its steps share."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import pyarrow as pa
+
+from hccm_tf.atomic import new_file
+from hccm_tf.data.schema import Schema
+from hccm_tf.preparation.examples.impressions import SPLITS
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildOptions:
+    """What a data folder is like beside its columns.
+
+    Args:
+        negative_keep_rate: share of the training split's negatives that is kept;
+            `None` for the schema's, which is 1 unless it says otherwise.
+        splits: names of the splits to write, which must be there.
+        num_shards: number of shards of each split; `None` for one for each 100,000
+            impressions. One shard keeps the log's order but for the training split.
+        min_count: occurrences below which a value is out of the vocabulary.
+        max_vocabulary: number of values above which a vocabulary becomes a hash.
+        max_bad_rows: number of bad rows to skip before one is an error.
+    """
+
+    negative_keep_rate: float | None = None
+    splits: tuple = SPLITS
+    num_shards: int | None = None
+    min_count: int = 1
+    max_vocabulary: int = 10_000_000
+    max_bad_rows: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the steps of `build_examples` share; workers get it by pickle.
+
+    Args:
+        output: folder of the data set.
+        work: folder for the files between the steps.
+        pieces: list of `Piece` of the log.
+        num_shards: number of shards of each split.
+        types: name → Arrow type of the log's columns.
+        schema: `Schema`, without vocabularies unless they are given.
+        inferred: whether the schema was inferred, not given.
+        seed: of the order of training rows and of the sample of negatives.
+        options: `BuildOptions`.
+    """
+
+    output: pathlib.Path
+    work: pathlib.Path
+    pieces: list
+    num_shards: int
+    types: dict
+    schema: Schema
+    inferred: bool
+    seed: int
+    options: BuildOptions
+
+    @functools.cached_property
+    def items(self):
+        """Arrow table of the catalogue by sorted `key`; mapped, shared by workers."""
+        with pa.memory_map(str(self.work / "items.arrow")) as source:
+            return pa.ipc.open_file(source).read_all()
+
+    def make_folders(self):
+        """Makes the folders that the steps write into, once, before they run."""
+        for name in ("shards", "pieces", "counts", "features", "written"):
+            (self.work / name).mkdir()
+        for feature in self.schema.scalars:
+            (self.work / "counts" / feature.name).mkdir()
+        (self.output / "vocabularies").mkdir()
+
+    def shard_folder(self, shard):
+        """Where the rows of a shard's users lie, one file for each piece of the log."""
+        return self.work / "shards" / f"{shard:05d}"
+
+
+def write_json(path, content):
+    """Writes a small file whole or not at all."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(content))
