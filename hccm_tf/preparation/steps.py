@@ -17,10 +17,9 @@ import threading
 from collections.abc import Callable
 
 from hccm_tf.errors import InputError
+from hccm_tf.preparation.beam import import_beam, make_pipeline
 from hccm_tf.quiet import quiet_tensorflow
 
-# By its name: Beam's default runner first tries to download another one.
-IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 ERROR = "error.txt"
 
 
@@ -59,44 +58,6 @@ class _Call:
             (self.folder / ERROR).write_text(str(error))
             raise
         return 0, number
-
-
-def _import_beam():
-    """Apache Beam, without the warning that it has no client for BigQuery.
-
-    Imported here, because it takes seconds and most of a tool does without.
-    """
-
-    def matters(record):
-        return not record.getMessage().startswith("apitools not found")
-
-    root = logging.getLogger()
-    root.addFilter(matters)
-    try:
-        import apache_beam
-    finally:
-        root.removeFilter(matters)
-    return apache_beam
-
-
-def _make_pipeline(beam_args, processes):
-    beam = _import_beam()
-    PipelineOptions = beam.options.pipeline_options.PipelineOptions
-    local = [f"--runner={IN_PROCESS}", f"--direct_num_workers={processes}"]
-    if processes > 1:
-        local.append("--direct_running_mode=multi_processing")
-    arguments = [*local, *beam_args]
-    try:
-        pipeline = beam.Pipeline(options=PipelineOptions(arguments))
-    except ValueError as error:
-        raise InputError(f"options of Beam: {error}") from error
-    # Only now, because a runner that has been imported brings options of its own.
-    options = PipelineOptions(arguments)
-    everything = options.get_all_options(retain_unknown_options=True)
-    unknown = sorted(set(everything) - set(options.get_all_options()))
-    if unknown:
-        raise InputError(f"options of Beam: it does not know --{', --'.join(unknown)}")
-    return pipeline
 
 
 @contextlib.contextmanager
@@ -169,7 +130,7 @@ def run_steps(steps, folder, beam_args=(), processes=1):
         InputError: of a step, for an option that Beam does not know, or if a worker
             process is killed.
     """
-    beam, pipeline = _import_beam(), _make_pipeline(beam_args, processes)
+    beam, pipeline = import_beam(), make_pipeline(beam_args, processes)
     # A folder that is resumed may hold an earlier run's.
     (folder / ERROR).unlink(missing_ok=True)
     # The first collection has the most elements: Dask keeps its partitioning.
