@@ -33,14 +33,14 @@ def _move(source, target):
 
 
 def _read_reports(work):
-    """Reports of a run's parts, and `(place in the run, reason)` of what it skipped."""
+    """Reports of a run's shards, and `(place, reason)` of what the run skipped."""
     names = pq.read_metadata(work / NAMES)
     reports, skipped, start = [], [], 0
-    for part in range(names.num_row_groups):
-        path = shard_folder(work, part) / REPORT
+    for shard in range(names.num_row_groups):
+        path = shard_folder(work, shard) / REPORT
         reports.append(json.loads(path.read_text()))
         skipped += [(start + place, why) for place, why in reports[-1]["skipped"]]
-        start += names.row_group(part).num_rows
+        start += names.row_group(shard).num_rows
     return reports, skipped
 
 
@@ -51,11 +51,9 @@ def _place_shards(folder, work, old, reports, dtype, shape):
         for rows, files in zip(old.metadata["shard_rows"], old.shards, strict=True):
             crc32 = [old.metadata["crc32"][file.name] for file in files]
             shards.append((rows, list(files), crc32, link_or_copy))
-    for part, report in enumerate(reports):
-        files = [
-            shard_folder(work, part) / str(number)
-            for number in range(len(report["crc32"]))
-        ]
+    for made, report in enumerate(reports):
+        folder_made = shard_folder(work, made)
+        files = [folder_made / str(array) for array in range(len(report["crc32"]))]
         if report["rows"]:
             shards.append((report["rows"], files, report["crc32"], _move))
     checksums = {}
@@ -86,11 +84,11 @@ def assemble(folder, work, old, images, keys, order, metadata):
         InputError: if there is no feature map.
     """
     reports, skipped = _read_reports(work)
-    known = 0 if old is None else len(old.rows)
-    count = len(images) - len(skipped)
-    places = np.asarray([place for place, _ in skipped], np.int64)
+    new = np.ones(len(images) - (0 if old is None else len(old.rows)), bool)
+    new[[place for place, _ in skipped]] = False
     skipped = pd.DataFrame(skipped, columns=["image", "reason"])
-    skipped["image"] = images[known + places]
+    skipped["image"] = images[len(images) - len(new) :][~new]
+    count = len(images) - len(skipped)
     if not count:
         # Nothing here is worth going on with.
         shutil.rmtree(folder)
@@ -99,39 +97,39 @@ def assemble(folder, work, old, images, keys, order, metadata):
             f"none of {len(images)} images is readable; the first: "
             f"{skipped.iloc[0].tolist() if len(skipped) else None}"
         )
-    shape = metadata["shape"]
-    shard_rows, crc32 = _place_shards(
-        folder, work, old, reports, metadata["dtype"], shape
-    )
-    new = np.ones(len(images) - known, bool)
-    new[places] = False
-    rows = np.full(len(images), -1)
-    rows[known:][new] = sum(shard_rows) - new.sum() + np.arange(new.sum())
-    moments = sum(np.asarray(report["moments"]) for report in reports)
-    if old is not None:
-        rows[:known] = old.rows
-        moments = moments + np.asarray(old.metadata["moments"])
-    rows = rows[order]
-    pq.write_table(
-        pa.table(
-            {
-                "image": images[order][rows >= 0],
-                "key": keys[rows >= 0],
-                "row": rows[rows >= 0],
-            }
-        ),
-        folder / "images.parquet",
-    )
+    dtype, shape = metadata["dtype"], metadata["shape"]
+    shard_rows, crc32 = _place_shards(folder, work, old, reports, dtype, shape)
+    rows = _rows(old, new, sum(shard_rows))[order]
+    table = {"image": images[order], "key": keys, "row": rows}
+    table = {name: column[rows >= 0] for name, column in table.items()}
+    pq.write_table(pa.table(table), folder / "images.parquet")
     skipped.to_csv(folder / "skipped.csv", index=False)
-    mean, mean_square = moments / (count * shape[0] * shape[1])
     metadata = {
         **metadata,
         "count": count,
         "shard_rows": shard_rows,
         "crc32": crc32,
+        **_moments(old, reports, count * shape[0] * shape[1]),
+    }
+    (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+    return count, len(skipped)
+
+
+def _rows(old, new, total):
+    """Each image's row among `total`, −1 without a map; int64, old images first."""
+    added = np.full(len(new), -1)
+    added[new] = total - new.sum() + np.arange(new.sum())
+    return added if old is None else np.concatenate([old.rows, added])
+
+
+def _moments(old, reports, positions):
+    """Moments, mean and standard deviation of each channel; dict of lists."""
+    moments = sum(np.asarray(report["moments"]) for report in reports)
+    if old is not None:
+        moments = moments + np.asarray(old.metadata["moments"])
+    mean, mean_square = moments / positions
+    return {
         "moments": moments.tolist(),
         "channel_mean": mean.tolist(),
         "channel_std": np.sqrt(np.maximum(mean_square - mean**2, 1e-12)).tolist(),
     }
-    (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-    return count, len(skipped)

@@ -1,5 +1,6 @@
 """What a run of `extract_feature_maps` is told, and what its workers read."""
 
+import dataclasses
 import json
 
 import keras
@@ -32,13 +33,38 @@ MAX_SHARDS = 256
 NORMALIZATION_SAMPLE = 256
 
 
-def cnn_settings(asked, old):
-    """What determines the maps of an image: as asked, or as in the old store.
+@dataclasses.dataclass(frozen=True)
+class CnnOptions:
+    """What determines the map of an image; `None` as in the old store or `DEFAULTS`.
+
+    Args:
+        backbone: key of `hccm_tf.models.backbones.BACKBONES`.
+        weights: `"imagenet"`, `"random"` or a path.
+        image_size: height and width in pixels of the CNN's input.
+        layer: name of the backbone's last layer to keep; by default its own choice.
+        dtype: `"float16"`, or `"int8"` with a scale for each channel of each map.
+        seed: of random weights.
+    """
+
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = None
+    layer: str | None = None
+    dtype: str | None = None
+    seed: int | None = None
+
+
+def cnn_settings(options, old):
+    """What determines the maps: as asked, or as in the old store; dict.
+
+    Args:
+        options: `CnnOptions`.
+        old: `FeatureMapStore` that is extended, or `None`.
 
     Raises:
         InputError: if the two contradict each other.
     """
-    asked = {name: value for name, value in asked.items() if value is not None}
+    asked = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
     if old is None:
         settings = DEFAULTS | asked
         settings["layer"] = settings["layer"] or BACKBONES.get(settings["backbone"])
@@ -48,14 +74,14 @@ def cnn_settings(asked, old):
         old.metadata["moments"], old.metadata["crc32"]
     except KeyError as error:
         raise InputError(
-            f"--extend={old.path}: {METADATA} has no {error}; extract the feature maps "
+            f"extend={old.path}: {METADATA} has no {error}; extract the feature maps "
             "again"
         ) from error
     for name, value in asked.items():
         if value != settings[name]:
             raise InputError(
-                f"--{name}={value} contradicts --extend={old.path}, whose {name} is "
-                f"{settings[name]}: leave the flag out"
+                f"{name}={value} contradicts the old store, {old.path}, whose {name} "
+                f"is {settings[name]}: leave it out"
             )
     return settings
 
@@ -77,7 +103,7 @@ def _load_fixed_cnn(settings, images):
         )
         sample = [pixels for pixels, reason in sample if reason is None]
         if not sample:
-            raise InputError("--weights=random needs at least one readable image")
+            raise InputError("weights=random needs at least one readable image")
         estimate_normalization(model, sample)
     return model
 
@@ -85,8 +111,16 @@ def _load_fixed_cnn(settings, images):
 def prepare(folder, work, settings, old, images):
     """Writes what the workers read, unless an interrupted run has done that.
 
+    Args:
+        folder: the store's folder.
+        work: folder of the run.
+        settings: dict, `cnn_settings` and what else must not change before a run goes
+            on.
+        old: `FeatureMapStore` that is extended, or `None`.
+        images: object array of names.
+
     Returns:
-        `(weights_sha256, shape)` of the fixed CNN and its maps.
+        dict, `weights_sha256` of the fixed CNN and `shape` of its maps.
 
     Raises:
         InputError: if the folder is of an interrupted run with other settings.
@@ -100,25 +134,30 @@ def prepare(folder, work, settings, old, images):
                 f"{folder} is what an interrupted run with another "
                 f"{', '.join(changed)} left: remove it, or repeat that run's flags"
             )
-        return before["weights_sha256"], before["shape"]
-    # It may be a link to those of an old store.
-    (folder / WEIGHTS).unlink(missing_ok=True)
-    if old is not None:
-        link_or_copy(old.path / WEIGHTS, folder / WEIGHTS)
-        weights_sha256, shape = old.metadata["weights_sha256"], old.shape
-    else:
-        model = _load_fixed_cnn(settings, images)
-        model.save_weights(folder / WEIGHTS)
-        shape = model.output_shape[1:]
-        weights_sha256 = keep_encoder(
-            model, settings["backbone"], settings["image_size"], settings["layer"]
-        )
+        return {name: before[name] for name in ("weights_sha256", "shape")}
+    prepared = _prepare_cnn(folder, settings, old, images)
     work.mkdir(exist_ok=True)
     rows = max(SHARD_ROWS, -(-len(images) // MAX_SHARDS))
     table = pa.table({"image": pa.array(images, pa.string())})
     pq.write_table(table, work / NAMES, row_group_size=rows)
-    with new_file(settings_file) as prepared:
-        prepared.write_text(
-            json.dumps({**settings, "weights_sha256": weights_sha256, "shape": shape})
-        )
-    return weights_sha256, shape
+    with new_file(settings_file) as temporary:
+        temporary.write_text(json.dumps({**settings, **prepared}))
+    return prepared
+
+
+def _prepare_cnn(folder, settings, old, images):
+    """Puts the weights into the store; what `prepare` returns."""
+    # It may be a link to those of an old store.
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    if old is not None:
+        link_or_copy(old.path / WEIGHTS, folder / WEIGHTS)
+        return {
+            "weights_sha256": old.metadata["weights_sha256"],
+            "shape": old.shape,
+        }
+    model = _load_fixed_cnn(settings, images)
+    model.save_weights(folder / WEIGHTS)
+    digest = keep_encoder(
+        model, settings["backbone"], settings["image_size"], settings["layer"]
+    )
+    return {"weights_sha256": digest, "shape": model.output_shape[1:]}

@@ -1,6 +1,6 @@
-"""Encodes parts of a catalogue's images, each into one shard of a feature-map store.
+"""Encodes a catalogue's images into the shards of a feature-map store.
 
-A worker gets a part's number and reads what it needs from the store's work folder. A
+A worker gets a shard's number and reads what it needs from the store's work folder. A
 shard is a folder that appears when it is whole, so an interrupted run loses only the
 shards that it was about.
 """
@@ -50,12 +50,12 @@ class Encoding:
     weights_sha256: str
 
 
-def shard_folder(work, part):
-    """The folder that one part of the images becomes."""
-    return work / f"shard-{part:05d}"
+def shard_folder(work, shard):
+    """The folder that a shard is made in."""
+    return work / f"shard-{shard:05d}"
 
 
-def quantize(maps):
+def quantize_maps(maps):
     """Rounds each channel of each map to 255 steps.
 
     Args:
@@ -102,20 +102,20 @@ def _encode_batches(pixels, encoding):
         maps = encode(np.stack(batch)).numpy()
         with np.errstate(over="ignore", invalid="ignore"):
             if encoding.dtype == "int8":
-                arrays = quantize(maps)
+                arrays = quantize_maps(maps)
             else:
                 arrays = [maps.astype(np.float16)]
         maps = np.asarray(dequantize(*arrays))
         if not np.isfinite(maps).all():
             raise InputError(
-                f"--layer={encoding.layer}: its feature maps overflow float16; name "
+                f"layer={encoding.layer}: its feature maps overflow float16; name "
                 "another layer"
             )
         yield arrays, maps
 
 
-def write_shard(encoding, part):
-    """Encodes one part of the images, unless that is done.
+def write_shard(encoding, shard):
+    """Encodes the images of one shard, unless that is done.
 
     Writes the folder of `shard_folder` with a raw file for each array, named 0 and 1,
     and `shard.json`: number of maps, CRC-32 of the files, each channel's sum and sum of
@@ -123,18 +123,18 @@ def write_shard(encoding, part):
 
     Args:
         encoding: `Encoding`.
-        part: number of the row group of names.
+        shard: its number, which is that of its row group of names.
 
     Raises:
         InputError: if a feature map overflows float16.
     """
-    folder = shard_folder(encoding.work, part)
+    folder = shard_folder(encoding.work, shard)
     if folder.exists():
         return
     start = time.perf_counter()
-    table = pq.ParquetFile(encoding.work / NAMES).read_row_group(part)
+    table = pq.ParquetFile(encoding.work / NAMES).read_row_group(shard)
     names = table["image"].to_pylist()
-    # Its own folder: a runner may have two workers at one part.
+    # Its own folder: a runner may have two workers at one shard.
     attempt = pathlib.Path(tempfile.mkdtemp(dir=encoding.work))
     rows, crc32, moments, skipped = 0, {}, np.float64(0), []
     pixels = _read_pixels(names, encoding, skipped)
