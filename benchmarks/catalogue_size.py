@@ -25,9 +25,9 @@ from stores import MAP_SHAPE, make_store
 from timing import batch_seconds, fit_seconds, ratio, report, summary
 
 from hccm_tf.data import ids
+from hccm_tf.data.deduplication import deduplicate
 from hccm_tf.data.feature_kinds import RESERVED
 from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.data.pipeline import deduplicate
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 

@@ -15,9 +15,9 @@ from absl import app, flags
 from stores import MAP_SHAPE
 from timing import alternate, ratio, report, summary, training_step
 
+from hccm_tf.data.deduplication import deduplicate
 from hccm_tf.data.feature import Feature
 from hccm_tf.data.feature_kinds import RESERVED
-from hccm_tf.data.pipeline import deduplicate
 from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam

@@ -24,8 +24,9 @@ from absl import app, flags
 from timing import batch_seconds, fit_seconds, ratio, report, seconds, summary
 from timing import training_step as step_of
 
-from hccm_tf.data import pipeline
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data import image_inputs
+from hccm_tf.data.dataset import Batches
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
@@ -50,20 +51,19 @@ def every_slot(item_rows, item_category, history_rows, history_category):
     )
 
 
-def make_dataset(data, split, schema, store, arm, shuffle_seed=0):
+def make_dataset(data, split, schema, store, arm, epoch=0):
     """Batches of one arm, `(inputs, label)`."""
-    deduplicate = every_slot if arm == "every slot" else pipeline.deduplicate
-    with mock.patch.object(pipeline, "deduplicate", deduplicate):
-        dataset = pipeline.make_dataset(
-            data,
-            split,
-            schema,
-            BATCH_SIZE,
-            store,
-            shuffle_seed,
-            sides=("candidate",),
-            group_by_item=arm == "grouped",
-        )
+    batches = Batches(
+        data,
+        schema,
+        BATCH_SIZE,
+        store,
+        sides=("candidate",),
+        group_by_item=arm == "grouped",
+    )
+    deduplicate = every_slot if arm == "every slot" else image_inputs.deduplicate
+    with mock.patch.object(image_inputs, "deduplicate", deduplicate):
+        dataset = batches.dataset(split, epoch)
     return dataset.map(lambda inputs, label, user: (inputs, label))
 
 
@@ -76,7 +76,7 @@ def measure(folder):
     )
     build_examples(items, log, folder / "data", max_history=50)
     schema = Schema.load(folder / "data")
-    images = read_catalogue(folder / "data")["image"].unique().to_pylist()
+    images = DataFolder(folder / "data").catalogue()["image"].unique().to_pylist()
     store = ImageFolder.open(folder / "shop" / "images", images, IMAGE_SIZE)
     model = build_model("cscnn", schema, feature_map_shape=store.shape, **OPTIONS)
     model.compile(LazyAdam(1e-3), "binary_crossentropy", jit_compile=False)

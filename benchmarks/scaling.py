@@ -31,7 +31,7 @@ from build_examples import make_log
 from stores import make_store
 from timing import ratio, report
 
-from hccm_tf.data.pipeline import num_examples
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.training.local_cluster import start, tasks
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES
@@ -99,7 +99,7 @@ def run(folder, strategy, workers):
             for process in processes.values():
                 process.kill()
                 process.wait()
-    examples = num_examples(folder / "data", "train")
+    examples = DataFolder(folder / "data").num_impressions("train")
     used = {kind: cpu_after[kind] - cpu_before[kind] for kind in cpu_after}
     steps = examples / BATCH_SIZE
     return {

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from timing import report
 
 from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.data.pipeline import data_files
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.serving.export import encode_images_of
 from hccm_tf.serving.representations import DTYPES
@@ -32,7 +32,7 @@ def main(argv):
     model = keras.models.load_model(pathlib.Path(FLAGS.run_dir) / "model.keras")
     schema = Schema.load(FLAGS.data_dir)
     store = FeatureMapStore.open(FLAGS.feature_maps)
-    records = tf.data.TFRecordDataset(data_files(FLAGS.data_dir, "test"))
+    records = tf.data.TFRecordDataset(DataFolder(FLAGS.data_dir).files("test"))
     records = records.batch(BATCH_SIZE)
     label = {"label": tf.io.FixedLenFeature([], tf.int64)}
     labels = [tf.io.parse_example(batch, label)["label"] for batch in records]

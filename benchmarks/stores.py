@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 
+from hccm_tf import formats
 from hccm_tf.data import ids
-from hccm_tf.data.feature_maps import METADATA, shard_files
+from hccm_tf.data.feature_maps import IMAGES, METADATA, shard_files
 
 # MobileNetV3-Small at 224 pixels, cut after its default layer.
 MAP_SHAPE = (7, 7, 96)
@@ -33,8 +34,9 @@ def make_store(folder, images):
                 rng.random(shape, np.float32).astype(np.float16).tofile(file)
     table = pd.DataFrame({"image": images, "key": ids.image_keys(images).numpy()})
     table["row"] = np.arange(len(images))
-    table.sort_values("key").to_parquet(folder / "images.parquet")
+    table.sort_values("key").to_parquet(folder / IMAGES)
     metadata = {
+        "format": formats.MAPS,
         "dtype": "float16",
         "shape": MAP_SHAPE,
         "shard_rows": sizes,

@@ -37,8 +37,8 @@ from timing import (
     training_step,
 )
 
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
@@ -123,9 +123,8 @@ def main(argv):
             models[name].compile(
                 LazyAdam(1e-3), "binary_crossentropy", jit_compile=False
             )
-            dataset = make_dataset(
-                folder / "data", "train", schema, BATCH_SIZE, maps, shuffle_seed=0
-            )
+            source = Batches(folder / "data", schema, BATCH_SIZE, maps)
+            dataset = source.dataset("train", epoch=0)
             datasets[name] = dataset.map(lambda x, y, user: (x, y)).repeat()
             batches[name] = list(datasets[name].take(FLAGS.batches))
         measure(models, datasets, batches)

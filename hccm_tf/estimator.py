@@ -1,7 +1,6 @@
 """scikit-learn's interface to the whole path: data folder or data frame → model."""
 
 import contextlib
-import functools
 import json
 import pathlib
 import tempfile
@@ -13,16 +12,12 @@ import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from hccm_tf.data.catalogue import image_categories, read_catalogue
+from hccm_tf.data.catalogue import image_categories
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.data.pca import fit_pca
-from hccm_tf.data.pipeline import (
-    epoch_seed,
-    make_dataset,
-    num_examples,
-    report_damage,
-)
 from hccm_tf.data.schema import Schema
 from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
@@ -221,8 +216,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             self._prepare_cnn(data_dir, ModelOptions(**options))
         trainer = self._make_trainer(data_dir, options)
         # In a cluster the same errors tell of lost processes.
-        report = contextlib.nullcontext() if self.strategy else report_damage(data_dir)
-        with report:
+        report = DataFolder(data_dir).report_damage()
+        with contextlib.nullcontext() if self.strategy else report:
             run = train(
                 trainer,
                 self.schema_,
@@ -235,7 +230,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         if self.strategy is not None:
             _copy_weights(trainer.model, self.model_)
             self._trainer = trainer
-        examples = run["epochs"] * num_examples(data_dir, "train")
+        examples = run["epochs"] * DataFolder(data_dir).num_impressions("train")
         self.examples_per_second_ = examples / max(run["seconds"], 1e-9)
         self.training_ = {**run, "parameters": self.model_.count_params()}
         self._data_dir, self._options = data_dir, options
@@ -258,10 +253,10 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         data_dir = self._to_data_dir(X)
         if not isinstance(X, (str, pathlib.Path)):
             split = "test"
-        with report_damage(data_dir):
+        with DataFolder(data_dir).report_damage():
             # Its processes read the folder that was fitted.
             if self._trainer is None or X != self._data_dir:
-                dataset = self._dataset(data_dir, split)
+                dataset = self._batches(data_dir).dataset(split)
                 frame = predict(self.model_, dataset, self.batch_size)
             else:
                 frame = self._trainer.predict(split)
@@ -329,21 +324,17 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             count,
         )
 
-    def _dataset(self, data_dir, split, epoch=None, part=(0, 1), skip=0, repeat=False):
-        """Batches of a split, shuffled for an epoch or in the order of the data."""
-        return make_dataset(
+    def _batches(self, data_dir):
+        """The batches of a data folder, as the model is shown them."""
+        return Batches(
             data_dir,
-            split,
             self.schema_,
             self.batch_size,
             self.feature_maps_,
-            None if epoch is None else epoch_seed(self.seed, epoch),
             sides(self.model_),
             self.group_by_item,
             self._tell_category,
-            part,
-            skip,
-            repeat,
+            self.seed,
         )
 
     def _make_trainer(self, data_dir, options):
@@ -361,7 +352,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             model.compile(
                 LazyAdam(self.learning_rate), "binary_crossentropy", jit_compile=False
             )
-        make = functools.partial(self._dataset, data_dir)
+        make = self._batches(data_dir).dataset
         kind = ParameterServerTrainer if on_servers else SynchronousTrainer
         return kind(model, strategy, make, data_dir, self.batch_size)
 
@@ -382,7 +373,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             accuracy = pretrain(
                 self.model_,
                 self.feature_maps_,
-                *image_categories(self.schema_, read_catalogue(data_dir)),
+                *image_categories(self.schema_, DataFolder(data_dir).catalogue()),
                 self.pretrain_epochs,
                 self.learning_rate,
                 self.seed,
@@ -394,7 +385,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         path = getattr(self, flag)
         if path is None:
             raise InputError(f"--{flag}: model {self.model} needs a folder")
-        catalogue = read_catalogue(data_dir)
+        catalogue = DataFolder(data_dir).catalogue()
         if self.model in PIXEL_MODELS:
             images = catalogue["image"].unique().to_pylist()
             images = [image for image in images if image]

@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from hccm_tf.data.catalogue import read_catalogue
-from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.data.dataset import Batches
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.files import open_file, require_scheme
@@ -76,9 +76,10 @@ def test_a_data_set_by_http(shop, url):
     pytest.importorskip("tensorflow_io")
     schema = Schema.load(f"{url}/data")
     assert schema.features == shop.schema.features
-    assert read_catalogue(f"{url}/data").equals(read_catalogue(shop.data))
     folders = f"{url}/data", shop.data
-    remote, local = (make_dataset(folder, "test", schema, 100) for folder in folders)
+    remote, local = (DataFolder(folder).catalogue() for folder in folders)
+    assert remote.equals(local)
+    remote, local = (Batches(path, schema, 100).dataset("test") for path in folders)
     for found, expected in zip(remote, local, strict=True):
         for name in expected[0]:
             np.testing.assert_array_equal(found[0][name], expected[0][name])

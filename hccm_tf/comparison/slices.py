@@ -6,8 +6,8 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from hccm_tf.data.feature import HISTORY_IMAGE
-from hccm_tf.data.pipeline import data_files, parse_spec, report_damage
-from hccm_tf.data.schema import Schema
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.parsing import parse_spec
 from hccm_tf.files import require_scheme
 
 BATCH_SIZE = 4_096
@@ -26,12 +26,13 @@ def read_columns(data_dir, split, names):
         data frame with these columns.
     """
     require_scheme(data_dir)
-    spec = parse_spec(Schema.load(data_dir))
+    folder = DataFolder(data_dir)
+    spec = parse_spec(folder.schema())
     spec["history_length"] = tf.io.RaggedFeature(tf.int64, value_key=HISTORY_IMAGE)
     spec = {name: spec[name] for name in names}
-    dataset = tf.data.TFRecordDataset(data_files(data_dir, split)).batch(BATCH_SIZE)
+    dataset = tf.data.TFRecordDataset(folder.files(split)).batch(BATCH_SIZE)
     batches = []
-    with report_damage(data_dir):
+    with folder.report_damage():
         for records in dataset:
             columns = tf.io.parse_example(records, spec)
             if "history_length" in columns:
@@ -112,7 +113,7 @@ def read_slices(data_dir):
     Returns:
         `(test, slices)`: data frame in the data's order, and `make_slices`' dict.
     """
-    items = ["item_id"] if "item_id" in Schema.load(data_dir) else []
+    items = ["item_id"] if "item_id" in DataFolder(data_dir).schema() else []
     names = ["user_key", "label", "history_length", *items]
     test = read_columns(data_dir, "test", names)
     train_items = None

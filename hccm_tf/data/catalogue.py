@@ -1,28 +1,14 @@
-"""The catalogue of a data folder."""
+"""What the catalogue of a data folder says of images."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epy
 
-from hccm_tf.errors import InputError
-from hccm_tf.files import join, read_parquet
+from hccm_tf.data.folder import DataFolder
 
 with epy.lazy_imports():
     import tensorflow as tf
-
-COLUMNS = ["item_id", "image", "image_key", "category"]
-
-
-def read_catalogue(data_dir):
-    """Arrow table `item_id, image, image_key, category`, one row for each item."""
-    path = join(data_dir, "catalogue.parquet")
-    try:
-        return read_parquet(path, COLUMNS)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: not a catalogue ({error}); build the examples again"
-        ) from error
 
 
 def image_names(data_dir, keys):
@@ -32,7 +18,7 @@ def image_names(data_dir, keys):
         data_dir: data folder.
         keys: image keys, int.
     """
-    table = read_catalogue(data_dir).select(["image_key", "image"])
+    table = DataFolder(data_dir).catalogue().select(["image_key", "image"])
     # Only what is asked for becomes Python objects: a catalogue may be large.
     table = table.filter(pc.is_in(table["image_key"], pa.array(keys, pa.int64())))
     columns = (table[name].to_pylist() for name in table.column_names)

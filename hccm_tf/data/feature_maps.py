@@ -6,13 +6,12 @@ A store is a folder with
   `feature_maps-00000-of-00003.i8` and `scales-00000-of-00003.f16`: int8 maps and the
   float16 `[rows, 1, 1, c]` by which to multiply them;
 - `images.parquet`: columns `image`, `key` (sorted, see `hccm_tf.data.ids`) and `row`;
-- `feature_maps.json`: backbone, layer, hash of the weights, input size, shape, dtype,
-  count, CRC-32 of each shard file, and of each channel the moments, mean and standard
-  deviation.
+- `feature_maps.json`: format, backbone, layer, hash of the weights, input size, shape,
+  dtype, count, CRC-32 of each shard file, and of each channel the moments, mean and
+  standard deviation.
 """
 
 import dataclasses
-import functools
 import itertools
 import json
 import math
@@ -21,14 +20,20 @@ import zlib
 
 import numpy as np
 import pyarrow.parquet as pq
-import tensorflow as tf
+from etils import epy
 
+from hccm_tf import formats
 from hccm_tf.data import ids
+from hccm_tf.data.image_store import ImageStore
 from hccm_tf.errors import InputError
 
+with epy.lazy_imports():
+    import tensorflow as tf
+
 METADATA = "feature_maps.json"
-DTYPES = ("float16", "int8")
-CNN = ("backbone", "layer", "weights_sha256", "image_size", "shape")
+MAP_DTYPES = ("float16", "int8")
+IMAGES = "images.parquet"
+EXTRACT = "python -m tfrecords_tools.extract_feature_maps"
 
 
 def shard_files(dtype, shape, rows, shard, count):
@@ -87,8 +92,24 @@ def _crc32(file):
     return value
 
 
+def _read_metadata(path):
+    try:
+        metadata = json.loads(path.read_text())
+        found = metadata.get("format")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such file; make the feature maps with {EXTRACT}"
+        ) from error
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not JSON of feature maps ({error}); extract them again"
+        ) from error
+    formats.check_format(path, found, formats.MAPS, EXTRACT)
+    return metadata
+
+
 @dataclasses.dataclass(frozen=True)
-class FeatureMapStore:
+class FeatureMapStore(ImageStore):
     """Read access to a feature-map store.
 
     Args:
@@ -103,25 +124,14 @@ class FeatureMapStore:
     keys: np.ndarray
     rows: np.ndarray
 
-    def __getstate__(self):
-        # Without the function that `gather` keeps, which cannot be pickled.
-        fields = dataclasses.fields(self)
-        return {field.name: getattr(self, field.name) for field in fields}
+    cnn_names = ("backbone", "layer", "weights_sha256", "image_size", "shape")
 
     @classmethod
     def open(cls, path):
         """Opens the store at `path`; `InputError` names what is missing."""
         path = pathlib.Path(path)
-        try:
-            metadata = json.loads((path / METADATA).read_text())
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{path / METADATA}: no such file; make the feature maps with "
-                "python -m tfrecords_tools.extract_feature_maps"
-            ) from error
-        except ValueError as error:
-            raise InputError(f"{path / METADATA}: not JSON: {error}") from error
-        images = path / "images.parquet"
+        metadata = _read_metadata(path / METADATA)
+        images = path / IMAGES
         try:
             table = pq.read_table(images, columns=["key", "row"])
             dtype, _, _ = (metadata[k] for k in ("dtype", "shard_rows", "shape"))
@@ -130,8 +140,10 @@ class FeatureMapStore:
                 f"{path}: {METADATA} or {images.name} is damaged ({error}); extract "
                 "the feature maps again"
             ) from error
-        if dtype not in DTYPES:
-            raise InputError(f"{path / METADATA}: dtype is none of {DTYPES}: {dtype}")
+        if dtype not in MAP_DTYPES:
+            raise InputError(
+                f"{path / METADATA}: dtype is none of {MAP_DTYPES}: {dtype}"
+            )
         store = cls(path, metadata, table["key"].to_numpy(), table["row"].to_numpy())
         for files in store.shards:
             for file, (dtype, shape) in files.items():
@@ -164,22 +176,18 @@ class FeatureMapStore:
 
     @property
     def shape(self):
-        """`(h, w, c)` of one map."""
         return tuple(self.metadata["shape"])
 
     @property
     def cnn(self):
-        """What the maps of an image depend on, for a comparison of two stores; dict."""
-        return {name: self.metadata.get(name) for name in CNN}
+        return {name: self.metadata.get(name) for name in self.cnn_names}
 
     @property
     def channel_mean(self):
-        """Mean of each channel over all images and positions, float32 `[c]`."""
         return np.float32(self.metadata["channel_mean"])
 
     @property
     def channel_std(self):
-        """Standard deviation of each channel, float32 `[c]`."""
         return np.float32(self.metadata["channel_std"])
 
     @property
@@ -196,55 +204,36 @@ class FeatureMapStore:
         """Path of a shard's maps."""
         return next(iter(self.shards[shard]))
 
+    def standardised_as(self, channel_mean, channel_std):
+        channels = {
+            "channel_mean": np.asarray(channel_mean).tolist(),
+            "channel_std": np.asarray(channel_std).tolist(),
+        }
+        return dataclasses.replace(self, metadata={**self.metadata, **channels})
+
     def shuffled(self, seed):
-        """A control: the same store with the maps dealt out to other images."""
         rows = np.random.default_rng(seed).permutation(self.rows)
         return dataclasses.replace(self, rows=rows)
 
     def find(self, image_keys):
-        """Row numbers of images, counted from 1; 0 for an image not in the store.
-
-        Args:
-            image_keys: int64 tensor of any shape.
-
-        Returns:
-            int64 tensor of the same shape.
-        """
         rows = np.concatenate([[-1], self.rows])
         return tf.gather(rows, ids.find(self.keys, image_keys) + 1) + 1
 
-    def gather(self, rows):
-        """Feature maps of rows as `find` counts them, in graph operations.
-
-        Each shard is mapped into memory where the operation runs; only the pages of
-        the rows that are asked for are read.
-
-        Args:
-            rows: int64 tensor `[U]`; 0 gives a map of zeros.
-
-        Returns:
-            float16 tensor `[U, h, w, c]`.
-        """
-        return self._gather(rows)
-
-    @functools.cached_property
-    def _gather(self):
-        rows = tf.TensorSpec([None], tf.int64)
-        return tf.function(
-            self._gather_in_graph, input_signature=[rows], autograph=False
-        )
+    def _make_gather(self):
+        return self._gather_in_graph
 
     def _gather_in_graph(self, rows):
+        """Maps each shard into memory where it runs; reads the pages of the rows."""
         shard_rows = self.metadata["shard_rows"]
         ends = tf.constant(np.cumsum([0, *shard_rows]), tf.int64)
         shard = tf.searchsorted(ends, rows, side="left", out_type=tf.int32)
-        part = tf.dynamic_partition(
+        of_shard = tf.dynamic_partition(
             tf.range(tf.size(rows)), shard, num_partitions=len(shard_rows) + 1
         )
-        maps = [tf.zeros([tf.size(part[0]), *self.shape], tf.float16)]
+        maps = [tf.zeros([tf.size(of_shard[0]), *self.shape], tf.float16)]
         for index, files in enumerate(self.shards):
-            place = tf.gather(rows, part[index + 1]) - 1 - ends[index]
+            place = tf.gather(rows, of_shard[index + 1]) - 1 - ends[index]
             arrays = [_mapped(file, *form) for file, form in files.items()]
             maps.append(dequantize(*(tf.gather(array, place) for array in arrays)))
-        stitched = tf.dynamic_stitch(part, maps)
+        stitched = tf.dynamic_stitch(of_shard, maps)
         return tf.reshape(stitched, [-1, *self.shape])

@@ -1,23 +1,25 @@
 """The images themselves, decoded in the input pipeline.
 
-For models that train a CNN on pixels. The interface is that of `FeatureMapStore`; the
-"map" of an image are its pixels.
+For models that train a CNN on pixels: the "map" of an image are its pixels.
 """
 
 import dataclasses
-import functools
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.data import ids
+from hccm_tf.data.image_store import ImageStore
 from hccm_tf.files import join, require_scheme
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 PARALLEL = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(ImageStore):
     """A catalogue's readable images as pixels.
 
     What TensorFlow decodes counts as readable: JPEG, PNG, BMP, the first frame of a
@@ -37,14 +39,7 @@ class ImageFolder:
     image_size: int
     skipped: tuple = ()
 
-    # There is nothing to standardise; the model scales pixels as its CNN needs.
-    channel_mean = None
-    channel_std = None
-
-    def __getstate__(self):
-        # Without the function that `gather` keeps, which cannot be pickled.
-        fields = dataclasses.fields(self)
-        return {field.name: getattr(self, field.name) for field in fields}
+    cnn_names = ("backbone", "image_size")
 
     @classmethod
     def open(cls, image_dir, images, image_size):
@@ -66,43 +61,24 @@ class ImageFolder:
 
     @property
     def shape(self):
-        """`(height, width, 3)` of an image's pixels."""
         return (self.image_size, self.image_size, 3)
 
     @property
     def cnn(self):
-        """As `FeatureMapStore.cnn`, of which pixels have the size only; dict."""
         return {"backbone": None, "image_size": self.image_size}
 
+    def standardised_as(self, channel_mean, channel_std):
+        # There is nothing to standardise; the model scales pixels as its CNN needs.
+        return self
+
     def shuffled(self, seed):
-        """A control: the same images dealt out to other names."""
         files = np.random.default_rng(seed).permutation(self.files)
         return dataclasses.replace(self, files=files)
 
     def find(self, image_keys):
-        """Row numbers of images, counted from 1; 0 for one that is not readable.
-
-        Args:
-            image_keys: int64 tensor of any shape.
-
-        Returns:
-            int64 tensor of the same shape.
-        """
         return ids.find(self.keys, image_keys) + 1
 
-    def gather(self, rows):
-        """Pixels of rows as `find` counts them, in graph operations.
-
-        Args:
-            rows: int64 tensor `[U]`; 0 gives zeros and decodes nothing.
-
-        Returns:
-            uint8 tensor `[U, height, width, 3]`, RGB.
-        """
-        return self._gather(rows)
-
-    @functools.cached_property
-    def _gather(self):
+    def _make_gather(self):
         # The paths are not part of a graph, of which the first may ask for them.
         with tf.init_scope():
             files = tf.constant(self.files, tf.string)
@@ -120,8 +96,7 @@ class ImageFolder:
                 tf.scatter_nd(place, pixels, shape), [None, *self.shape]
             )
 
-        rows = tf.TensorSpec([None], tf.int64)
-        return tf.function(gather, input_signature=[rows], autograph=False)
+        return gather
 
 
 def decode(file, image_size):

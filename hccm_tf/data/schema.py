@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epy
 
+from hccm_tf import formats
 from hccm_tf.atomic import new_file
 from hccm_tf.data.feature import Feature
 from hccm_tf.errors import InputError
@@ -18,6 +19,9 @@ from hccm_tf.files import join, open_file, read_parquet
 
 with epy.lazy_imports():
     import tensorflow as tf
+
+SCHEMA = "schema.json"
+BUILD = "python -m tfrecords_tools.build_examples"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Schema:
         """The same schema with shorter histories."""
         if not 0 < max_history <= self.max_history:
             raise InputError(
-                f"--max_history: 1 to {self.max_history}, what the data holds. "
+                f"max_history: 1 to {self.max_history}, what the data holds. "
                 f"Received: {max_history}"
             )
         return dataclasses.replace(self, max_history=max_history)
@@ -113,6 +117,7 @@ class Schema:
     def save(self, folder):
         """Writes `schema.json` and, beside it, the vocabularies that it holds."""
         content = {
+            "format": formats.DATA,
             "max_history": self.max_history,
             "negative_keep_rate": self.negative_keep_rate,
             "features": [
@@ -120,15 +125,25 @@ class Schema:
                 for f in self.features
             ],
         }
-        path = pathlib.Path(folder) / "schema.json"
+        path = pathlib.Path(folder) / SCHEMA
         path.write_text(json.dumps(content, indent=2) + "\n")
         for name, keys in self.vocabularies.items():
             write_vocabulary(folder, name, keys)
 
     @classmethod
-    def load(cls, folder):
-        """Reads `schema.json` and the vocabularies beside it."""
-        schema = read_schema(join(folder, "schema.json"))
+    def load(cls, folder, with_vocabularies=True):
+        """Reads what `save` wrote.
+
+        Args:
+            folder: path.
+            with_vocabularies: whether to read the vocabularies too.
+
+        Raises:
+            InputError: if a file is missing, damaged or of another format.
+        """
+        schema = _read(join(folder, SCHEMA), format_if_none=None)
+        if not with_vocabularies:
+            return schema
         vocabularies = {}
         for feature in schema.scalars:
             if feature.has_vocabulary:
@@ -196,10 +211,23 @@ def _read_keys(path):
 
 
 def read_schema(path):
-    """Reads a `schema.json` that a user may have edited, without vocabularies."""
+    """Reads a `schema.json` that a user may have edited, without vocabularies.
+
+    Args:
+        path: the file; it need not say its format.
+
+    Raises:
+        InputError: if it is missing, damaged or of another format.
+    """
+    return _read(path, format_if_none=formats.DATA)
+
+
+def _read(path, format_if_none):
     try:
         with open_file(path) as handle:
             content = json.load(handle)
+        found = content.get("format", format_if_none)
+        formats.check_format(path, found, formats.DATA, BUILD)
         features = tuple(Feature(**entry) for entry in content["features"])
         return Schema(
             features,
@@ -210,5 +238,5 @@ def read_schema(path):
         raise InputError(f"{path}: no such file ({error})") from error
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a feature schema: {error}") from error

@@ -6,11 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 from hccm_tf.data import ids
-from hccm_tf.data.catalogue import image_categories, read_catalogue
+from hccm_tf.data.catalogue import image_categories
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 
 
-def shuffled_categories(data_dir, schema, feature_maps, seed):
+def shuffled_categories(data_dir, schema, images, seed):
     """Deals a catalogue's categories out to other items' images.
 
     Each (image, category) of the catalogue gets the category of another one, the same
@@ -20,7 +21,7 @@ def shuffled_categories(data_dir, schema, feature_maps, seed):
     Args:
         data_dir: data folder, for its catalogue.
         schema: `hccm_tf.data.schema.Schema`, with the feature `category`.
-        feature_maps: `FeatureMapStore` or `ImageFolder`.
+        images: `hccm_tf.data.image_store.ImageStore`.
         seed: int.
 
     Returns:
@@ -28,9 +29,9 @@ def shuffled_categories(data_dir, schema, feature_maps, seed):
         their items, int32 `[U]`, to the categories to tell, int32 `[U]`.
     """
     if "category" not in schema:
-        raise InputError("--shuffle_categories: the schema has no feature category")
-    keys, categories = image_categories(schema, read_catalogue(data_dir))
-    rows = feature_maps.find(keys).numpy()
+        raise InputError("shuffle_categories: the schema has no feature category")
+    keys, categories = image_categories(schema, DataFolder(data_dir).catalogue())
+    rows = images.find(keys).numpy()
     # One number for the pair, as it has no other.
     base = schema.num_rows("category")
     pairs = np.unique((rows * base + categories)[rows > 0])

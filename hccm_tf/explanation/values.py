@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE
-from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.models import IMAGE_MODELS, uses_category
 from hccm_tf.models.image_encoder import sides
@@ -72,9 +72,8 @@ def explain(model, schema, data_dir, feature_maps, options, count):
     forms = build_forms(model, schema, options)
     if "explain" not in forms:
         raise InputError(f"--explain: model {model.name} has no attention to show")
-    dataset = make_dataset(
-        data_dir, "test", schema, count, feature_maps, sides=sides(model)
-    )
+    batches = Batches(data_dir, schema, count, feature_maps, sides(model))
+    dataset = batches.dataset("test")
     inputs, labels, _ = next(iter(dataset))
     ctr = schema.unsampled(model.predict_on_batch(inputs)[:, 0])
     attention = _attention(model, forms["explain"], inputs)
@@ -117,7 +116,9 @@ def _attention(model, form, inputs):
 def _frequent_categories(data_dir):
     """Categories of the catalogue, those of many items first."""
     return (
-        pd.Series(read_catalogue(data_dir)["category"].to_pylist()).value_counts().index
+        pd.Series(DataFolder(data_dir).catalogue()["category"].to_pylist())
+        .value_counts()
+        .index
     )
 
 

@@ -41,7 +41,7 @@ def build_model(name, schema, **options):
         **options: see `ModelOptions`.
 
     Returns:
-        `keras.Model` from the dict of tensors that `hccm_tf.data.pipeline` makes to
+        `keras.Model` from the dict of tensors that `hccm_tf.data.dataset` makes to
         the click probability, `[B, 1]`.
 
     Raises:

@@ -38,7 +38,7 @@ def build_image_encoder(encode, options):
         x = keras.layers.Normalization(
             mean=options.channel_mean, variance=options.channel_std**2
         )(x)
-    # Category 0 stands beside padding only, see `hccm_tf.data.pipeline.deduplicate`.
+    # Category 0 stands beside padding only, see `deduplicate`.
     outputs = encode(x, category, ops.not_equal(category, 0))
     return keras.Model(
         {"image_map": maps, "image_category": category}, outputs, name="image_encoder"

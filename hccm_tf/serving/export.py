@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from hccm_tf.atomic import new_folder, only_writer
-from hccm_tf.data.catalogue import image_categories, read_catalogue
+from hccm_tf.data.catalogue import image_categories
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.models import IMAGE_MODELS, build_form, uses_category
 from hccm_tf.models.image_encoder import sides
 from hccm_tf.serving.representations import encode_catalogue
@@ -98,7 +99,7 @@ def versions(export_dir):
 
 def encode_images_of(model, schema, data_dir, feature_maps, dtype, options):
     """The `RepresentationTable` of a data folder's catalogue."""
-    keys, category = image_categories(schema, read_catalogue(data_dir))
+    keys, category = image_categories(schema, DataFolder(data_dir).catalogue())
     if not uses_category(model.name, **options):
         category = None
     return encode_catalogue(

@@ -88,7 +88,7 @@ def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
 
 def _open_store(version, feature_maps, image_dir):
     """Function from image names to a store of what the version's encoder takes."""
-    takes_pixels = "shape" not in version.cnn
+    takes_pixels = ImageFolder.made(version.cnn)
     needed, other = "feature_maps", "image_dir"
     if takes_pixels:
         needed, other = other, needed

@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from hccm_tf.data.catalogue import image_names
 from hccm_tf.data.feature import HISTORY_IMAGE
-from hccm_tf.data.pipeline import SIDES, data_files
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.serving.signatures import impression_spec
 
 IMAGES = ("image", HISTORY_IMAGE)
@@ -26,7 +27,7 @@ class Impressions:
     """
 
     def __init__(self, data_dir, split, count):
-        records = tf.data.TFRecordDataset(data_files(data_dir, split)).take(count)
+        records = tf.data.TFRecordDataset(DataFolder(data_dir).files(split)).take(count)
         self.records = list(records.as_numpy_iterator())
         self.rows = [_values(record) for record in self.records]
         keys = {key for row in self.rows for name in IMAGES for key in row[name]}

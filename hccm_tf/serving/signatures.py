@@ -35,7 +35,8 @@ import tensorflow as tf
 
 from hccm_tf.data import ids
 from hccm_tf.data.feature import HISTORY_IMAGE
-from hccm_tf.data.pipeline import SIDES, parse_spec
+from hccm_tf.data.image_inputs import SIDES
+from hccm_tf.data.parsing import parse_spec
 from hccm_tf.data.schema import to_padded
 from hccm_tf.models.image_encoder import sides as sides_of
 

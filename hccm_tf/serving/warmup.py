@@ -7,8 +7,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from hccm_tf.data import ids
-from hccm_tf.data.catalogue import read_catalogue
-from hccm_tf.data.pipeline import SIDES
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 
 # TensorFlow Serving takes 1,000 records at most.
@@ -59,7 +59,7 @@ def write_warmup(version, data_dir, schema, endpoints, feature_maps=None, sides=
 
 def _images(data_dir, endpoints, feature_maps):
     """Some images of the catalogue with their categories and feature maps."""
-    catalogue = read_catalogue(data_dir).slice(0, IMPRESSIONS)
+    catalogue = DataFolder(data_dir).catalogue().slice(0, IMPRESSIONS)
     image = catalogue["image"].to_numpy().astype(object)
     rows = feature_maps.find(ids.image_keys(tf.constant(image)))
     return {

@@ -16,7 +16,7 @@ def predict_part(infer, dataset, part, batch_size):
 
     Args:
         infer: function from inputs to click probabilities `[B, 1]`.
-        dataset: of `hccm_tf.data.pipeline.make_dataset`, in order.
+        dataset: of `hccm_tf.data.dataset.Batches.dataset`, in order.
         part: `(index, count)` with which it was made.
         batch_size: of `dataset`.
 

@@ -6,7 +6,7 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf.data.pipeline import data_files, num_examples
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.training.evaluation import DTYPES, to_frame
 from hccm_tf.training.strategies import num_tasks
 
@@ -33,7 +33,7 @@ class ParameterServerTrainer:
         self._make_dataset = make_dataset
         self._data_dir, self._batch_size = data_dir, batch_size
         workers = num_tasks("worker")
-        files = len(data_files(data_dir, "train"))
+        files = len(DataFolder(data_dir).files("train"))
         # Parts are files, unless there is not one for each worker.
         self.steps = files if files >= workers else self._num_parts("train")
         self._window = 2 * workers
@@ -48,7 +48,8 @@ class ParameterServerTrainer:
         """All processes see the same weights, those of the servers."""
 
     def _num_parts(self, split):
-        batches = -(-num_examples(self._data_dir, split) // self._batch_size)
+        examples = DataFolder(self._data_dir).num_impressions(split)
+        batches = -(-examples // self._batch_size)
         return min(PARTS_PER_WORKER * num_tasks("worker"), batches)
 
     def train_epoch(self, epoch, done=0):

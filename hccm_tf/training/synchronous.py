@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf.data.pipeline import num_examples
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.training.checkpoints import local_value
 from hccm_tf.training.evaluation import predict_part, to_frame
@@ -23,7 +23,7 @@ class SynchronousTrainer:
         model: compiled `keras.Model`, made in the scope of `strategy`.
         strategy: of `hccm_tf.training.strategies.make_strategy`.
         make_dataset: function of `split` and, as keywords, `epoch`, `part`, `skip` and
-            `repeat` of `hccm_tf.data.pipeline.make_dataset`.
+            `repeat` of `hccm_tf.data.dataset.Batches.dataset`.
         data_dir: data folder.
         batch_size: impressions in a replica's batch.
     """
@@ -48,7 +48,7 @@ class SynchronousTrainer:
             **options,
         )
         replicas = strategy.num_replicas_in_sync
-        examples = num_examples(data_dir, "train")
+        examples = DataFolder(data_dir).num_impressions("train")
         self.steps = -(-examples // (batch_size * replicas))
 
     def train_epoch(self, epoch, done=0):

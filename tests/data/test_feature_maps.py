@@ -173,6 +173,7 @@ def test_no_shard_is_read_into_memory(tmp_path):
     shape, rows = (8, 8, 128), 20_000
     size = 2 * rows * math.prod(shape)
     metadata = {"dtype": "float16", "shape": shape, "shard_rows": [rows] * 2}
+    metadata["format"] = 1
     (tmp_path / "feature_maps.json").write_text(json.dumps(metadata))
     images = pd.DataFrame({"key": range(2 * rows), "row": range(2 * rows)})
     images.to_parquet(tmp_path / "images.parquet")
@@ -237,6 +238,21 @@ def test_check_names_the_shard_that_differs(sharded, quantized, tmp_path, file):
         store.check()
 
 
+@pytest.mark.parametrize(("found", "said"), [(None, "unknown"), (2, "2")])
+def test_another_format_is_refused(sharded, tmp_path, found, said):
+    metadata = json.loads((sharded[0] / "feature_maps.json").read_text())
+    assert metadata.pop("format") == 1
+    if found is not None:
+        metadata["format"] = found
+    (tmp_path / "feature_maps.json").write_text(json.dumps(metadata))
+    message = (
+        rf"feature_maps.json: format {said}, this package reads 1; make it anew with "
+        "python -m tfrecords_tools.extract_feature_maps$"
+    )
+    with pytest.raises(InputError, match=message):
+        FeatureMapStore.open(tmp_path)
+
+
 def test_a_store_without_checksums(sharded, tmp_path):
     path = tmp_path / "maps"
     shutil.copytree(sharded[0], path)
@@ -248,7 +264,7 @@ def test_a_store_without_checksums(sharded, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncate", "remove", "json", "text", "dtype", "parquet"]
+    "damage", ["truncate", "remove", "json", "text", "list", "dtype", "parquet"]
 )
 def test_a_damaged_store_is_an_input_error(sharded, tmp_path, damage):
     path = tmp_path / "maps"
@@ -261,11 +277,12 @@ def test_a_damaged_store_is_an_input_error(sharded, tmp_path, damage):
         "remove": shard,
         "json": path / "feature_maps.json",
         "text": path / "feature_maps.json",
+        "list": path / "feature_maps.json",
         "dtype": path / "feature_maps.json",
         "parquet": path / "images.parquet",
     }[damage]
-    if damage == "text":
-        file.write_text("{")
+    if damage in ("text", "list"):
+        file.write_text({"text": "{", "list": "[1]"}[damage])
     elif damage == "dtype":
         file.write_text(file.read_text().replace('"float16"', '"float8"'))
     elif damage != "truncate":

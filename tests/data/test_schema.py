@@ -103,7 +103,7 @@ def test_sequences_share_keep_the_newest_and_pad_with_zero(schema):
 def test_with_max_history(schema):
     assert schema.with_max_history(1).max_history == 1
     for wrong in (0, 4):
-        with pytest.raises(InputError, match="max_history"):
+        with pytest.raises(InputError, match="^max_history: 1 to 3, .* Received: "):
             schema.with_max_history(wrong)
 
 
@@ -146,6 +146,20 @@ def test_errors_of_an_edited_schema(features, message, tmp_path):
     path = tmp_path / "schema.json"
     path.write_text(json.dumps({"max_history": 5, "features": features}))
     with pytest.raises(InputError, match=message):
+        read_schema(path)
+
+
+def test_the_format_of_a_schema_file(schema, tmp_path):
+    path = tmp_path / "schema.json"
+    schema.save(tmp_path)
+    content = json.loads(path.read_text())
+    assert next(iter(content)) == "format" and content["format"] == 1
+    # One that a user wrote need not say it, but must not say another.
+    del content["format"]
+    path.write_text(json.dumps(content))
+    assert read_schema(path).features == schema.features
+    path.write_text(json.dumps({"format": 2, **content}))
+    with pytest.raises(InputError, match="schema.json: format 2.*build_examples"):
         read_schema(path)
 
 

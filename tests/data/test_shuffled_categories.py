@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hccm_tf.data.catalogue import read_catalogue
-from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.data.dataset import Batches
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
 
@@ -14,7 +14,7 @@ from hccm_tf.errors import InputError
 @pytest.fixture(scope="module")
 def pairs(shop):
     """The (row, category) of each image of the catalogue, once, brute force."""
-    catalogue = read_catalogue(shop.data).to_pandas()
+    catalogue = DataFolder(shop.data).catalogue().to_pandas()
     rows = shop.store.find(catalogue.image_key.to_numpy()).numpy()
     category = shop.schema.index("category", tf.constant(catalogue.category)).numpy()
     return sorted({p for p in zip(rows, category, strict=True) if p[0]})
@@ -45,7 +45,7 @@ def test_only_the_encoder_is_told(shop, pairs):
     told = dict(zip(pairs, _tell(shop, 0, pairs), strict=True))
     tell = shuffled_categories(shop.data, shop.schema, shop.store, 0)
     sets = [
-        make_dataset(shop.data, "test", shop.schema, 64, shop.store, tell_category=t)
+        Batches(shop.data, shop.schema, 64, shop.store, tell_category=t).dataset("test")
         for t in (None, tell)
     ]
     by_map = {
@@ -74,5 +74,5 @@ def test_only_the_encoder_is_told(shop, pairs):
 def test_needs_a_category(shop):
     features = [f for f in shop.schema.features if "category" not in f.name]
     schema = dataclasses.replace(shop.schema, features=tuple(features))
-    with pytest.raises(InputError, match="--shuffle_categories.*no feature category"):
+    with pytest.raises(InputError, match="shuffle_categories: .*no feature category"):
         shuffled_categories(shop.data, schema, shop.store, 0)

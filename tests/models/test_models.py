@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf import models
+from hccm_tf.data.dataset import Batches
+from hccm_tf.data.deduplication import deduplicate
 from hccm_tf.data.feature import Feature
-from hccm_tf.data.pipeline import deduplicate, make_dataset
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.models import PIXEL_MODELS, build_form, build_model
@@ -569,7 +570,7 @@ def test_the_out_of_vocabulary_row_is_trained(shop, name):
     rows = [w for w in model.trainable_weights if w.path.endswith("embeddings")]
     rows = [w for w in rows if f"{name}_embedding" in w.path or "prior" in w.path]
     before = [np.asarray(w)[1].copy() for w in rows]
-    dataset = make_dataset(shop.data, "train", shop.schema, 256, shop.store)
+    dataset = Batches(shop.data, shop.schema, 256, shop.store).dataset("train")
     inputs, labels, _ = next(iter(dataset))
     model.train_on_batch(inputs, labels)
     assert len(rows) == 2

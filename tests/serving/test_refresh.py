@@ -51,6 +51,7 @@ def write_store(path, maps, cnn):
     images = pd.DataFrame({"image": names, "key": keys, "row": range(len(names))})
     images.sort_values("key").to_parquet(path / "images.parquet")
     metadata = {
+        "format": 1,
         **cnn,
         "dtype": "float16",
         "shape": values.shape[1:],

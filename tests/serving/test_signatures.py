@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from hccm_tf import CTREstimator
 from hccm_tf.data import ids
-from hccm_tf.data.catalogue import read_catalogue
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature import Feature
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.pca import fit_pca
-from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.errors import InputError
 from hccm_tf.models import IMAGE_MODELS, build_model
 from hccm_tf.serving.export import build_forms, encode_images_of
@@ -247,7 +247,9 @@ def test_every_kind_of_feature_in_training_and_serving(shop):
         weight.assign(weight + 0.1 * np.random.default_rng(0).normal(size=weight.shape))
     table = encode_images_of(model, schema, shop.data, shop.store, "float32", options)
     signatures = Signatures(schema, build_forms(model, schema, options), table)
-    inputs, *_ = next(iter(make_dataset(shop.data, "test", schema, ROWS, shop.store)))
+    inputs, *_ = next(
+        iter(Batches(shop.data, schema, ROWS, shop.store).dataset("test"))
+    )
     kept = model(inputs, training=False).numpy()[:, 0]
     expected = kept / (kept + (1 - kept) / 0.3)
     assert expected.std() > 1e-3
@@ -295,7 +297,7 @@ def test_the_clicked_images_ids_may_be_a_feature(shop):
     records = tf.constant(np.array(impressions.records, object))
     expected = signatures.serve_examples(records)["ctr"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    inputs, *_ = next(iter(make_dataset(shop.data, "test", schema, ROWS)))
+    inputs, *_ = next(iter(Batches(shop.data, schema, ROWS).dataset("test")))
     expected = model(inputs, training=False)[:, 0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -377,7 +379,7 @@ def test_any_request_has_a_finite_answer_or_a_named_error(served, name):
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_small_tables_answer_almost_the_same(fitted, shop, dtype):
     model = fitted["hccm"].model_
-    catalogue = read_catalogue(shop.data)
+    catalogue = DataFolder(shop.data).catalogue()
     category = shop.schema.index("category", catalogue["category"].to_numpy())
     table = encode_catalogue(
         model.get_layer("image_encoder"),

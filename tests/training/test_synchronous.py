@@ -36,8 +36,8 @@ elif name == "mirrored":
 else:
     strategy = tf.distribute.get_strategy()
 
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.data.pipeline import epoch_seed, make_dataset
 from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
@@ -45,10 +45,7 @@ from hccm_tf.training.synchronous import SynchronousTrainer
 
 schema, store = Schema.load(data), FeatureMapStore.open(maps)
 
-def make(split, epoch=None, part=(0, 1), skip=0, repeat=False):
-    seed = None if epoch is None else epoch_seed(0, epoch)
-    return make_dataset(data, split, schema, 25, store, seed, part=part, skip=skip,
-                        repeat=repeat)
+make = Batches(data, schema, 25, store).dataset
 
 keras.utils.set_random_seed(0)
 with strategy.scope():

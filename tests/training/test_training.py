@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from hccm_tf.data.pipeline import epoch_seed, make_dataset
+from hccm_tf.data.dataset import Batches
 from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
@@ -46,19 +46,10 @@ def _model(shop, **options):
 def _trainer(shop, model, batch_size=256, learning_rate=1e-2, change=None):
     """A trainer of one device; `change` is mapped over (step, batch) of `train`."""
 
-    def make(split, epoch=None, part=(0, 1), skip=0, repeat=False):
-        seed = None if epoch is None else epoch_seed(0, epoch)
-        dataset = make_dataset(
-            shop.data,
-            split,
-            shop.schema,
-            batch_size,
-            None,
-            seed,
-            part=part,
-            skip=skip,
-            repeat=repeat,
-        )
+    batches = Batches(shop.data, shop.schema, batch_size)
+
+    def make(split, epoch=None, **arguments):
+        dataset = batches.dataset(split, epoch, **arguments)
         return dataset.enumerate().map(change) if change and epoch == 0 else dataset
 
     model.compile(LazyAdam(learning_rate), "binary_crossentropy", jit_compile=False)
@@ -109,9 +100,9 @@ def test_predictions_are_in_the_order_of_the_data(shop):
     model = _model(shop)
     trainer = _trainer(shop, model, 64)
     part = shop.log[shop.log.split == "validation"]
-    inputs = next(iter(make_dataset(shop.data, "validation", shop.schema, 150)))[0]
+    inputs = next(iter(Batches(shop.data, shop.schema, 150).dataset("validation")))[0]
     expected = model(inputs, training=False)[:, 0]
-    dataset = make_dataset(shop.data, "validation", shop.schema, 64)
+    dataset = Batches(shop.data, shop.schema, 64).dataset("validation")
     for frame in (trainer.predict("validation"), predict(model, dataset, 64)):
         np.testing.assert_array_equal(frame.label, part.label)
         np.testing.assert_array_equal(frame.user_key, part.user_id)

@@ -8,7 +8,7 @@ import pytest
 
 from hccm_tf import CTREstimator
 from hccm_tf.data.feature_kinds import OOV, RESERVED
-from hccm_tf.data.pipeline import num_examples
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.models import build_model
@@ -155,7 +155,7 @@ def test_what_is_standardised_keeps_its_scale(shop, fitted, runs, tmp_path):
 def test_training_goes_on(shop, fitted, runs, tmp_path):
     warm = _estimator("din", shop, epochs=1, seed=1, warm_start_from=runs["din"])
     warm.fit(shop.data)
-    steps = -(-num_examples(shop.data, "train") // 128)
+    steps = -(-DataFolder(shop.data).num_impressions("train") // 128)
     # The optimizer's state is not taken over.
     assert int(warm.model_.optimizer.iterations) == steps
     before, after = (

@@ -9,8 +9,7 @@ from google.protobuf.message import DecodeError
 from hccm_tf.data import ids
 from hccm_tf.data.catalogue import image_names
 from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE, MISSING_INTEGER
-from hccm_tf.data.pipeline import data_files
-from hccm_tf.data.schema import read_schema
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote, join
 
@@ -26,7 +25,7 @@ def _read_examples(data_dir, split, count):
     """The first examples of a split, dicts from name to list of values."""
     examples = []
     try:
-        records = tf.data.TFRecordDataset(data_files(data_dir, split)).take(count)
+        records = tf.data.TFRecordDataset(DataFolder(data_dir).files(split)).take(count)
         for record in records.as_numpy_iterator():
             features = tf.train.Example.FromString(record).features.feature
             examples.append({name: _to_values(f) for name, f in features.items()})
@@ -79,7 +78,7 @@ def describe(data_dir, split="train", count=3, image_dir=""):
     Raises:
         InputError: if the folder cannot be read.
     """
-    sequences = read_schema(join(data_dir, "schema.json")).sequences
+    sequences = DataFolder(data_dir).schema(with_vocabularies=False).sequences
     names = (*(feature.name for feature in sequences), HISTORY_IMAGE)
     histories = list(dict.fromkeys(names))
     examples = _read_examples(data_dir, split, count)

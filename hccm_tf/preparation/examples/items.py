@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 from etils import epy
 
 from hccm_tf.data import ids
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.impressions import to_log_type
 
@@ -65,7 +66,7 @@ def prepare_items(items, output, work):
         "image_key": image_key,
         "category": columns["category"],
     }
-    pq.write_table(pa.table(catalogue), output / "catalogue.parquet")
+    pq.write_table(pa.table(catalogue), DataFolder(output).catalogue_file)
     columns["image"] = pa.array(image_key)
     table = pa.table(columns).take(order).append_column("key", pa.array(keys))
     with pa.ipc.new_file(str(work / "items.arrow"), table.schema) as writer:

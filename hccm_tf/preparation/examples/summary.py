@@ -1,7 +1,9 @@
 """What was read, left out and written: `summary.json`."""
 
 import json
+import pathlib
 
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.impressions import HISTORY_ITEM, check_bad_rows
 
@@ -55,7 +57,8 @@ def write_summary(job, shards):
             name: sum(rows for rows, _ in sizes) for name, sizes in shards.items()
         },
     }
-    (job.output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    path = pathlib.Path(DataFolder(job.output).summary_file)
+    path.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 

@@ -9,6 +9,7 @@ from etils import epy
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data.feature import HISTORY_IMAGE
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.preparation.examples.fit_schema import feature_values, fitted_schema
 from hccm_tf.preparation.examples.histories import point_in_time
 from hccm_tf.preparation.examples.impressions import ALL_SPLITS, HISTORY_ITEM
@@ -22,11 +23,6 @@ SLICE_ROWS = 8_192
 CACHED_HISTORIES = 1 << 15
 ALWAYS = ("label", "timestamp", "user_key", "image")
 LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
-
-
-def shard_name(split, shard, num_shards):
-    """File name of a shard of a split, as tensorflow-datasets names it."""
-    return f"impressions-{split}.tfrecord-{shard:05d}-of-{num_shards:05d}"
 
 
 def scalar_dtypes(job, schema):
@@ -171,7 +167,7 @@ def write(job, shard):
         begin, end, columns = _histories(job, table, schema)
         serialize = _history_serializer(schema, columns)
     for name in job.options.splits:
-        path = job.output / shard_name(name, shard, job.num_shards)
+        path = DataFolder(job.output).shard_file(name, shard, job.num_shards)
         if loaded is None:
             with new_file(path) as file:
                 tf.io.TFRecordWriter(str(file)).close()

@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hccm_tf import formats
 from hccm_tf.atomic import new_file
-from hccm_tf.data.feature_maps import METADATA, shard_files
+from hccm_tf.data.feature_maps import IMAGES, METADATA, shard_files
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.feature_maps.shards import NAMES, REPORT, shard_folder
 
@@ -102,9 +103,10 @@ def assemble(folder, work, old, images, keys, order, metadata):
     rows = _rows(old, new, sum(shard_rows))[order]
     table = {"image": images[order], "key": keys, "row": rows}
     table = {name: column[rows >= 0] for name, column in table.items()}
-    pq.write_table(pa.table(table), folder / "images.parquet")
+    pq.write_table(pa.table(table), folder / IMAGES)
     skipped.to_csv(folder / "skipped.csv", index=False)
     metadata = {
+        "format": formats.MAPS,
         **metadata,
         "count": count,
         "shard_rows": shard_rows,

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from hccm_tf.atomic import new_folder
 from hccm_tf.data import ids
-from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.feature_maps import IMAGES, FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
 from hccm_tf.preparation.feature_maps.assembly import assemble
@@ -89,7 +89,7 @@ def _new_images(images, old):
     images = np.asarray(images, object)
     if old is None:
         return np.zeros(0, object), images
-    known = pq.read_table(old.path / "images.parquet")["image"].to_numpy()
+    known = pq.read_table(old.path / IMAGES)["image"].to_numpy()
     return known, images[~pc.is_in(pa.array(images), pa.array(known)).to_numpy(False)]
 
 

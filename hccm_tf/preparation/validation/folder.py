@@ -1,14 +1,14 @@
 """Checks the files of a data folder other than its records."""
 
 import json
+import pathlib
 
 import numpy as np
 import pandas as pd
 
 from hccm_tf.data import ids
-from hccm_tf.data.catalogue import read_catalogue
 from hccm_tf.data.feature_maps import FeatureMapStore
-from hccm_tf.data.schema import Schema
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 
 CHUNK_ROWS = 65_536
@@ -17,7 +17,7 @@ CHUNK_ROWS = 65_536
 def read_json(path, get, errors):
     """`get(content)` of a JSON file; `None` and an error if it has no such content."""
     try:
-        return get(json.loads(path.read_text()))
+        return get(json.loads(pathlib.Path(path).read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         errors.append(f"{path}: cannot be read ({error!r}); build the examples again")
         return None
@@ -25,10 +25,10 @@ def read_json(path, get, errors):
 
 def check_catalogue(data_dir, lines, errors):
     """Sorted keys of the catalogue: `{"item_id": [N], "image": [M]}`, or `{}`."""
-    path = data_dir / "catalogue.parquet"
+    path = DataFolder(data_dir).catalogue_file
     items, images = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     try:
-        table = read_catalogue(data_dir)
+        table = DataFolder(data_dir).catalogue()
         for part in table.to_batches(max_chunksize=CHUNK_ROWS):
             items.append(ids.to_keys(part["item_id"].to_numpy(False)).numpy())
             images.append(ids.image_keys(part["image"].to_numpy(False)).numpy())
@@ -75,7 +75,7 @@ def check_feature_maps(path, image_keys, lines, errors):
 def check_schema(data_dir, errors):
     """The `Schema`, or `None`."""
     try:
-        schema = Schema.load(data_dir)
+        schema = DataFolder(data_dir).schema()
     except InputError as error:
         errors.append(str(error))
         return None
@@ -94,27 +94,28 @@ def find_shards(data_dir, errors):
     """The shards that dataset_info.json names.
 
     Returns:
-        `(shards, complete)`: data frame `split, number, total, length, path`, a row for
+        `(shards, complete)`: data frame `split, number, length, path`, a row for
         each file that is there, and whether these are all.
     """
-    info = read_json(
-        data_dir / "dataset_info.json",
-        lambda content: [
-            (split["name"], number, len(split["shardLengths"]), int(length))
-            for split in content["splits"]
-            for number, length in enumerate(split["shardLengths"])
+    folder = DataFolder(data_dir)
+    try:
+        shard_lengths, known = folder.shard_lengths(), True
+    except InputError as error:
+        errors.append(str(error))
+        shard_lengths, known = {}, False
+    shards = pd.DataFrame(
+        [
+            (split, number, length, pathlib.Path(path))
+            for split, lengths in shard_lengths.items()
+            for number, (length, path) in enumerate(
+                zip(lengths, folder.files(split), strict=True)
+            )
         ],
-        errors,
+        columns=["split", "number", "length", "path"],
     )
-    shards = pd.DataFrame(info or [], columns=["split", "number", "total", "length"])
-    shards["path"] = [
-        data_dir
-        / f"impressions-{row.split}.tfrecord-{row.number:05d}-of-{row.total:05d}"
-        for row in shards.itertuples()
-    ]
-    for path in sorted(set(data_dir.glob("*.tfrecord-*")) - set(shards.path)):
+    for path in sorted(set(folder.found_files()) - set(shards.path)):
         errors.append(f"{path}: not in dataset_info.json")
     exists = np.array([path.exists() for path in shards.path], bool)
     for path in shards.path[~exists]:
         errors.append(f"{path}: no such file, but it is in dataset_info.json")
-    return shards[exists], exists.all() and info is not None
+    return shards[exists], exists.all() and known

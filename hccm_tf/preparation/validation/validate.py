@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from hccm_tf.data.pipeline import parse_spec
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.parsing import parse_spec
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.validation.folder import (
     check_catalogue,
@@ -138,15 +139,16 @@ def _check_impressions(data_dir, schema, known, lines, errors):
         errors: list of str; appended to.
     """
     has_times = read_json(
-        data_dir / "features.json",
+        DataFolder(data_dir).features_file,
         lambda found: "timestamp" in found["featuresDict"]["features"],
         errors,
     )
     spec = parse_spec(schema)
     if has_times:
         spec["timestamp"] = tf.io.FixedLenFeature([], tf.int64)
+    summary_file = DataFolder(data_dir).summary_file
     summary = read_json(
-        data_dir / "summary.json",
+        summary_file,
         lambda found: {name: to(found[name]) for name, to in SUMMARY.items()},
         errors,
     )
@@ -183,7 +185,7 @@ def _check_impressions(data_dir, schema, known, lines, errors):
     for split, expected in summary["splits"].items() if summary else ():
         if counts.get(split, 0) != expected:
             errors.append(
-                f"{data_dir / 'summary.json'}: split {split} has {expected} "
+                f"{summary_file}: split {split} has {expected} "
                 f"impressions, but {counts.get(split, 0)} could be read"
             )
     if not shards.length[shards.split == "train"].any():

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from hccm_tf.data.pipeline import data_files
+from hccm_tf.data.folder import DataFolder
 
 
 def make_items(**columns):
@@ -34,18 +34,19 @@ def make_log(count=40, users=3, **columns):
     )
 
 
-def read_examples(folder, split):
-    """The features of a split's examples, in order."""
+def read_examples(folder, split, files=None):
+    """The features of a split's examples, or of those in some `files`, in order."""
+    records = tf.data.TFRecordDataset(files or DataFolder(folder).files(split))
     return [
         tf.train.Example.FromString(record.numpy()).features.feature
-        for record in tf.data.TFRecordDataset(data_files(folder, split))
+        for record in records
     ]
 
 
-def read_rows(folder, split, *names):
+def read_rows(folder, split, *names, files=None):
     """One tuple for each example: all values of these features."""
     rows = []
-    for example in read_examples(folder, split):
+    for example in read_examples(folder, split, files):
         kinds = [example[name].WhichOneof("kind") for name in names]
         values = [
             tuple(getattr(example[name], kind).value)

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature import Feature
-from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.data.schema import Schema, read_schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
@@ -136,13 +136,13 @@ def test_missing_values(tmp_path):
     assert schema["weight"].std == pytest.approx(train.std(ddof=0))
     year = items.year[log.item_id[:36] - 1].dropna()
     assert schema["year"].frequency == pytest.approx(year.value_counts().mean())
-    inputs = next(iter(make_dataset(tmp_path / "data", "test", schema, 2)))[0]
+    inputs = next(iter(Batches(tmp_path / "data", schema, 2).dataset("test")))[0]
     # The last two rows show items 4 (no image, no category) and 5.
     assert inputs["category"].numpy().tolist()[0] == 1
     assert inputs["weight"].numpy()[1] == 0
     log.loc[38, "item_id"] = 2
     build_examples(items, log, tmp_path / "again")
-    inputs = next(iter(make_dataset(tmp_path / "again", "test", schema, 2)))[0]
+    inputs = next(iter(Batches(tmp_path / "again", schema, 2).dataset("test")))[0]
     assert [int(inputs[name][0]) for name in ("weight", "brand", "year")] == [0, 1, 1]
 
 
@@ -155,7 +155,7 @@ def test_a_missing_quantity_is_no_number(tmp_path):
     assert schema["views"].kind == "float"
     train = log.views[log.split == "train"].dropna().astype(float)
     assert schema["views"].mean == pytest.approx(train.mean())
-    inputs = next(iter(make_dataset(tmp_path / "data", "test", schema, 2)))[0]
+    inputs = next(iter(Batches(tmp_path / "data", schema, 2).dataset("test")))[0]
     assert inputs["views"].numpy()[1] == 0
 
 
@@ -173,7 +173,9 @@ def _edited(tmp_path, edit, **columns):
         schema=read_schema(path),
     )
     schema = Schema.load(tmp_path / "second")
-    return schema, next(iter(make_dataset(tmp_path / "second", "test", schema, 2)))[0]
+    return schema, next(iter(Batches(tmp_path / "second", schema, 2).dataset("test")))[
+        0
+    ]
 
 
 def _replaced(features, name, **changes):

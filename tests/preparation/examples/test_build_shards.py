@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hccm_tf.data.pipeline import make_dataset
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples import build as tool
@@ -105,19 +105,15 @@ def test_parts_hold_the_same_examples(tables, tmp_path):
         assert one.read_bytes() == three.read_bytes()
 
 
-def test_a_user_is_in_the_shards_of_one_number(tables, tmp_path, monkeypatch):
+def test_a_user_is_in_the_shards_of_one_number(tables, tmp_path):
     data = tmp_path / "data"
     _build(tables, data)
     numbers = collections.defaultdict(set)
     for split in SPLITS:
         for shard in range(3):
             only = [str(data / f"impressions-{split}.tfrecord-{shard:05d}-of-00003")]
-            with monkeypatch.context() as patch:
-                patch.setattr(
-                    "tests.preparation.examples.logs.data_files", lambda *_, f=only: f
-                )
-                for (user,) in read_rows(data, split, "user_id"):
-                    numbers[user].add(shard)
+            for (user,) in read_rows(data, split, "user_id", files=only):
+                numbers[user].add(shard)
     assert len(numbers) == 40 and all(len(found) == 1 for found in numbers.values())
     assert set.union(*numbers.values()) == {0, 1, 2}
 
@@ -257,7 +253,7 @@ def test_the_summary_counts(tables):
 def test_a_training_batch_mixes_the_shards(tables, tmp_path):
     _build(tables, tmp_path / "data")
     schema = Schema.load(tmp_path / "data")
-    dataset = make_dataset(tmp_path / "data", "train", schema, 30, shuffle_seed=0)
+    dataset = Batches(tmp_path / "data", schema, 30).dataset("train", epoch=0)
     users = next(iter(dataset))[2].numpy()
     assert set(shard_of_users(users, 3)) == {0, 1, 2}
     everything = sorted(np.concatenate([batch[2] for batch in dataset]))

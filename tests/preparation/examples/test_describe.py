@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from hccm_tf.data.pipeline import data_files
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.describe import describe
 
@@ -51,7 +51,7 @@ def test_what_cannot_be_read(shop, tmp_path):
         describe(shop.data, "dev")
     for name in ("schema.json", "catalogue.parquet", "dataset_info.json"):
         (tmp_path / name).write_bytes((shop.data / name).read_bytes())
-    (path,) = data_files(shop.data, "test")
+    (path,) = DataFolder(shop.data).files("test")
     content = tf.io.gfile.GFile(path, "rb").read()
     path = tmp_path / path.split("/")[-1]
     path.write_bytes(content[: len(content) // 2])

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf import CTREstimator
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature import Feature
-from hccm_tf.data.pipeline import make_dataset
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
@@ -122,10 +122,8 @@ def test_the_click_rate_of_the_whole_log_comes_back(tmp_path):
     estimator = CTREstimator("base", epochs=1, model_options=options)
     estimator.fit(tmp_path / "data")
     # The best AUC comes long before the best click rates: train on to the end.
-    epochs = [
-        make_dataset(tmp_path / "data", "train", estimator.schema_, 512, None, seed)
-        for seed in range(16)
-    ]
+    batches = Batches(tmp_path / "data", estimator.schema_, 512)
+    epochs = [batches.dataset("train", epoch) for epoch in range(16)]
     dataset = functools.reduce(tf.data.Dataset.concatenate, epochs)
     decay = keras.optimizers.schedules.CosineDecay(1e-2, len(dataset))
     estimator.model_.compile(

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.data.feature import Feature
-from hccm_tf.data.pipeline import data_files
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
@@ -332,7 +332,7 @@ def test_histories_against_brute_force(monkeypatch, seed):
 
 def _leak(shop, data, columns=COLUMNS):
     """Puts an impression's own click into its history; returns file and record."""
-    (path,) = data_files(data, "validation")
+    (path,) = DataFolder(data).files("validation")
     examples = _read(path)
 
     def is_first_click(example):
@@ -375,7 +375,7 @@ def test_a_leak_where_the_schema_has_no_history_of_items(shop, tmp_path):
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_history_column_out_of_order(shop, tmp_path, column):
     data = _copy(shop, tmp_path)
-    (path,) = data_files(data, "test")
+    (path,) = DataFolder(data).files("test")
     examples = _read(path)
     values = _values(examples[4], f"history_{column}")
     assert list(values) != list(values)[::-1]
@@ -392,7 +392,7 @@ def test_shards_of_one_number_are_compared_with_each_other(shop, tmp_path):
     data = tmp_path / "data"
     build_examples(shop.items, shop.impressions, data, num_shards=3)
     assert validate(data)[1] == []
-    train, test = data_files(data, "train")[1], data_files(data, "test")[1]
+    train, test = DataFolder(data).files("train")[1], DataFolder(data).files("test")[1]
     examples = _read(train)
     click = next(e for e in examples if _values(e, "label")[0] == 1)
     _values(click, "label")[0] = 0
@@ -411,7 +411,7 @@ def _edit_record(edit):
     """A damage: `edit` applied to the features of a split's seventh record."""
 
     def damage(data, split):
-        (path,) = data_files(data, split)
+        (path,) = DataFolder(data).files(split)
         examples = _read(path)
         edit(examples[6].features.feature)
         _write(path, examples)
@@ -429,7 +429,7 @@ ALL = slice(None)
 
 def _move_click(data, split):
     """The images of all histories end to end stay the same."""
-    (path,) = data_files(data, split)
+    (path,) = DataFolder(data).files(split)
     examples = _read(path)
     click = _values(examples[6], "history_image").pop()
     _values(examples[7], "history_image").insert(0, click)
@@ -437,7 +437,7 @@ def _move_click(data, split):
 
 
 def _no_example(data, split):
-    (path,) = data_files(data, split)
+    (path,) = DataFolder(data).files(split)
     records = [example.SerializeToString() for example in _read(path)]
     records[6] = b"\xff" * 20
     with tf.io.TFRecordWriter(path) as writer:
@@ -446,17 +446,17 @@ def _no_example(data, split):
 
 
 def _drop_record(data, split):
-    (path,) = data_files(data, split)
+    (path,) = DataFolder(data).files(split)
     _write(path, _read(path)[:-1])
 
 
 def _truncate(data, split):
-    path = pathlib.Path(data_files(data, split)[0])
+    path = pathlib.Path(DataFolder(data).files(split)[0])
     path.write_bytes(path.read_bytes()[:-10])
 
 
 def _flip_byte(data, split):
-    path = pathlib.Path(data_files(data, split)[0])
+    path = pathlib.Path(DataFolder(data).files(split)[0])
     content = bytearray(path.read_bytes())
     start = 0
     for _ in range(6):
@@ -507,7 +507,7 @@ def test_broken_records(monkeypatch, shop, tmp_path, turn):
     for name, split in zip(names, ("train", "validation", "test"), strict=False):
         damage, expected = RECORD_DAMAGES[name]
         damage(data, split)
-        messages += [f"{data_files(data, split)[0]}: {text}" for text in expected]
+        messages += [f"{DataFolder(data).files(split)[0]}: {text}" for text in expected]
         if name not in ("label", "item"):
             messages.append(f"summary.json: split {split} has .* but .* could be read")
     _check_errors(data, messages)
@@ -549,12 +549,12 @@ def _edit_table(name, edit):
 
 
 def _rename_train(data):
-    path = pathlib.Path(data_files(data, "train")[0])
+    path = pathlib.Path(DataFolder(data).files("train")[0])
     path.rename(path.with_name("impressions-train.tfrecord-00000-of-00002"))
 
 
 def _empty_train(data):
-    pathlib.Path(data_files(data, "train")[0]).write_bytes(b"")
+    pathlib.Path(DataFolder(data).files("train")[0]).write_bytes(b"")
 
     def edit(content):
         for split in content["splits"]:
@@ -695,7 +695,7 @@ def test_command_line(shop, tmp_path):
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tfrecords_tools.validate", f"--data_dir={path}"],
-            cwd=pathlib.Path(__file__).parents[2],
+            cwd=pathlib.Path(__file__).parents[3],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -4,71 +4,18 @@ import shutil
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from hccm_tf.data.pipeline import (
-    SIDES,
-    data_files,
-    deduplicate,
-    epoch_seed,
-    make_dataset,
-    num_examples,
-    padded_size,
-)
-from hccm_tf.errors import InputError
+from hccm_tf.data.dataset import Batches
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.models import IMAGE_MODELS, MODELS, PIXEL_MODELS, build_model
 from tests.conftest import TINY
 from tests.reference import read_maps, vocabulary_index
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_deduplicate_against_brute_force(seed):
-    rng = np.random.default_rng(seed)
-    batch, length = rng.integers(1, 12, 2)
-    candidate_rows = rng.integers(0, 6, batch)
-    history_rows = rng.integers(0, 6, (batch, length))
-    candidate_category = rng.integers(1, 4, batch).astype(np.int32)
-    # Padding has category 0, a click without image has its own.
-    history_category = rng.integers(1, 4, (batch, length)).astype(np.int32)
-    padding = rng.random((batch, length)) < 0.3
-    history_rows[padding] = history_category[padding] = 0
-    rows, category, candidate_image, history_image = (
-        tensor.numpy()
-        for tensor in deduplicate(
-            *map(tf.constant, (candidate_rows, candidate_category)),
-            *map(tf.constant, (history_rows, history_category)),
-        )
-    )
-    slots = [
-        *zip(candidate_rows, candidate_category, candidate_image, strict=True),
-        *zip(history_rows.flat, history_category.flat, history_image.flat, strict=True),
-    ]
-    for row, kind, place in slots:
-        if row == 0:
-            assert place == 0
-        else:
-            assert (rows[place], category[place]) == (row, kind)
-    assert (rows[0], category[0]) == (0, 0)
-    expected = {(row, kind) for row, kind, _ in slots if row}
-    real = [pair for pair in zip(rows, category, strict=True) if pair[0]]
-    assert len(real) == len(set(real)) and set(real) == expected
-    assert (category[rows == 0] == 0).all()
-    assert len(rows) == padded_size(tf.constant(len(expected) + 1, tf.int64)).numpy()
-
-
-def test_padded_size():
-    counts = tf.data.Dataset.range(1, 4200)
-    sizes = [int(size) for size in counts.map(padded_size).as_numpy_iterator()]
-    for n, size in enumerate(sizes, start=1):
-        assert n <= size <= 1.125 * n
-    for power in range(5, 12):
-        octave = {s for n, s in enumerate(sizes, 1) if 2**power < n <= 2 ** (power + 1)}
-        assert len(octave) <= 8
-
-
 @pytest.fixture(scope="module")
 def batches(shop):
-    dataset = make_dataset(shop.data, "test", shop.schema, 64, shop.store)
+    dataset = Batches(shop.data, shop.schema, 64, shop.store).dataset("test")
     return list(dataset.as_numpy_iterator())
 
 
@@ -124,16 +71,16 @@ def test_the_shop_has_the_awkward_cases(shop, batches):
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_batches_add_up_to_the_split(shop, split):
-    dataset = make_dataset(shop.data, split, shop.schema, 100, shuffle_seed=1)
+    dataset = Batches(shop.data, shop.schema, 100).dataset(split, epoch=1)
     sizes = [len(labels) for _, labels, _ in dataset]
     total = int((shop.log.split == split).sum())
-    assert sum(sizes) == num_examples(shop.data, split) == total
+    assert sum(sizes) == DataFolder(shop.data).num_impressions(split) == total
     assert len(sizes) == dataset.cardinality().numpy() == -(-total // 100)
 
 
 def test_shuffling_is_seeded_and_loses_nothing(shop):
     def order(seed):
-        dataset = make_dataset(shop.data, "train", shop.schema, 50, shuffle_seed=seed)
+        dataset = Batches(shop.data, shop.schema, 50).dataset("train", epoch=seed)
         return np.concatenate([inputs["price"] for inputs, _, _ in dataset])
 
     assert (order(1) == order(1)).all()
@@ -158,25 +105,23 @@ def _copied(shop, folder, copies):
 
 @pytest.mark.parametrize("files", [1, 3, 4])
 def test_parts_are_disjoint_and_whole(shop, tmp_path, files):
-    data = _copied(shop, tmp_path / "data", files)
+    batches = Batches(_copied(shop, tmp_path / "data", files), shop.schema, 64)
 
     def rows(part, **arguments):
-        dataset = make_dataset(data, "train", shop.schema, 64, part=part, **arguments)
+        dataset = batches.dataset("train", part=part, **arguments)
         columns = [(x["price"], x["item_id"], u) for x, _, u in dataset]
         return list(zip(*(np.concatenate(c).tolist() for c in zip(*columns))))  # noqa: B905
 
-    for arguments in ({"shuffle_seed": 3}, {}):
+    for arguments in ({"epoch": 3}, {}):
         whole = rows((0, 1), **arguments)
         parts = [rows((index, 2), **arguments) for index in (0, 1)]
         assert len(whole) == files * 1050
         assert sorted(parts[0] + parts[1]) == sorted(whole)
         assert abs(len(parts[0]) - len(parts[1])) <= 64
     # A later beginning is the end of the same order, and begins again with the first.
-    whole = rows((0, 2), shuffle_seed=3)
-    assert rows((0, 2), shuffle_seed=3, skip=2) == whole[128:]
-    again = make_dataset(
-        data, "train", shop.schema, 64, None, 3, part=(0, 2), skip=2, repeat=True
-    )
+    whole = rows((0, 2), epoch=3)
+    assert rows((0, 2), epoch=3, skip=2) == whole[128:]
+    again = batches.dataset("train", epoch=3, part=(0, 2), skip=2, repeat=True)
     count = -(-len(whole) // 64)
     users = [batch[2].numpy().tolist() for batch in again.take(count)]
     assert users[count - 2] == [row[2] for row in whole[:64]]
@@ -186,7 +131,7 @@ def test_parts_are_disjoint_and_whole(shop, tmp_path, files):
 def test_keras_weighs_the_loss_by_the_impressions(shop, batches, name):
     # Keras takes the number of examples from the first tensor in the dict's order.
     if name not in IMAGE_MODELS:
-        dataset = make_dataset(shop.data, "test", shop.schema, 64)
+        dataset = Batches(shop.data, shop.schema, 64).dataset("test")
         batches = list(dataset.as_numpy_iterator())
     for inputs, labels, _ in batches:
         assert len(inputs[sorted(inputs)[0]]) == len(labels)
@@ -195,7 +140,7 @@ def test_keras_weighs_the_loss_by_the_impressions(shop, batches, name):
 @pytest.mark.parametrize("name", ["din", "hccm"])
 def test_reported_loss_is_the_mean_over_impressions(shop, name):
     store = shop.store if name in IMAGE_MODELS else None
-    dataset = make_dataset(shop.data, "test", shop.schema, 256, store)
+    dataset = Batches(shop.data, shop.schema, 256, store).dataset("test")
     assert [len(labels) for _, labels, _ in dataset] == [256, 44]
     options = {"feature_map_shape": store.shape} if store else {}
     keras.utils.set_random_seed(0)
@@ -221,9 +166,7 @@ def test_reported_loss_is_the_mean_over_impressions(shop, name):
 
 @pytest.mark.parametrize("side", SIDES)
 def test_images_of_one_side(shop, batches, side):
-    dataset = make_dataset(
-        shop.data, "test", shop.schema, 64, shop.store, sides=(side,)
-    )
+    dataset = Batches(shop.data, shop.schema, 64, shop.store, (side,)).dataset("test")
     name, other = (
         f"{side}_image",
         {"candidate": "history_image", "history": "candidate_image"},
@@ -240,68 +183,9 @@ def test_images_of_one_side(shop, batches, side):
         assert [number for number in used if number] == real.tolist()
 
 
-def _groups(shop, seed, batch_size=50, grouped=True):
-    """The dataset, and of each batch of one epoch what the tests look at."""
-    dataset = make_dataset(
-        shop.data,
-        "train",
-        shop.schema,
-        batch_size,
-        shop.store,
-        shuffle_seed=seed,
-        sides=("candidate",),
-        group_by_item=grouped,
-    )
-    return dataset, [
-        (inputs["item_id"], inputs["image"], inputs["image_map"], labels, users)
-        for inputs, labels, users in dataset.as_numpy_iterator()
-    ]
-
-
-@pytest.mark.parametrize("window", [10_000, 200])
-def test_grouping_by_item_loses_nothing(shop, monkeypatch, window):
-    monkeypatch.setattr("hccm_tf.data.pipeline.SHUFFLE_BUFFER", window)
-    dataset, plain = _groups(shop, 1, grouped=False)
-    again, grouped = _groups(shop, 1)
-    assert dataset.cardinality() == again.cardinality() == len(grouped) == len(plain)
-    assert [len(b[0]) for b in grouped] == [len(b[0]) for b in plain]
-
-    def rows(batches):
-        columns = [np.concatenate([b[i].ravel() for b in batches]) for i in (0, 3, 4)]
-        return sorted(zip(*(column.tolist() for column in columns), strict=True))
-
-    assert rows(grouped) == rows(plain)
-    maps = [np.mean([len(b[2]) for b in arm]) for arm in (grouped, plain)]
-    assert maps[0] < maps[1]
-    if window == 10_000:
-        # One window: an image stands in as few batches as it can.
-        images = np.concatenate([b[1] for b in grouped])
-        assert np.count_nonzero(np.diff(images)) == len(np.unique(images)) - 1
-
-
-def test_grouping_by_item_is_seeded_and_differs_by_epoch(shop):
-    _, first = _groups(shop, epoch_seed(1, 0))
-    _, same = _groups(shop, epoch_seed(1, 0))
-    _, other = _groups(shop, epoch_seed(1, 1))
-    items = lambda batches: np.concatenate([b[0] for b in batches])  # noqa: E731
-    np.testing.assert_array_equal(items(first), items(same))
-    assert (items(first) != items(other)).any()
-    # Other items share a batch.
-    assert [set(b[0]) for b in first] != [set(b[0]) for b in other]
-
-
 def test_grouping_is_for_training_only(shop, batches):
-    dataset = make_dataset(
-        shop.data, "test", shop.schema, 64, shop.store, group_by_item=True
-    )
+    dataset = Batches(
+        shop.data, shop.schema, 64, shop.store, group_by_item=True
+    ).dataset("test")
     for (one, _, _), (other, _, _) in zip(dataset, batches, strict=True):
         np.testing.assert_array_equal(one["item_id"], other["item_id"])
-
-
-def test_missing_split_and_folder(shop, tmp_path):
-    with pytest.raises(InputError, match="split other"):
-        data_files(shop.data, "other")
-    with pytest.raises(InputError, match="other"):
-        num_examples(shop.data, "other")
-    with pytest.raises(InputError, match="dataset_info.json"):
-        num_examples(tmp_path, "train")

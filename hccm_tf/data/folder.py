@@ -1,0 +1,150 @@
+"""The data folder DATA, as `tfrecords_tools.build_examples` writes it.
+
+Nothing else knows its files, their names and how many impressions they hold.
+"""
+
+import contextlib
+import json
+import pathlib
+
+from etils import epy
+
+from hccm_tf.data.schema import BUILD, SCHEMA, Schema
+from hccm_tf.errors import InputError
+from hccm_tf.files import join, open_file, read_parquet
+
+with epy.lazy_imports():
+    import tensorflow as tf
+
+CATALOGUE_COLUMNS = ["item_id", "image", "image_key", "category"]
+
+
+class DataFolder:
+    """The folder DATA.
+
+    Args:
+        path: str or `pathlib.Path`, local or remote.
+
+    Attributes:
+        path: as given.
+        schema_file: path of the feature schema; beside it are the vocabularies.
+        catalogue_file: path of the items' ids, images and categories.
+        info_file: path of the number of impressions of each shard, as
+            tensorflow-datasets has it.
+        features_file: path of the types of the columns, likewise.
+        summary_file: path of what was read and left out.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.schema_file = join(path, SCHEMA)
+        self.catalogue_file = join(path, "catalogue.parquet")
+        self.info_file = join(path, "dataset_info.json")
+        self.features_file = join(path, "features.json")
+        self.summary_file = join(path, "summary.json")
+
+    def schema(self, with_vocabularies=True):
+        """The `Schema`.
+
+        Args:
+            with_vocabularies: whether to read the vocabularies too, which may be large.
+
+        Raises:
+            InputError: if a file is missing, damaged or of another format.
+        """
+        return Schema.load(self.path, with_vocabularies)
+
+    def catalogue(self):
+        """Arrow table `item_id, image, image_key, category`, one row for each item.
+
+        Raises:
+            InputError: if the file is missing or damaged.
+        """
+        path = self.catalogue_file
+        try:
+            return read_parquet(path, CATALOGUE_COLUMNS)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: not a catalogue ({error}); build the examples again"
+            ) from error
+
+    def shard_file(self, split, number, total):
+        """Path of a shard of a split, as tensorflow-datasets names it.
+
+        Args:
+            split: its name.
+            number: number of the shard.
+            total: number of the split's shards.
+        """
+        name = f"impressions-{split}.tfrecord-{number:05d}-of-{total:05d}"
+        return join(self.path, name)
+
+    def shard_lengths(self):
+        """Number of impressions in each shard: dict from split to list of int.
+
+        Raises:
+            InputError: if the file that says so is missing or damaged.
+        """
+        try:
+            with open_file(self.info_file) as handle:
+                splits = json.load(handle)["splits"]
+            return {
+                split["name"]: [int(length) for length in split["shardLengths"]]
+                for split in splits
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.info_file}: cannot be read ({error!r}); make the data folder "
+                f"with {BUILD}"
+            ) from error
+
+    def files(self, split):
+        """Paths of a split's shards, in order.
+
+        Raises:
+            InputError: if there is no such split.
+        """
+        total = len(self._lengths(split))
+        return [self.shard_file(split, number, total) for number in range(total)]
+
+    def num_impressions(self, split):
+        """Number of a split's impressions.
+
+        Raises:
+            InputError: if there is no such split.
+        """
+        return sum(self._lengths(split))
+
+    def _lengths(self, split):
+        lengths = self.shard_lengths()
+        if split not in lengths:
+            raise InputError(
+                f"{self.info_file}: no split {split}, make it with {BUILD}. Received: "
+                f"{', '.join(lengths)}"
+            )
+        return lengths[split]
+
+    def found_files(self):
+        """Paths, `pathlib.Path`, of all that a local folder holds of shards."""
+        return sorted(pathlib.Path(self.path).glob("*.tfrecord-*"))
+
+    @contextlib.contextmanager
+    def report_damage(self):
+        """Turns TensorFlow's error of a damaged record into one that says what to do.
+
+        Raises:
+            InputError: instead of it.
+        """
+        # Of a damaged record, of a file that ends early, and of one that is not there.
+        damages = (
+            tf.errors.DataLossError,
+            tf.errors.FailedPreconditionError,
+            tf.errors.NotFoundError,
+        )
+        try:
+            yield
+        except damages as error:
+            raise InputError(
+                f"{self.path}: a TFRecord is missing, truncated or damaged; find it "
+                "with python -m tfrecords_tools.validate, and build the examples again"
+            ) from error
