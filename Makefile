@@ -1,26 +1,49 @@
 # make quickstart:    from nothing to a trained, compared, exported and asked model
 # make test:          the test suite
+# make lint:          ruff's rules and format
 # make test-io:       fast tests with the extra [io] and the TensorFlow that it pins
 # make test-backends: tests of the layers and optimizers on JAX and on PyTorch
 # make soak:          the runs that are too long for the test suite
 PYTHON ?= python3
+# test-io and test-backends have environments of their own beside it.
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Installs in a fraction of pip's time, where there is one.
+UV ?= $(shell command -v uv)
 OUT := quickstart
 PYTEST := -m pytest -q --numprocesses=auto --dist=loadfile
 TRAIN := $(BIN)/python train_main.py --data_dir=$(OUT)/data --feature_maps=$(OUT)/maps
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+ifneq ($(UV),)
+environment = $(UV) venv --quiet --seed --allow-existing --python=$(PYTHON) $(1)
+install = $(UV) pip install --quiet --python=$(1)/bin/python --editable
+else
+environment = $(PYTHON) -m venv $(1)
+install = $(1)/bin/pip install --quiet --editable
+endif
 
 .PHONY: quickstart test test-io test-backends lint soak
 
 $(VENV)/base: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable .
+	$(call environment,$(VENV))
+	$(call install,$(VENV)) .
 	touch $@
 
 $(VENV)/test: $(VENV)/base
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(call install,$(VENV)) '.[test]'
+	touch $@
+
+$(VENV)-io/test: setup.cfg pyproject.toml
+	$(call environment,$(VENV)-io)
+	$(call install,$(VENV)-io) '.[io,test]'
+	touch $@
+
+# PyTorch by pip, which knows where this machine keeps builds of it. Newer releases come
+# with gigabytes of CUDA libraries.
+$(VENV)-backends/test: setup.cfg pyproject.toml
+	$(call environment,$(VENV)-backends)
+	$(VENV)-backends/bin/pip install --quiet torch==2.13.0
+	$(call install,$(VENV)-backends) '.[backends,test]'
 	touch $@
 
 quickstart: $(VENV)/base
@@ -43,28 +66,17 @@ quickstart: $(VENV)/base
 test: $(VENV)/test
 	$(BIN)/python $(PYTEST)
 
-$(VENV)/io:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[io,test]'
-	touch $@
-
-test-io: $(VENV)/io
-	$(BIN)/python $(PYTEST) tests/test_files.py tests/test_features.py \
-		tests/test_ids.py tests/data tests/layers \
+test-io: $(VENV)-io/test
+	$(VENV)-io/bin/python $(PYTEST) tests/test_files.py tests/data tests/layers \
 		tests/serving/test_signatures.py tests/serving/test_c_api.py \
-		tests/tools/test_tables.py tests/tools/test_log_inputs.py
-
-# Newer releases of torch come with gigabytes of CUDA libraries.
-$(VENV)/backends:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[backends,test]' torch==2.13.0
-	touch $@
+		tests/preparation/test_tables.py tests/preparation/examples/test_log_inputs.py
 
 # JAX compiles each test for longer than it then runs it.
-test-backends: $(VENV)/backends
+test-backends: $(VENV)-backends/test
 	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
-		$(BIN)/python $(PYTEST) tests/layers tests/optimizers
-	KERAS_BACKEND=torch $(BIN)/python $(PYTEST) tests/layers tests/optimizers
+		$(VENV)-backends/bin/python $(PYTEST) tests/layers tests/optimizers
+	KERAS_BACKEND=torch \
+		$(VENV)-backends/bin/python $(PYTEST) tests/layers tests/optimizers
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -78,4 +90,4 @@ soak: $(VENV)/test
 	$(BIN)/python benchmarks/strategies.py $(OUT) --run_dir=$(OUT)/strategies
 	$(BIN)/python benchmarks/faults.py --data_dir=$(OUT)/data \
 		--feature_maps=$(OUT)/maps --model=din --epochs=8
-	REFRESHES=50 $(BIN)/python -m pytest -q tests/tools/test_refresh_polling.py
+	REFRESHES=50 $(BIN)/python -m pytest -q tests/serving/test_refresh_polling.py

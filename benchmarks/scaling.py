@@ -124,9 +124,9 @@ def wait_for_checkpoints(run_dirs, number):
                 sys.exit((run_dir.parent / "log.txt").read_text()[-5000:])
             time.sleep(0.05)
         state = json.loads(path.read_text())
-        if state["epoch"] != number:
+        if state["progress"]["epoch"] != number:
             sys.exit("a checkpoint within an epoch, which takes too long: fewer --rows")
-        seconds[run_dir] = state["seconds"]
+        seconds[run_dir] = state["progress"]["seconds"]
     return seconds
 
 

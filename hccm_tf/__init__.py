@@ -2,6 +2,7 @@
 
 import importlib
 
+from hccm_tf.quiet import quiet_child_process
 from hccm_tf.version import __version__
 
 __all__ = [
@@ -14,9 +15,15 @@ __all__ = [
     "optimizers",
 ]
 
-# Imported when first asked for: the layers and optimizers need Keras alone, and the data
+# Imported when first asked for: the layers and optimizers need Keras alone, and data
 # tools start faster than TensorFlow.
-_HOMES = {"CTREstimator": "hccm_tf.estimator", "load_run": "hccm_tf.runs"}
+_HOMES = {"CTREstimator": "hccm_tf.estimator", "load_run": "hccm_tf.estimator"}
+
+quiet_child_process()
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name):

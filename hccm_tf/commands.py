@@ -2,13 +2,24 @@
 
 import sys
 
-from absl import app
+from absl import app, flags, logging
 
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.quiet import quiet_tensorflow
 
 # Before a command imports what imports TensorFlow.
 quiet_tensorflow()
+# `app.run` would show what libraries tell their own developers; --verbosity=0 does.
+flags.FLAGS.verbosity = logging.WARNING
+
+
+def check_no_words(words):
+    """Raises an `InputError` if there are words that belong to no flag."""
+    if words:
+        raise InputError(
+            "words that belong to no flag; write --flag=value, and --noflag for false. "
+            f"Received: {' '.join(words)}"
+        )
 
 
 def run(main, define_flags, words=None, flags_parser=None):
@@ -31,12 +42,9 @@ def run(main, define_flags, words=None, flags_parser=None):
         argv, after = argv[:place], argv[place + 1 :]
 
     def call(argv):
-        with report_input_errors():
-            if words in (None, "--") and argv[1:]:
-                raise InputError(
-                    "words that belong to no flag; write --flag=value, and --noflag "
-                    f"for false. Received: {' '.join(argv[1:])}"
-                )
+        with report_input_errors(flags.FLAGS):
+            if words in (None, "--"):
+                check_no_words(argv[1:])
             main(after if words == "--" else argv[1:])
 
     arguments = {} if flags_parser is None else {"flags_parser": flags_parser}

@@ -1,6 +1,7 @@
 """Errors that a user can mend, reported as one line."""
 
 import contextlib
+import re
 import sys
 
 # Exit codes of `train_main.py` after which --resume goes on.
@@ -9,14 +10,30 @@ LOST_PROCESS = 76
 
 
 class InputError(ValueError):
-    """A file, column, row or flag that the user has to mend; the message names it."""
+    """A file, column, row or argument that the user has to mend; the message names it.
+
+    Of an argument the message begins with the name: `"seed: ..."` or `"seed=-1: ..."`.
+    """
+
+
+def with_flag(message, flag_names):
+    """An error's message, in which an argument that is a flag has become one."""
+    name = re.match(r"\w*", message)[0]
+    is_flag = name in flag_names and message[len(name) :].startswith((":", "="))
+    return f"--{message}" if is_flag else message
 
 
 @contextlib.contextmanager
-def report_input_errors():
-    """Turns an error that a user can mend into one line on stderr and exit code 2."""
+def report_input_errors(flag_names=()):
+    """Turns an error that a user can mend into one line on stderr and exit code 2.
+
+    Args:
+        flag_names: names of a command's flags; an argument of such a name, with which
+            a message begins, becomes the flag.
+    """
     try:
         yield
     except (InputError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = " ".join(str(error).split("\n"))
+        print(f"error: {with_flag(message, flag_names)}", file=sys.stderr)
         sys.exit(2)

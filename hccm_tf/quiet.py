@@ -1,26 +1,34 @@
-"""Starts TensorFlow without the lines that it prints on every machine.
+"""Starts TensorFlow, and Beam, without the lines that they print on every machine.
 
-Its environment variable TF_CPP_MIN_LOG_LEVEL does not reach what it prints before its
-log is set up. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
+TensorFlow's environment variable TF_CPP_MIN_LOG_LEVEL does not reach what it prints
+before its log is set up. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
 """
 
 import contextlib
+import ctypes
+import faulthandler
 import importlib.abc
-import importlib.machinery
+import logging
 import os
 import re
 import sys
 import tempfile
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-# That there is no GPU, and what its CPU could do if it were built anew. A driver that
-# does not work has another code than 303.
+# Set for the processes that a command starts.
+INHERITED = "HCCM_TF_QUIET"
+# That there is no GPU, what the CPU could do if TensorFlow were built anew, and that it
+# registers its own GPU libraries twice. Code 303 is that of a machine without a GPU's
+# driver; a driver that does not work has others.
 NOISE = re.compile(
-    r"WARNING: All log messages before absl::InitializeLog|"
-    r"I\d{4} .*(cudart_stub|cpu_feature_guard|port\.cc)|"
-    r"To enable the following instructions|"
-    r"E\d{4} .*failed call to cuInit: .*\(303\)"
+    rb"WARNING: All log messages before absl::InitializeLog|"
+    rb"I\d{4} .*(cudart_stub|cpu_feature_guard|port\.cc)|"
+    rb"To enable the following instructions|"
+    rb".*Unable to register cu\w+ factory: .* has already been registered|"
+    rb".*TF-TRT Warning: Could not find TensorRT|"
+    rb"E\d{4} .*failed call to cuInit: .*\(303\)"
 )
+BEAM_NOISE = "apitools not found"
 
 
 def quiet_tensorflow():
@@ -28,8 +36,18 @@ def quiet_tensorflow():
     if os.environ.get(LEVEL) == "0" or "tensorflow" in sys.modules:
         return
     os.environ.setdefault(LEVEL, "1")
+    os.environ[INHERITED] = "1"
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+        logging.getLogger().addFilter(
+            lambda record: not record.getMessage().startswith(BEAM_NOISE)
+        )
+
+
+def quiet_child_process():
+    """Does so in a process that one started which does."""
+    if INHERITED in os.environ:
+        quiet_tensorflow()
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -38,34 +56,60 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name != "tensorflow":
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(name, path, target) for finder in others)
+        spec = next(filter(None, specs), None)
         if spec is not None:
             execute = spec.loader.exec_module
 
             def exec_module(module):
                 with _without_noise():
                     execute(module)
-                    # What it says of GPUs it says when it first looks for them.
-                    sys.modules[name].config.list_physical_devices()
+                    if not _has_gpu_driver():
+                        # What it says of that it says when it first looks for GPUs.
+                        sys.modules[name].config.list_physical_devices()
 
             spec.loader.exec_module = exec_module
         return spec
 
 
+def _has_gpu_driver():
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _without_noise():
     """Holds back what is written to stderr, and writes all but the noise afterwards."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
+    with contextlib.ExitStack() as stack:
+        try:
+            stderr = os.dup(2)
+            stack.callback(os.close, stderr)
+            held = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:
+            # There is no stderr, or nowhere to hold it.
+            yield
+            return
+        _flush()
+        os.dup2(held.fileno(), 2)
+        if not faulthandler.is_enabled():
+            # A crash, as on a CPU that is too old, takes what is held with it.
+            faulthandler.enable(stderr)
+            stack.callback(faulthandler.disable)
         try:
             yield
         finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            file.seek(0)
-            for line in file.read().decode(errors="replace").splitlines(True):
-                if not NOISE.match(line):
-                    sys.stderr.write(line)
+            _flush()
+            os.dup2(stderr, 2)
+            held.seek(0)
+            lines = [line for line in held if not NOISE.match(line)]
+            with contextlib.suppress(OSError), open(2, "wb", closefd=False) as file:
+                file.writelines(lines)
+
+
+def _flush():
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stderr.flush()

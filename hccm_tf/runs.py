@@ -1,11 +1,27 @@
-"""What a run leaves on disk: the one place that knows its files."""
+"""A run on disk, and the trained model that knows how it was built.
+
+Nothing else knows the files of a run.
+"""
 
 import contextlib
+import dataclasses
+import importlib.metadata
 import json
 import pathlib
 
-from hccm_tf.atomic import only_writer
+import keras
+import numpy as np
+
+from hccm_tf import formats
+from hccm_tf.atomic import new_file, only_writer
+from hccm_tf.configuration import Configuration
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
+from hccm_tf.models import ImageInput, Model
+from hccm_tf.version import __version__
+
+PACKAGES = ("tensorflow", "keras")
+TRAIN = "python train_main.py --run_dir=RUN"
 
 
 class RunFolder:
@@ -18,8 +34,8 @@ class RunFolder:
         path: the folder, `pathlib.Path`.
         model: the trained Keras model.
         schema: folder of the `Schema` that it was trained with.
-        description: JSON with the format's version, how the model was built and by
-            which versions of the packages.
+        description: JSON with the format's version, the configuration, what the
+            feature maps depend on, and the versions of the packages.
         flags: a flagfile for `train_main.py` that makes the same run.
         metrics: JSON with the metrics of the best epoch; written last.
         predictions: Parquet with the predictions of the test split.
@@ -28,6 +44,7 @@ class RunFolder:
         checkpoints: folder of the checkpoints.
         request: JSON, a first request for the run's export.
         explanation: the page of --explain.
+        frames: folder of the data frames that an estimator was fitted on.
         log: what the run printed, where a comparison started it.
     """
 
@@ -44,6 +61,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.request = self.path / "request.json"
         self.explanation = self.path / "explanation.html"
+        self.frames = self.path / "frames"
         self.log = self.path / "log.txt"
 
     def exists(self):
@@ -64,7 +82,7 @@ class RunFolder:
         """
         if self.exists() and not resume:
             raise InputError(
-                f"--run_dir={self.path} holds a run already: go on with --resume, "
+                f"run_dir={self.path}: it holds a run already; go on with resume, "
                 "name another folder, or remove it"
             )
         with contextlib.ExitStack() as stack:
@@ -72,10 +90,15 @@ class RunFolder:
                 stack.enter_context(only_writer(self.path, wait=False))
             except BlockingIOError as error:
                 raise InputError(
-                    f"--run_dir={self.path}: another process trains this run; wait "
+                    f"run_dir={self.path}: another process trains this run; wait "
                     "for it or end it, or name another folder"
                 ) from error
             yield
+
+    def write_metrics(self, content):
+        """Writes `metrics`, whole or not at all."""
+        with new_file(self.metrics) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
 
     def read_metrics(self):
         """Content of `metrics`.
@@ -90,3 +113,139 @@ class RunFolder:
                 f"{self.metrics}: no metrics of a run ({error}); name the folder of a "
                 "run that has ended"
             ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A trained model that knows how it was built.
+
+    Args:
+        keras_model: `keras.Model` of `definition.build`, trained.
+        definition: `hccm_tf.models.Model`, with the schema, the model's options and how
+            its feature maps are standardised.
+        configuration: `Configuration` that it was trained with.
+        cnn: what its feature maps depend on, see `ImageStore.cnn`; `None` without.
+    """
+
+    keras_model: keras.Model
+    definition: Model
+    configuration: Configuration
+    cnn: dict | None = None
+
+    @property
+    def name(self):
+        """How users call the model."""
+        return self.definition.name
+
+    @property
+    def schema(self):
+        """`Schema` of the features that it takes."""
+        return self.definition.schema
+
+    def save(self, run_dir):
+        """Writes what `load` reads, whole or not at all.
+
+        Args:
+            run_dir: folder RUN; a trained model that is there is replaced.
+        """
+        folder = RunFolder(run_dir)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with new_file(folder.model) as temporary:
+            # Keras looks at how the name ends.
+            whole = temporary.with_suffix(".keras")
+            self.keras_model.save(whole)
+            # Where the model is, there is what belongs to it.
+            folder.model.unlink(missing_ok=True)
+            folder.schema.mkdir(exist_ok=True)
+            self.schema.save(folder.schema)
+            text = json.dumps(self._description(), indent=2)
+            folder.description.write_text(text + "\n")
+            whole.rename(temporary)
+
+    def _description(self):
+        images = self.definition.images
+        if images is not None:
+            images = {
+                "cnn": self.cnn,
+                "shape": list(images.shape),
+                "channel_mean": _to_list(images.channel_mean),
+                "channel_std": _to_list(images.channel_std),
+            }
+        packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+        return {
+            "format": formats.RUN,
+            "versions": {"hccm_tf": __version__, **packages},
+            **self.configuration.to_json(),
+            "images": images,
+        }
+
+    @classmethod
+    def load(cls, run_dir):
+        """The model that a run has trained.
+
+        Args:
+            run_dir: folder RUN.
+
+        Raises:
+            InputError: if there is none, or a file of it is damaged; names it.
+        """
+        folder = RunFolder(run_dir)
+        with _description(folder) as content:
+            configuration = Configuration.from_json(content)
+            images, cnn = content["images"], None
+            if images is not None:
+                cnn = images["cnn"]
+                images = ImageInput(
+                    tuple(images["shape"]),
+                    _to_array(images["channel_mean"]),
+                    _to_array(images["channel_std"]),
+                )
+        schema = Schema.load(folder.schema)
+        definition = configuration.model(schema, configuration.options, images)
+        return cls(_load_keras_model(folder.model), definition, configuration, cnn)
+
+
+def read_configuration(run_dir):
+    """The `Configuration` that a run was trained with.
+
+    Args:
+        run_dir: folder RUN.
+
+    Raises:
+        InputError: as `TrainedModel.load`.
+    """
+    with _description(RunFolder(run_dir)) as content:
+        return Configuration.from_json(content)
+
+
+@contextlib.contextmanager
+def _description(folder):
+    """Yields what describes the model of a run; what is wrong with it is one line."""
+    path = folder.description
+    try:
+        content = json.loads(path.read_text())
+        formats.check_format(path, content.get("format"), formats.RUN, TRAIN)
+        yield content
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} does not describe a trained model ({error}); name the folder of a "
+            f"run, or train again with {TRAIN}"
+        ) from error
+
+
+def _load_keras_model(path):
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is no trained model ({reason})") from error
+
+
+def _to_list(values):
+    return None if values is None else np.asarray(values).tolist()
+
+
+def _to_array(values):
+    return None if values is None else np.float32(values)

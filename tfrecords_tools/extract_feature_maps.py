@@ -18,7 +18,7 @@ workers of a cluster must see the folders under the same names.
 from absl import flags
 
 from hccm_tf.commands import run
-from hccm_tf.data.feature_maps import DTYPES
+from hccm_tf.data.feature_maps import MAP_DTYPES
 from hccm_tf.models.backbones import BACKBONES
 from hccm_tf.preparation.feature_maps.extract import extract_feature_maps, read_images
 from hccm_tf.preparation.feature_maps.settings import DEFAULTS
@@ -59,7 +59,7 @@ def define_flags():
     flags.DEFINE_enum(
         "dtype",
         None,
-        list(DTYPES),
+        list(MAP_DTYPES),
         "The type of the maps on disk: float16 (the default), or int8, of half the "
         "size.",
     )

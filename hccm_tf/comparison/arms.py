@@ -7,33 +7,22 @@ import shlex
 
 from absl import flags
 
-from hccm_tf.errors import InputError
-from hccm_tf.models import IMAGE_MODELS, PIXEL_MODELS
+from hccm_tf.configuration import Configuration, readable, to_flag, to_flags
+from hccm_tf.errors import InputError, with_flag
+from hccm_tf.flags.groups import ComparisonOptions, ResultOptions, RunOptions
+from hccm_tf.flags.read import (
+    given_options,
+    model_of,
+    options_of,
+    read_configuration_flags,
+    typed,
+)
 
-# Of --compare only; a run does not get them. An interrupted run goes on by itself.
-COMPARISON_FLAGS = ("compare", "seeds", "search_trials", "oracle", "resume")
-MAP_MODELS = tuple(name for name in IMAGE_MODELS if name not in PIXEL_MODELS)
-# Flag that makes an arm -> the models that it changes.
-READ_BY = {
-    "channel_attention": ("hcm", "hccm"),
-    "prior_channel": ("hccm",),
-    "projection": ("din_fixed_cnn",),
-    "cnn_attention": PIXEL_MODELS,
-    "shuffle_categories": ("late_fusion", "hccm", "cscnn"),
-    "shuffle_images": IMAGE_MODELS,
-    "image_sides": MAP_MODELS,
-    "image_attention": MAP_MODELS,
-    "similarity": MAP_MODELS,
-}
-# Of one run, whose model is looked at or served.
-RUN_FLAGS = ("export_dir", "explain")
 # An arm may not change them: the comparison sets them, or rests on their being equal.
 COMMON_FLAGS = (
-    *COMPARISON_FLAGS,
-    *RUN_FLAGS,
-    "data_dir",
-    "model",
-    "run_dir",
+    *ComparisonOptions.names(),
+    *ResultOptions.names(),
+    *(n for n in RunOptions.names() if n not in ("feature_maps", "image_dir")),
     "seed",
 )
 
@@ -44,12 +33,14 @@ class Arm:
 
     Args:
         label: what stands in --compare.
-        flags: flag of `train_main.py` → how it is written, `--name=value`; all that
-            have a value.
+        configuration: `Configuration` of its runs.
+        flags: flag of `train_main.py` → how it is written, `--name=value`; those of its
+            runs.
         is_control: whether the photos are shuffled.
     """
 
     label: str
+    configuration: Configuration = dataclasses.field(repr=False)
     flags: dict = dataclasses.field(repr=False)
     is_control: bool = False
 
@@ -74,11 +65,13 @@ class Pair:
     kind: str
 
 
-def read_arms(flag_values):
+def read_arms(flag_values, typed_names):
     """The arms of --compare, with the flags that their runs get.
 
     Args:
         flag_values: `absl.flags.FlagValues` of `train_main.py`, parsed.
+        typed_names: names of the flags on the command line; one of them that no arm
+            reads is an error, one of a flagfile is named and left out.
 
     Returns:
         list of `Arm`.
@@ -86,62 +79,68 @@ def read_arms(flag_values):
     Raises:
         InputError: names the arm and the flag.
     """
-    for name in RUN_FLAGS:
+    for name in ("export_dir", "explain", "from_run"):
         if flag_values[name].value:
             raise InputError(f"--{name} is of one model, and --compare trains many")
-    arms = []
-    for label in flag_values.compare:
-        try:
-            model, *words = shlex.split(label) or [""]
-        except ValueError as error:
-            raise InputError(f"--compare: arm {label!r}: {error}") from error
-        values = _parsed(flag_values, label, [f"--model={model}", *words])
-        changed = [
-            name
-            for name in COMMON_FLAGS
-            if values[name].value
-            != (model if name == "model" else flag_values[name].value)
-        ]
-        if changed:
-            raise InputError(
-                f"--compare: arm {label!r} sets --{changed[0]}, which all arms share"
-            )
-        for name, models in READ_BY.items():
-            if values[name].value != flag_values[name].value and model not in models:
-                raise InputError(
-                    f"--compare: arm {label!r} sets --{name}, which changes nothing "
-                    f"in it but in {', '.join(models)}"
-                )
-        is_control = bool(arms) and values.shuffle_images
-        arms.append(Arm(label, _written(values), is_control))
+    labels = options_of(ComparisonOptions, flag_values).compare
+    arms = [_read_arm(flag_values, label) for label in labels]
+    arms[0] = dataclasses.replace(arms[0], is_control=False)
+    read = {name for arm in arms for name in readable(arm.configuration.model)}
+    given = given_options(flag_values, arms[0].configuration.model)
+    unread = [name for name in given if name not in read]
+    for name in unread:
+        if name in typed_names:
+            raise InputError(f"--{name}: no arm of --compare reads it")
+    if unread:
+        print(
+            f"left out of the flagfile: --{', --'.join(unread)} (no arm of --compare "
+            "reads it)"
+        )
     folders = [arm.folder for arm in arms]
     if len(arms) < 2 or len(set(folders)) < len(folders):
         raise InputError(
-            f"--compare: two or more different arms. Received: {flag_values.compare}"
+            f"--compare: two or more different arms. Received: {', '.join(labels)}"
         )
+    for place, arm in enumerate(arms):
+        for other in arms[:place]:
+            if arm.flags == other.flags:
+                raise InputError(
+                    f"--compare: arms {other.label!r} and {arm.label!r} are the same "
+                    "model with the same settings"
+                )
     return arms
 
 
-def _parsed(flag_values, label, words):
-    values = copy.deepcopy(flag_values)
+def _read_arm(flag_values, label):
     try:
-        left = values(["train_main.py", *words])[1:]
-    except flags.Error as error:
+        model, *words = shlex.split(label) or [""]
+        values = copy.deepcopy(flag_values)
+        left = values(["train_main.py", f"--model={model}", *words])[1:]
+    except (ValueError, flags.Error) as error:
         raise InputError(f"--compare: arm {label!r}: {error}") from error
     if left:
         raise InputError(
             f"--compare: arm {label!r} is a model and flags. Received: {left[0]}"
         )
-    return values
-
-
-def _written(values):
-    module = values.find_module_defining_flag("model")
-    return {
-        flag.name: flag.serialize()
-        for flag in values.get_key_flags_for_module(module)
-        if flag.value is not None and flag.name not in COMPARISON_FLAGS
-    }
+    own = typed(values, words)
+    for name in (n for n in COMMON_FLAGS if n in own):
+        raise InputError(
+            f"--compare: arm {label!r} sets --{name}, which all arms share"
+        )
+    try:
+        model = model_of(model, None)
+        reads = readable(model)
+        for name in given_options(values, model):
+            # What is given for all arms may be read by some.
+            if name not in reads and name not in own:
+                values[name].value = None
+        configuration = read_configuration_flags(values, own)
+    except InputError as error:
+        message = with_flag(str(error), flag_values)
+        raise InputError(f"--compare: arm {label!r}: {message}") from error
+    strategy = to_flag("strategy", options_of(RunOptions, values).strategy)
+    written = {**to_flags(configuration), "strategy": strategy}
+    return Arm(label, configuration, written, configuration.settings.shuffle_images)
 
 
 def pairs(arms):

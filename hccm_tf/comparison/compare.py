@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
 from hccm_tf.comparison.arms import read_arms
 from hccm_tf.comparison.markdown import write_report
@@ -18,7 +19,10 @@ from hccm_tf.comparison.search import (
     written,
 )
 from hccm_tf.comparison.slices import read_slices
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, with_flag
+from hccm_tf.flags.groups import ComparisonOptions
+from hccm_tf.flags.read import options_of
+from hccm_tf.training.check import check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +44,15 @@ class TrainedArm:
     metrics: list
 
 
-def compare(flag_values, train):
+def compare(flag_values, typed_names, train):
     """Trains the arms of --compare over seeds and writes the comparison.
 
-    What is there already is not trained again.
+    What is there already is not trained again. Each arm is checked before the first
+    starts.
 
     Args:
         flag_values: `absl.flags.FlagValues` of `train_main.py`, parsed.
+        typed_names: names of the flags on the command line.
         train: function of a list of flags and the run's folder, in which it leaves what
             `train_main.py` does; see `hccm_tf.comparison.runs.subprocess_trainer`.
 
@@ -56,15 +62,21 @@ def compare(flag_values, train):
     Raises:
         InputError: names the flag, the arm or the runs that failed.
     """
+    # The runs are processes of their own, to which this one leaves the GPUs.
+    tf.config.set_visible_devices([], "GPU")
     plots = _plots()
-    arms = read_arms(flag_values)
-    if flag_values.search_trials:
+    options = options_of(ComparisonOptions, flag_values)
+    arms = read_arms(flag_values, typed_names)
+    if options.search_trials:
         check_same_budget(arms)
-    folder = pathlib.Path(flag_values.run_dir)
-    oracle = _read_oracle(flag_values.oracle)
-    test, slices = read_slices(flag_values.data_dir)
-    settings = draw_settings(flag_values.search_trials)
-    seeds = [flag_values.seed + place for place in range(flag_values.seeds)]
+    first = arms[0].configuration
+    folder = pathlib.Path(first.run_dir)
+    oracle = _read_oracle(options.oracle)
+    test, slices = read_slices(first.data_dir)
+    for arm in arms:
+        _check(arm, flag_values)
+    settings = draw_settings(options.search_trials)
+    seeds = [first.settings.seed + place for place in range(options.seeds)]
     total = len(arms) * (len(settings) + len(seeds) - 1)
     print(f"{total} runs in {folder / 'runs'}", flush=True)
     trained = [_train_arm(folder, arm, settings, seeds, train) for arm in arms]
@@ -74,6 +86,14 @@ def compare(flag_values, train):
     plots.write_plots(result, [arm.run_dirs for arm in trained], folder)
     print(write_report(result, folder))
     return result
+
+
+def _check(arm, flag_names):
+    try:
+        check(arm.configuration)
+    except InputError as error:
+        message = with_flag(str(error), flag_names)
+        raise InputError(f"--compare: arm {arm.label!r}: {message}") from error
 
 
 def _plots():
@@ -102,7 +122,6 @@ def _train_arm(folder, arm, settings, seeds, train):
 
     def run(trial, seed):
         flags = {**arm.flags, **written(settings[trial]), "seed": f"--seed={seed}"}
-        del flags["run_dir"]
         metrics = run_once(run_dir(trial, seed), flags, train)
         outcome = "failed"
         if metrics:

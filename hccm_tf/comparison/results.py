@@ -82,32 +82,10 @@ def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES)
         dict that JSON can hold.
     """
     labels, users = test.label.to_numpy(), test.user_key.to_numpy()
-    arms = []
-    for one in trained:
-        settings = one.trials[one.chosen]["settings"]
-        metrics = pd.DataFrame([run["test"] for run in one.metrics])
-        costs = pd.DataFrame(
-            [
-                {**run["training"], "examples_per_second": run["examples_per_second"]}
-                for run in one.metrics
-            ]
-        )
-        arms.append(
-            {
-                "label": one.arm.label,
-                "flags": list({**one.arm.flags, **written(settings)}.values()),
-                "settings": settings,
-                "chosen_trial": one.chosen,
-                "trials": one.trials,
-                "test": {name: mean_and_sd(metrics[name]) for name in METRICS},
-                "training": {name: mean_and_sd(costs[name]) for name in COSTS},
-                "runs": one.metrics,
-            }
-        )
-    parts = []
+    aucs_by_slice = []
     for name, mask in slices.items():
         aucs = [slice_auc(mask, labels, arm) for arm in scores]
-        parts.append(
+        aucs_by_slice.append(
             {
                 "slice": name,
                 "impressions": int(mask.sum()),
@@ -119,10 +97,32 @@ def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES)
         "impressions": len(test),
         "users": len(np.unique(users)),
         "replicates": replicates,
-        "arms": arms,
+        "arms": [_arm(one) for one in trained],
         "comparisons": compare_arms(
             [one.arm for one in trained], labels, scores, users, replicates
         ),
-        "slices": parts,
+        "slices": aucs_by_slice,
         "oracle": oracle,
+    }
+
+
+def _arm(trained):
+    """The figures of one `TrainedArm`, dict."""
+    settings = trained.trials[trained.chosen]["settings"]
+    metrics = pd.DataFrame([run["test"] for run in trained.metrics])
+    costs = pd.DataFrame(
+        [
+            {**run["training"], "examples_per_second": run["examples_per_second"]}
+            for run in trained.metrics
+        ]
+    )
+    return {
+        "label": trained.arm.label,
+        "flags": list({**trained.arm.flags, **written(settings)}.values()),
+        "settings": settings,
+        "chosen_trial": trained.chosen,
+        "trials": trained.trials,
+        "test": {name: mean_and_sd(metrics[name]) for name in METRICS},
+        "training": {name: mean_and_sd(costs[name]) for name in COSTS},
+        "runs": trained.metrics,
     }

@@ -15,13 +15,14 @@ import pandas as pd
 from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file
+from hccm_tf.runs import RunFolder
 
 # Flag of a folder -> files that change with what the folder holds.
 CONTENTS = {
     "data_dir": ("dataset_info.json", "schema.json"),
     "feature_maps": ("feature_maps.json",),
 }
-LOG = "log.txt"
+RECORD = "flags.json"  # of a run: its flags, its data and feature maps
 LAST_BYTES, LAST_LINES = 8_192, 10
 
 
@@ -43,24 +44,26 @@ def run_once(run_dir, flags, train):
     Raises:
         InputError: if the run was finished with other flags or data; names them.
     """
-    run_dir = pathlib.Path(run_dir)
-    metrics, record = run_dir / "metrics.json", run_dir / "flags.json"
+    folder = RunFolder(run_dir)
+    record = folder.path / RECORD
     before = json.loads(record.read_text()) if record.exists() else {}
     now = {**flags, **_contents(flags)}
-    if metrics.exists():
+    if folder.metrics.exists():
         _check_flags(run_dir, before, now)
     else:
-        run_dir.mkdir(parents=True, exist_ok=True)
         if now != before:
-            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+            # What is there is of another run, which did not end.
+            with folder.training(resume=True):
+                shutil.rmtree(folder.path)
+        folder.path.mkdir(parents=True, exist_ok=True)
         with new_file(record) as file:
             file.write_text(json.dumps(now, indent=2) + "\n")
         resume = ["--resume"] * (now == before)
         train([*flags.values(), *resume, f"--run_dir={run_dir}"], run_dir)
-        if not metrics.exists():
+        if not folder.metrics.exists():
             return None
-        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-    return json.loads(metrics.read_text())
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return folder.read_metrics()
 
 
 def _contents(flags):
@@ -98,7 +101,7 @@ def subprocess_trainer(script):
     """
 
     def train(flags, run_dir):
-        path = pathlib.Path(run_dir) / LOG
+        path = RunFolder(run_dir).log
         with open(path, "ab") as log:
             try:
                 # The run inherits the lock with its output: it holds as long as the
@@ -152,7 +155,7 @@ def read_predictions(run_dir, test):
     Raises:
         InputError: if they are predictions of other data.
     """
-    path = pathlib.Path(run_dir) / "test_predictions.parquet"
+    path = RunFolder(run_dir).predictions
     frame = pd.read_parquet(path)
     for name in ("user_key", "label"):
         if not (len(frame) == len(test) and (frame[name].values == test[name]).all()):
@@ -165,4 +168,4 @@ def read_predictions(run_dir, test):
 
 def read_history(run_dir):
     """Data frame with a row for each epoch, from `RUN/history.csv`."""
-    return pd.read_csv(pathlib.Path(run_dir) / "history.csv")
+    return pd.read_csv(RunFolder(run_dir).history)

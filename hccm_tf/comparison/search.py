@@ -46,8 +46,8 @@ def written(settings):
 
 def values_of(arm, settings):
     """The values of the searched flags in a run; dict name → float."""
-    flags = {**arm.flags, **written(settings)}
-    return {name: float(flags[name].partition("=")[2]) for name in SPACE}
+    values = {**arm.configuration.values(), **settings}
+    return {name: float(values[name]) for name in SPACE}
 
 
 def check_same_budget(arms):

@@ -3,16 +3,11 @@
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
-from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
-from hccm_tf.models import IMAGE_MODELS, uses_category
-from hccm_tf.models.image_encoder import sides
-from hccm_tf.serving.export import build_forms
 from hccm_tf.serving.request import Impressions
 
 OTHER_CATEGORIES = 3
@@ -51,34 +46,32 @@ def text(value):
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def explain(model, schema, data_dir, feature_maps, options, count):
+def explain(trained, batches, count):
     """Explains the first impressions of the test split.
 
     Args:
-        model: trained, of `hccm_tf.models.build_model`.
-        schema: its `Schema`.
-        data_dir: data folder.
-        feature_maps: `FeatureMapStore` or `ImageFolder`, `None` for a model without
-            images.
-        options: dict, the model's `ModelOptions`.
+        trained: `hccm_tf.runs.TrainedModel`.
+        batches: `Batches` of the data folder.
         count: number of impressions.
 
     Returns:
         list of `Explained`.
 
     Raises:
-        InputError: if the model has no attention.
+        InputError: if the model has no attention, or was not told the truth.
     """
-    forms = build_forms(model, schema, options)
+    if trained.configuration.settings.is_control:
+        raise InputError("explain: it would show what a control's model was not told")
+    schema, data_dir = trained.schema, batches.data_dir
+    forms = trained.definition.forms(trained.keras_model)
     if "explain" not in forms:
-        raise InputError(f"--explain: model {model.name} has no attention to show")
-    batches = Batches(data_dir, schema, count, feature_maps, sides(model))
-    dataset = batches.dataset("test")
+        raise InputError(f"explain: model {trained.name} has no attention to show")
+    dataset = dataclasses.replace(batches, batch_size=count).dataset("test")
     inputs, labels, _ = next(iter(dataset))
-    ctr = schema.unsampled(model.predict_on_batch(inputs)[:, 0])
-    attention = _attention(model, forms["explain"], inputs)
+    ctr = schema.unsampled(trained.keras_model.predict_on_batch(inputs)[:, 0])
+    attention = _attention(trained, forms["explain"], inputs)
     encoder, categories = None, ()
-    if model.name in IMAGE_MODELS and uses_category(model.name, **options):
+    if trained.definition.has_images and trained.definition.uses_category:
         encoder = forms["encode_images"]
         categories = _frequent_categories(data_dir)
     explained = []
@@ -99,15 +92,15 @@ def explain(model, schema, data_dir, feature_maps, options, count):
     return explained
 
 
-def _attention(model, form, inputs):
+def _attention(trained, form, inputs):
     """Weights `[B, T]` of each attention."""
     inputs = dict(inputs)
-    if model.name in IMAGE_MODELS:
-        encoder = model.get_layer("image_encoder")
+    if trained.definition.has_images:
+        encoder = trained.keras_model.get_layer("image_encoder")
         vectors = encoder.predict_on_batch(
             {name: inputs[name] for name in encoder.input}
         )
-        for name in sides(model):
+        for name in trained.definition.sides:
             vectors_of = np.take(vectors, inputs[f"{name}_image"], axis=0)
             inputs[f"{name}_representation"] = vectors_of
     return form.predict_on_batch({name: inputs[name] for name in form.input})
@@ -115,11 +108,7 @@ def _attention(model, form, inputs):
 
 def _frequent_categories(data_dir):
     """Categories of the catalogue, those of many items first."""
-    return (
-        pd.Series(DataFolder(data_dir).catalogue()["category"].to_pylist())
-        .value_counts()
-        .index
-    )
+    return DataFolder(data_dir).catalogue()["category"].to_pandas().value_counts().index
 
 
 def _channels(encoder, schema, inputs, i, row, categories):

@@ -157,7 +157,15 @@ class HybridCNN(keras.layers.Layer):
             )
             self.attention.build((None, *map_shape), prior_shape)
 
-        shape = (None, height, width, channels)
+        shape = self._build_convolutions((None, height, width, channels))
+        self.project = keras.layers.Dense(
+            self.embedding_dim, dtype=policy, name="project"
+        )
+        self.project.build((None, shape[-1]))
+
+    def _build_convolutions(self, shape):
+        """Builds the convolutions on maps of a shape; the shape of what they give."""
+        policy = self.dtype_policy
         sizes = [(1, 1), (self.kernel_size, self.strides)]
         self.convs, self.norms = [], []
         for i, (filters, (kernel_size, strides)) in enumerate(
@@ -182,10 +190,7 @@ class HybridCNN(keras.layers.Layer):
             norm.build(shape)
             self.convs.append(conv)
             self.norms.append(norm)
-        self.project = keras.layers.Dense(
-            self.embedding_dim, dtype=policy, name="project"
-        )
-        self.project.build((None, shape[-1]))
+        return shape
 
     def call(self, feature_map, category=None, feature_map_mask=None, training=None):
         self._check_category(category)

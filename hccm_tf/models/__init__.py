@@ -13,39 +13,99 @@
 All see the same non-visual features, so a difference is the image branch.
 """
 
-import keras
+import importlib
 
-from hccm_tf.models import base, cscnn, din, din_fixed_cnn, hccm, hcm, late_fusion
-from hccm_tf.models.image_encoder import join
-from hccm_tf.models.layer_pool import LayerPool
-from hccm_tf.models.options import ModelOptions
+from hccm_tf.models.base import Base
+from hccm_tf.models.cscnn import CSCNN
+from hccm_tf.models.din import DIN
+from hccm_tf.models.din_fixed_cnn import DINFixedCNN
+from hccm_tf.models.hccm import HCCM
+from hccm_tf.models.hcm import HCM
+from hccm_tf.models.image_model import ImageModel
+from hccm_tf.models.late_fusion import LateFusion
+from hccm_tf.models.model import ImageInput, Model
 
-_MODULES = {
-    module.__name__.rsplit(".", 1)[-1]: module
-    for module in (base, din, din_fixed_cnn, hcm, late_fusion, hccm, cscnn)
-}
-MODELS = tuple(_MODULES)
-IMAGE_MODELS = tuple(
-    name for name in MODELS if hasattr(_MODULES[name], "build_image_encoder")
-)
-# Of these, the models that take images themselves and not feature maps.
-PIXEL_MODELS = ("cscnn",)
+__all__ = [
+    "MODELS",
+    "ImageInput",
+    "ImageModel",
+    "Model",
+    "build_model",
+    "find_model",
+    "name_of",
+]
+
+_CLASSES = (Base, DIN, DINFixedCNN, HCM, LateFusion, HCCM, CSCNN)
+MODELS = {model.name: model for model in _CLASSES}
 
 
-def build_model(name, schema, **options):
+def find_model(name):
+    """The class of a model.
+
+    Args:
+        name: one of `MODELS`, or `"my_package.my_module:MyModel"`, a subclass of
+            `Model` or `ImageModel` that Python finds.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    module, separator, attribute = str(name).partition(":")
+    if not separator:
+        raise ValueError(
+            f"model is one of {', '.join(MODELS)}, or my_package.my_module:MyModel. "
+            f"Received: {name}"
+        )
+    try:
+        model = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"model {name}: {error}") from error
+    if not (isinstance(model, type) and issubclass(model, Model) and model.name):
+        raise ValueError(
+            f"model {name}: a subclass of hccm_tf.models.Model with a name. Received: "
+            f"{model!r}"
+        )
+    return model
+
+
+def name_of(model):
+    """The name by which `find_model` finds a class."""
+    if MODELS.get(model.name) is model:
+        return model.name
+    return f"{model.__module__}:{model.__qualname__}"
+
+
+def build_model(
+    name,
+    schema,
+    feature_map_shape=None,
+    channel_mean=None,
+    channel_std=None,
+    pca=None,
+    embedding_shards=1,
+    **options,
+):
     """Builds a model of the table above.
 
     Args:
-        name: one of `MODELS`.
-        schema: `hccm_tf.data.schema.Schema`.
-        **options: see `ModelOptions`.
+        name: see `find_model`.
+        schema: `hccm_tf.data.Schema`.
+        feature_map_shape: `(h, w, c)` of a feature map, or of an image's pixels; for
+            models with images.
+        channel_mean: see `ImageInput`, as the next two.
+        channel_std: likewise.
+        pca: likewise.
+        embedding_shards: see `hccm_tf.models.model.Model`.
+        **options: the options of the model's class, see its `Options`.
 
     Returns:
-        `keras.Model` from the dict of tensors that `hccm_tf.data.dataset` makes to
-        the click probability, `[B, 1]`.
+        `keras.Model` from the dict of tensors that `hccm_tf.data` makes to the click
+        probability, `[B, 1]`.
 
     Raises:
         ValueError: if the name or an option's value is unknown.
+        TypeError: if the model does not read an option.
 
     Example:
     ```python
@@ -56,55 +116,9 @@ def build_model(name, schema, **options):
     - X. Chen et al., Hybrid CNN Based Attention with Category Prior for User Image
       Behavior Modeling, SIGIR '22.
     """
-    if name not in MODELS:
-        raise ValueError(f"model is one of {MODELS}. Received: {name}")
-    options = ModelOptions(**options)
-    layers = LayerPool()
-    if name not in IMAGE_MODELS:
-        return _MODULES[name].build_ranker(schema, options, layers)
-    if options.feature_map_shape is None:
-        raise ValueError(f"model {name} needs feature_map_shape. Received: None")
-    encoder = _MODULES[name].build_image_encoder(schema, options, layers)
-    return join(name, encoder, _MODULES[name].build_ranker(schema, options, layers))
-
-
-def uses_category(name, **options):
-    """Whether what a model's image encoder gives depends on the category.
-
-    Args:
-        name: one of `IMAGE_MODELS`.
-        **options: see `ModelOptions`.
-    """
-    module = _MODULES[name]
-    return hasattr(module, "uses_category") and module.uses_category(
-        ModelOptions(**options)
-    )
-
-
-def build_form(form, model, schema, **options):
-    """Another graph over the weights of a model.
-
-    Args:
-        form: `"rank"`, the ranker whose rows are requests with N candidates;
-            `"explain"`, the ranker to its attentions' weights; or `"encode_images"`,
-            the image encoder, to its channel attention too where there is one.
-        model: of `build_model`.
-        schema: as there.
-        **options: as there.
-
-    Returns:
-        `keras.Model`, see `hccm_tf.models.ranker` and `hccm_tf.models.image_encoder`.
-    """
-    options = ModelOptions(**options)
-    parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    layers = LayerPool(model, *parts)
-    module = _MODULES[model.name]
-    if form == "encode_images":
-        return module.build_image_encoder(schema, options, layers, explain=True)
-    return module.build_ranker(
-        schema,
-        options,
-        layers,
-        many_candidates=form == "rank",
-        explain=form == "explain",
-    )
+    model = find_model(name)
+    options = model.Options.of(options, f"model {name}")
+    images = None
+    if model.has_images and feature_map_shape is not None:
+        images = ImageInput(feature_map_shape, channel_mean, channel_std, pca)
+    return model(schema, options, images, embedding_shards).build()

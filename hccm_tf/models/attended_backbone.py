@@ -48,8 +48,7 @@ def attended_backbone(backbone, blocks, attend):
             return outputs
         return attend(layer.name, outputs, category)
 
-    # Cloning takes no input that the model does not have, so that the model gets one,
-    # unconnected.
+    # Cloning takes no input that the model lacks: it gets one, unconnected.
     unused = keras.Input((), dtype="int32")
     copy = keras.models.clone_model(
         keras.Model([backbone.input, unused], backbone.output, name=backbone.name),

@@ -1,8 +1,10 @@
 """`base`: embeddings and an MLP, no attention (HCCM, Eq. 1-4)."""
 
-from hccm_tf.models import ranker
+from hccm_tf.models.model import Model
 
 
-def build_ranker(schema, options, layers, **form):
-    """The whole model; its histories are mean-pooled."""
-    return ranker.build_ranker("base", schema, options, layers, attends=False, **form)
+class Base(Model):
+    """The whole model is the ranker; its histories are mean-pooled."""
+
+    name = "base"
+    has_attention = False

@@ -7,10 +7,12 @@ import keras
 from keras import ops
 
 from hccm_tf.layers import CategoryPrior, ChannelAttention, SpatialAttention
-from hccm_tf.models import image_encoder
 from hccm_tf.models.attended_backbone import attended_backbone, last_layers
-from hccm_tf.models.backbones import load_backbone
+from hccm_tf.models.backbones import BACKBONES, load_backbone
+from hccm_tf.models.image_model import ImageModel
 from hccm_tf.models.non_visual import id_dropout
+from hccm_tf.models.options import ImageOptions
+from hccm_tf.options import option
 
 BLOCKS = r"(expanded_conv(?:_\d+)?)_"  # of MobileNetV3
 PRIOR_SHAPE = (6, 6)
@@ -19,13 +21,8 @@ REDUCTION_RATIO = 4
 MOMENTUM = 0.9
 
 
-def uses_category(options):
-    """With category attention."""
-    return options.cnn_attention == "category"
-
-
-def build_image_encoder(schema, options, layers, explain=False):
-    """The `image_encoder`; there is no explanation, as each block has an attention.
+class CSCNN(ImageModel):
+    """Pixels → backbone with an attention behind each block → vector.
 
     `cnn_attention` says what stands behind each block of the backbone:
 
@@ -38,69 +35,105 @@ def build_image_encoder(schema, options, layers, explain=False):
     Our choice: the priors have 6 × 6 values, the channel attention's hidden layer has
     a quarter of the channels, global average pooling and a dense layer follow the
     backbone, and normalisation has momentum 0.9, as the backbones' 0.99 and 0.999
-    leave the statistics stale.
+    leave the statistics stale. There is no explanation, as each block has an attention.
     """
-    del explain
-    pixels = keras.Input(options.feature_map_shape, dtype="uint8", name="image_map")
-    category = keras.Input((), dtype="int32", name="image_category")
-    # Padding has category 0. It is left out, so that statistics are of images only; of
-    # a batch without any image all of it is taken, as convolutions need one.
-    mask = ops.not_equal(category, 0)
-    rows = ops.nonzero(ops.logical_or(mask, ops.logical_not(ops.any(mask))))[0]
-    known = ops.take(category, rows, axis=0)
-    if uses_category(options):
-        image_encoder.require_categories(schema, "candidate")
-        dropout = id_dropout(
-            schema["category"], options, layers, "image_category_dropout"
+
+    name = "cscnn"
+    takes_maps, takes_pixels = False, True
+    tells_category = True
+    sides = ("candidate",)
+
+    @dataclasses.dataclass(frozen=True)
+    class Options(ImageOptions):
+        """The whole CNN on the candidate's pixels."""
+
+        image_size: int = option(
+            64, "The height and width in pixels to which an image is resized.", lower=32
         )
-        known = dropout(known)
-    cnn = layers.get("cnn", functools.partial(_cnn, schema, options))
-    maps = cnn([ops.cast(ops.take(pixels, rows, axis=0), "float32"), known])
-    make = functools.partial(keras.layers.Dense, options.image_embedding_dim)
-    images = layers.get("projection", make)(keras.layers.GlobalAveragePooling2D()(maps))
-    place = ops.maximum(ops.cumsum(ops.cast(mask, "int32")) - 1, 0)
-    there = ops.cast(mask, images.dtype)[:, None]
-    return keras.Model(
-        {"image_map": pixels, "image_category": category},
-        ops.take(images, place, axis=0) * there,
-        name="image_encoder",
-    )
-
-
-def build_ranker(schema, options, layers, **form):
-    """Its images are those of the candidates only."""
-    if options.image_sides == "history":
-        raise ValueError(
-            "cscnn takes the candidate's image only. Received: image_sides=history"
+        cnn_backbone: str = option(
+            "MobileNetV3Small",
+            "The CNN of keras.applications: {choices}.",
+            tuple(sorted(BACKBONES)),
         )
-    options = dataclasses.replace(options, image_sides="candidate")
-    return image_encoder.build_ranker(schema, options, layers, **form)
+        cnn_layer: str | None = option(
+            None, "The CNN's last layer to keep; by default the backbone's own choice."
+        )
+        cnn_attention: str = option(
+            "category",
+            "The attention behind each block of the CNN: {choices}.",
+            ("none", "se", "cbam", "category"),
+        )
+        cnn_weights: str = option(
+            "imagenet",
+            "What the CNN begins with: imagenet, random, or the path of a weights file "
+            "of the backbone without its top; a warm start has the run's CNN.",
+        )
+        pretrain_epochs: int = option(
+            0,
+            "The passes over the catalogue's images in which the CNN learns their "
+            "categories first; not for a warm start.",
+            lower=0,
+        )
 
+    @property
+    def uses_category(self):
+        return self.options.cnn_attention == "category"
 
-def _cnn(schema, options, name):
-    """`keras.Model` from `[pixels, category]` to feature maps; its weights are random.
+    def image_encoder(self, layers, explain=False):
+        del explain
+        pixels = keras.Input(self.images.shape, dtype="uint8", name="image_map")
+        category = keras.Input((), dtype="int32", name="image_category")
+        # Padding has category 0. It is left out, so that statistics are of images only;
+        # of a batch without any image all of it is taken, as convolutions need one.
+        mask = ops.not_equal(category, 0)
+        rows = ops.nonzero(ops.logical_or(mask, ops.logical_not(ops.any(mask))))[0]
+        known = ops.take(category, rows, axis=0)
+        if self.uses_category:
+            dropout = id_dropout(
+                self.schema["category"], self.options, layers, "image_category_dropout"
+            )
+            known = dropout(known)
+        cnn = layers.get("cnn", self._cnn)
+        maps = cnn([ops.cast(ops.take(pixels, rows, axis=0), "float32"), known])
+        make = functools.partial(keras.layers.Dense, self.image_dim)
+        projection = layers.get("projection", make)
+        images = projection(keras.layers.GlobalAveragePooling2D()(maps))
+        place = ops.maximum(ops.cumsum(ops.cast(mask, "int32")) - 1, 0)
+        there = ops.cast(mask, images.dtype)[:, None]
+        return keras.Model(
+            {"image_map": pixels, "image_category": category},
+            ops.take(images, place, axis=0) * there,
+            name="image_encoder",
+        )
 
-    Inference needs a training step or pretrained weights before: with the statistics
-    that its normalisation starts with, it gives zeros.
-    """
-    backbone = load_backbone(
-        options.cnn_backbone,
-        "random",
-        options.feature_map_shape[0],
-        options.cnn_layer,
-        flags="cnn_",
-    )
-    attend = {
-        "none": lambda name, x, category: x,
-        "se": _squeeze_and_excite,
-        "cbam": _cbam,
-        "category": functools.partial(_category_attention, schema),
-    }[options.cnn_attention]
-    cnn = attended_backbone(backbone, last_layers(backbone, BLOCKS), attend)
-    for layer in cnn.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = MOMENTUM
-    return keras.Model(cnn.inputs, cnn.outputs[0], name=name)
+    def load_backbone(self, weights):
+        """The backbone that the options describe, see `load_backbone`."""
+        return load_backbone(
+            self.options.cnn_backbone,
+            weights,
+            self.images.shape[0],
+            self.options.cnn_layer,
+            flags="cnn_",
+        )
+
+    def _cnn(self, name):
+        """`keras.Model` from `[pixels, category]` to feature maps, random weights.
+
+        Inference needs a training step or pretrained weights before: with the
+        statistics that its normalisation starts with, it gives zeros.
+        """
+        backbone = self.load_backbone("random")
+        attend = {
+            "none": lambda name, x, category: x,
+            "se": _squeeze_and_excite,
+            "cbam": _cbam,
+            "category": functools.partial(_category_attention, self.schema),
+        }[self.options.cnn_attention]
+        cnn = attended_backbone(backbone, last_layers(backbone, BLOCKS), attend)
+        for layer in cnn.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = MOMENTUM
+        return keras.Model(cnn.inputs, cnn.outputs[0], name=name)
 
 
 def _squeeze_and_excite(name, x, category):

@@ -1,8 +1,11 @@
 """`din`: DIN attention over the item history (Zhou et al., KDD '18), no images."""
 
-from hccm_tf.models import ranker
+from hccm_tf.models.model import Model
+from hccm_tf.models.options import DINOptions
 
 
-def build_ranker(schema, options, layers, **form):
-    """The whole model."""
-    return ranker.build_ranker("din", schema, options, layers, **form)
+class DIN(Model):
+    """The whole model is the ranker."""
+
+    name = "din"
+    Options = DINOptions

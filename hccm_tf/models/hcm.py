@@ -1,30 +1,39 @@
 """`hcm`: the hybrid CNN without category prior (HCCM, 3.1.3)."""
 
+import dataclasses
 import functools
 
 from hccm_tf.layers import HybridCNN
-from hccm_tf.models import image_encoder
-from hccm_tf.models.image_encoder import build_ranker
+from hccm_tf.models.image_model import ImageModel, map_encoder, with_channel_attention
+from hccm_tf.models.options import CNNOptions
+from hccm_tf.options import option
 
-__all__ = ["build_image_encoder", "build_ranker"]
 
-
-def build_image_encoder(schema, options, layers, explain=False):
+class HCM(ImageModel):
     """As an option the channels are weighed, by the image alone."""
-    del schema
-    make = functools.partial(
-        HybridCNN,
-        options.image_embedding_dim,
-        filters=options.cnn_filters,
-        channel_attention=options.channel_attention,
-    )
-    cnn = layers.get("hybrid_cnn", make)
 
-    def encode(maps, category, mask):
-        del category
-        images = cnn(maps, feature_map_mask=mask)
-        if not explain:
-            return images
-        return image_encoder.with_channel_attention(images, cnn, maps)
+    name = "hcm"
 
-    return image_encoder.build_image_encoder(encode, options)
+    @dataclasses.dataclass(frozen=True)
+    class Options(CNNOptions):
+        """The channel attention, without the category."""
+
+        channel_attention: bool = option(
+            False, "Whether the trainable CNN weighs the channels of the maps."
+        )
+
+    def image_encoder(self, layers, explain=False):
+        make = functools.partial(
+            HybridCNN,
+            self.image_dim,
+            filters=self.options.cnn_filters,
+            channel_attention=self.options.channel_attention,
+        )
+        cnn = layers.get("hybrid_cnn", make)
+
+        def encode(maps, category, mask):
+            del category
+            images = cnn(maps, feature_map_mask=mask)
+            return with_channel_attention(images, cnn, maps) if explain else images
+
+        return map_encoder(self.images, encode)

@@ -16,8 +16,7 @@ class NonVisual:
     candidates. `[B, *]` stands for `[B]` or `[B, N]`.
 
     Args:
-        schema: `hccm_tf.data.schema.Schema`.
-        options: `ModelOptions`.
+        model: `hccm_tf.models.model.Model`.
         layers: `LayerPool`.
         many_candidates: whether the candidates' inputs are `[B, N]`.
 
@@ -33,7 +32,8 @@ class NonVisual:
         history_mask: bool `[B, T]`, true at clicks.
     """
 
-    def __init__(self, schema, options, layers, many_candidates=False):
+    def __init__(self, model, layers, many_candidates=False):
+        schema = model.schema
         self.inputs, self.user, self.candidate = {}, [], []
         self.candidate_ids = []
         tables, embedded = {}, {}
@@ -45,7 +45,7 @@ class NonVisual:
             if not feature.is_embedded:
                 side.append(ops.expand_dims(value, -1))
                 continue
-            tables[feature.name] = _embedding(schema, feature, options, layers)
+            tables[feature.name] = _embedding(model, feature, layers)
             embedded[feature.name] = tables[feature.name](value)
             side.append(embedded[feature.name])
             if feature.candidate:
@@ -64,21 +64,21 @@ class NonVisual:
             self.history_mask = mask
 
 
-def _embedding(schema, feature, options, layers):
+def _embedding(model, feature, layers):
     """Function from indices to embeddings, with dropout where ids can be unknown."""
     make = functools.partial(
         Embedding,
-        schema.num_rows(feature.name),
-        feature.embedding_dim or options.embedding_dim,
-        shards=options.embedding_shards,
+        model.schema.num_rows(feature.name),
+        feature.embedding_dim or model.options.embedding_dim,
+        shards=model.embedding_shards,
     )
     table = layers.get(f"{feature.name}_embedding", make)
-    dropout = id_dropout(feature, options, layers, f"{feature.name}_dropout")
+    dropout = id_dropout(feature, model.options, layers, f"{feature.name}_dropout")
     return lambda ids: table(dropout(ids))
 
 
 def id_dropout(feature, options, layers, name):
-    """`IdDropout` at the rate that `ModelOptions` describes."""
+    """`IdDropout` at the rate that the option of this name describes."""
     rate = 0.0
     if options.id_dropout and feature.has_unknown_row:
         if feature.frequency is None:

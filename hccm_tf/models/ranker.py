@@ -25,30 +25,17 @@ IMAGE_INPUTS = (
 SIMILARITY_LAYERS = {"cosine": CosineSimilarity, "histogram": SimilarityHistogram}
 
 
-def build_ranker(
-    name,
-    schema,
-    options,
-    layers,
-    *,
-    attends=True,
-    image_dim=None,
-    many_candidates=False,
-    explain=False,
-):
+def build_ranker(model, layers, many_candidates=False, explain=False):
     """Builds a ranker.
 
+    With images its inputs are also `candidate_representation [B, *, D]`,
+    `history_representation [B, T, D]`, and `candidate_image [B, *]` and `history_image
+    [B, T]`, of which only counts whether they are 0: no image. A model that sees the
+    images of one side only has no inputs for those of the other.
+
     Args:
-        name: of the `keras.Model`.
-        schema: `hccm_tf.data.schema.Schema`.
-        options: `ModelOptions`.
+        model: `hccm_tf.models.model.Model`.
         layers: `LayerPool`; a second ranker from the same pool has the same weights.
-        attends: whether DIN's unit or a mean pools the item history.
-        image_dim: width of the images' vectors, `None` without images. With it the
-            inputs are also `candidate_representation [B, *, D]`, `history_representation
-            [B, T, D]`, and `candidate_image [B, *]` and `history_image [B, T]`, of which
-            only counts whether they are 0: no image. `image_sides` may leave out those
-            of one side.
         many_candidates: whether a row has N candidates.
         explain: whether the outputs are the attentions' weights instead.
 
@@ -58,29 +45,32 @@ def build_ranker(
         the model has them. Of `multi_query`, `image_attention` has the weights for the
         candidate's image, and `image_attention_by_ids` those for its ids.
     """
-    non_visual = NonVisual(schema, options, layers, many_candidates)
+    options = model.options
+    non_visual = NonVisual(model, layers, many_candidates)
     inputs = dict(non_visual.inputs)
     user, candidate = list(non_visual.user), list(non_visual.candidate)
     attention_weights = {}
     if non_visual.history is not None:
-        if attends:
+        if model.has_attention:
             interest, weights = _item_interest(non_visual, options, layers, explain)
             candidate += interest
             attention_weights["history_attention"] = weights
         else:
             user.append(mean_pool(non_visual.history, non_visual.history_mask))
-    if image_dim is not None:
-        images = _image_inputs(image_dim, many_candidates, options.image_sides)
+    if model.has_images:
+        images = _image_inputs(model.image_dim, many_candidates, model.sides)
         inputs.update(images)
-        if options.image_sides == "history":
-            images |= _projected_query(non_visual, images, image_dim, options, layers)
-        if options.image_sides == "candidate":
+        if model.sides == ("history",):
+            dim = model.image_dim
+            images |= _projected_query(non_visual, images, dim, options, layers)
+        if model.sides == ("candidate",):
             candidate += _candidate_image(images)
         else:
             ids = non_visual.candidate_ids
             interest, weights = _image_interest(images, ids, options, layers, explain)
             candidate += interest
             attention_weights.update(weights)
+    name = "ranker" if model.has_images else model.name
     if explain:
         return keras.Model(inputs, attention_weights, name=name)
     return keras.Model(
@@ -101,7 +91,6 @@ def _item_interest(non_visual, options, layers, explain):
 
 
 def _image_inputs(dim, many_candidates, sides):
-    left_out = {"history": "candidate_", "candidate": "history_", "both": None}[sides]
     candidates = (None,) if many_candidates else ()
     shapes = zip(
         IMAGE_INPUTS,
@@ -112,7 +101,7 @@ def _image_inputs(dim, many_candidates, sides):
     return {
         name: keras.Input(shape, dtype=dtype, name=name)
         for name, shape, dtype in shapes
-        if not (left_out and name.startswith(left_out))
+        if name.startswith(sides)
     }
 
 
@@ -156,9 +145,9 @@ def _projected_query(non_visual, images, dim, options, layers):
 
 def _image_interest(images, ids, options, layers, explain):
     """x_v of Eq. 14 and its options, 0 where the candidate has no image."""
-    item, history, query, keys = (images[name] for name in IMAGE_INPUTS)
+    candidate, history, query, keys = (images[name] for name in IMAGE_INPUTS)
     mask = ops.not_equal(history, 0)
-    has_image = ops.cast(ops.not_equal(item, 0), query.dtype)[..., None]
+    has_image = ops.cast(ops.not_equal(candidate, 0), query.dtype)[..., None]
     make = {
         "din": options.din_attention,
         "dot_product": DotProductAttention,

@@ -9,80 +9,50 @@ import tensorflow as tf
 from hccm_tf.atomic import new_folder, only_writer
 from hccm_tf.data.catalogue import image_categories
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.models import IMAGE_MODELS, build_form, uses_category
-from hccm_tf.models.image_encoder import sides
+from hccm_tf.errors import InputError
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.warmup import write_warmup
 
-# `FeatureMapStore.cnn` of the maps that a version's model takes.
+# `ImageStore.cnn` of the maps that a version's model takes.
 CNN = pathlib.Path("assets.extra", "feature_maps.json")
 
 
-def export(
-    model,
-    schema,
-    data_dir,
-    feature_maps,
-    export_dir,
-    model_options=None,
-    representation_dtype="float32",
-):
+def export(trained, data_dir, images, export_dir, representation_dtype="float32"):
     """Writes `export_dir/<version>/`, the next number, whole or not at all.
 
     Args:
-        model: trained, of `build_model`.
-        schema: `Schema`.
+        trained: `hccm_tf.runs.TrainedModel`.
         data_dir: data folder, for its catalogue and the warm-up requests.
-        feature_maps: `FeatureMapStore` or `ImageFolder`, `None` for a model without
-            images.
+        images: `ImageStore`, `None` for a model without images.
         export_dir: folder of the versions, `saved_models/<name>`.
-        model_options: dict, the `ModelOptions` of the model.
         representation_dtype: `"float32"`, `"float16"` or `"int8"`, of the table.
 
     Returns:
         `pathlib.Path` of the version.
+
+    Raises:
+        InputError: if the model was not told the truth.
     """
-    table, options = None, model_options or {}
-    if model.name in IMAGE_MODELS:
-        table = encode_images_of(
-            model, schema, data_dir, feature_maps, representation_dtype, options
+    if trained.configuration.settings.is_control:
+        raise InputError(
+            "export_dir: a control, with images or categories shuffled, has no export"
         )
-    forms = build_forms(model, schema, options)
-    endpoints = Signatures(schema, forms, table).endpoints()
+    table = None
+    if images is not None:
+        table = encode_images_of(trained, data_dir, images, representation_dtype)
+    forms = trained.definition.forms(trained.keras_model)
+    signatures = Signatures(trained.definition, forms, table)
     with only_writer(export_dir):
         version = next_version(export_dir)
         with new_folder(version) as folder:
-            write_saved_model(folder, endpoints)
+            write_saved_model(folder, signatures.endpoints())
             (folder / CNN).parent.mkdir()
             if table is not None:
-                cnn = json.dumps(feature_maps.cnn, indent=2)
+                cnn = json.dumps(images.cnn, indent=2)
                 (folder / CNN).write_text(cnn + "\n")
-            own = sides(model)
-            write_warmup(folder, data_dir, schema, endpoints, feature_maps, own)
+            write_warmup(folder, data_dir, signatures, images)
     return version
-
-
-def build_forms(model, schema, options):
-    """The `forms` of `Signatures` that a model has.
-
-    Args:
-        model: of `build_model`.
-        schema: `Schema`.
-        options: dict, the model's `ModelOptions`.
-    """
-    with_images = model.name in IMAGE_MODELS
-    wanted = {
-        "rank": any(feature.candidate for feature in schema.scalars),
-        "explain": "history" in sides(model)
-        or (schema.sequences and model.name != "base"),
-        "encode_images": with_images,
-    }
-    forms = {"ranker": model.get_layer("ranker") if with_images else model}
-    for name in wanted:
-        if wanted[name]:
-            forms[name] = build_form(name, model, schema, **options)
-    return forms
 
 
 def next_version(export_dir):
@@ -97,16 +67,15 @@ def versions(export_dir):
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def encode_images_of(model, schema, data_dir, feature_maps, dtype, options):
+def encode_images_of(trained, data_dir, images, dtype):
     """The `RepresentationTable` of a data folder's catalogue."""
-    keys, category = image_categories(schema, DataFolder(data_dir).catalogue())
-    if not uses_category(model.name, **options):
-        category = None
+    catalogue = DataFolder(data_dir).catalogue()
+    keys, category = image_categories(trained.schema, catalogue)
     return encode_catalogue(
-        model.get_layer("image_encoder"),
-        feature_maps,
+        trained.keras_model.get_layer("image_encoder"),
+        images,
         keys,
-        category,
+        category if trained.definition.uses_category else None,
         dtype,
     )
 

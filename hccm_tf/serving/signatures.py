@@ -38,7 +38,6 @@ from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.data.parsing import parse_spec
 from hccm_tf.data.schema import to_padded
-from hccm_tf.models.image_encoder import sides as sides_of
 
 
 def impression_spec(schema, with_images, many_candidates=False, sides=SIDES):
@@ -69,13 +68,13 @@ class Signatures:
     """The functions behind the signatures of one model.
 
     Args:
-        schema: `hccm_tf.data.schema.Schema`.
-        forms: name → `keras.Model`: `ranker` and, where the model has them, `rank`,
-            `explain` and `encode_images`.
+        definition: `hccm_tf.models.Model`.
+        forms: of `definition.forms`.
         table: `RepresentationTable`, `None` without images.
     """
 
-    def __init__(self, schema, forms, table=None):
+    def __init__(self, definition, forms, table=None):
+        schema = definition.schema
         # Variables are in an export once, and not in its graph, which has 2 GB at most.
         vocabularies = {
             name: tf.Variable(keys, trainable=False, name=f"{name}_vocabulary")
@@ -83,7 +82,7 @@ class Signatures:
         }
         self.schema = dataclasses.replace(schema, vocabularies=vocabularies)
         self.forms, self.table = forms, table
-        self.sides = sides_of(forms["ranker"])
+        self.sides = definition.sides
         self.histories = [f.name for f in schema.sequences]
         if "history" in self.sides and HISTORY_IMAGE not in schema:
             self.histories.append(HISTORY_IMAGE)

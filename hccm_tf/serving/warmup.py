@@ -8,7 +8,6 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from hccm_tf.data import ids
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 
 # TensorFlow Serving takes 1,000 records at most.
@@ -16,18 +15,17 @@ IMPRESSIONS = 32
 PATH = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 
 
-def write_warmup(version, data_dir, schema, endpoints, feature_maps=None, sides=SIDES):
+def write_warmup(version, data_dir, signatures, images=None):
     """Writes a version's warm-up records, made of impressions of the training split.
 
     Args:
         version: folder of the SavedModel.
         data_dir: data folder.
-        schema: `hccm_tf.data.schema.Schema`.
-        endpoints: of `hccm_tf.serving.signatures.Signatures`.
-        feature_maps: `FeatureMapStore` or `ImageFolder`, `None` without images.
-        sides: whose images the model takes.
+        signatures: `hccm_tf.serving.signatures.Signatures` of the version.
+        images: `ImageStore`, `None` without images.
     """
-    with_images = feature_maps is not None
+    schema, sides = signatures.schema, signatures.sides
+    endpoints, with_images = signatures.endpoints(), images is not None
     impressions = Impressions(data_dir, "train", IMPRESSIONS)
     records = np.array(impressions.records, object)
     one, many = impressions.rows[:1], impressions.rows
@@ -45,10 +43,10 @@ def write_warmup(version, data_dir, schema, endpoints, feature_maps=None, sides=
         if "rank" in endpoints
     ]
     if with_images:
-        images = _images(data_dir, endpoints, feature_maps)
+        examples = _images(data_dir, images)
         for name in ("encode_images", "image_keys"):
             spec = endpoints[name][1]
-            requests[name] = [{column: images[column] for column in spec}]
+            requests[name] = [{column: examples[column] for column in spec}]
     logs = [_predict_log(n, r) for n in endpoints for r in requests.get(n, [])]
     logs += [_regress_log(records[:1]), _regress_log(records)]
     path = pathlib.Path(version) / PATH
@@ -57,15 +55,15 @@ def write_warmup(version, data_dir, schema, endpoints, feature_maps=None, sides=
             writer.write(log.SerializeToString())
 
 
-def _images(data_dir, endpoints, feature_maps):
+def _images(data_dir, images):
     """Some images of the catalogue with their categories and feature maps."""
     catalogue = DataFolder(data_dir).catalogue().slice(0, IMPRESSIONS)
     image = catalogue["image"].to_numpy().astype(object)
-    rows = feature_maps.find(ids.image_keys(tf.constant(image)))
+    rows = images.find(ids.image_keys(tf.constant(image)))
     return {
         "image": image,
         "category": catalogue["category"].to_numpy(),
-        "image_map": feature_maps.gather(rows).numpy(),
+        "image_map": images.gather(rows).numpy(),
     }
 
 

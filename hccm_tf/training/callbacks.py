@@ -15,6 +15,6 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if not np.isfinite(logs["loss"]):
             step = int(self.model.optimizer.iterations)
             raise FloatingPointError(
-                f"step {step}: the loss is {logs['loss']}; lower --learning_rate or "
+                f"step {step}: the loss is {logs['loss']}; lower learning_rate or "
                 "look for extreme values in the float features"
             )

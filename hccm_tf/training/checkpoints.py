@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from hccm_tf.atomic import new_folder
 from hccm_tf.errors import InputError
+from hccm_tf.formats import RUN, check_format
 
 KEPT = 2
 ARRAYS, STATE = "arrays.npz", "state.json"
@@ -31,7 +32,7 @@ def save_checkpoint(folder, model, state, best_weights=None):
     Args:
         folder: folder of the run's checkpoints.
         model: compiled `keras.Model` with a built optimizer.
-        state: what else to keep, for JSON.
+        state: dict of what else to keep, for JSON.
         best_weights: list of arrays of `model.get_weights()`, of an earlier epoch.
 
     Raises:
@@ -47,7 +48,7 @@ def save_checkpoint(folder, model, state, best_weights=None):
                 _write_array(archive, name, local_value(variable))
             for place, array in enumerate(best_weights or []):
                 _write_array(archive, f"best/{place}", array)
-        (temporary / STATE).write_text(json.dumps(state))
+        (temporary / STATE).write_text(json.dumps({"format": RUN, **state}))
     for old in _found(folder)[:-KEPT]:
         shutil.rmtree(old)
 
@@ -66,7 +67,7 @@ def restore_checkpoint(folder, model, writes=True):
 
     Raises:
         InputError: if none of those that are there can be read, or they are of another
-            model.
+            model or package.
     """
     paths, damaged = _found(folder), []
     for path in reversed(paths):
@@ -82,6 +83,8 @@ def restore_checkpoint(folder, model, writes=True):
             if writes and not isinstance(error, OSError):
                 damaged.append(path)
             continue
+        anew = "train_main.py in another folder"
+        check_format(path / STATE, state.pop("format", None), RUN, anew)
         best = [arrays.pop(name) for name in list(arrays) if name.startswith("best/")]
         _assign(path, _variables(model), arrays)
         for other in damaged:
@@ -89,8 +92,7 @@ def restore_checkpoint(folder, model, writes=True):
         return state, best or None
     if paths:
         raise InputError(
-            f"{folder}: all checkpoints are damaged; remove them, or begin again "
-            "without --resume"
+            f"{folder}: all checkpoints are damaged; remove them to begin again"
         )
     return None
 
@@ -132,8 +134,8 @@ def _assign(path, variables, arrays):
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if shapes != {name: array.shape for name, array in arrays.items()}:
         raise InputError(
-            f"{path}: a checkpoint of another model or strategy; give --resume with "
-            "the same flags"
+            f"{path}: a checkpoint of another model or strategy; resume a run with the "
+            "options that it began with"
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

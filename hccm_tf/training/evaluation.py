@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-DTYPES = {
+# Name -> dtype.
+PREDICTION_COLUMNS = {
     "position": "int64",
     "user_key": "int64",
     "label": "float32",
@@ -25,14 +26,14 @@ def predict_part(infer, dataset, part, batch_size):
     """
     index, count = part
     # Also of a part without a batch.
-    columns = [tuple(np.zeros(0, dtype) for dtype in DTYPES.values())]
+    columns = [tuple(np.zeros(0, dtype) for dtype in PREDICTION_COLUMNS.values())]
     for batch, (inputs, labels, users) in enumerate(dataset):
         first = (index + batch * count) * batch_size
         position = first + np.arange(len(users))
         ctr = np.asarray(infer(inputs))[:, 0]
         columns.append((position, users.numpy(), labels.numpy()[:, 0], ctr))
     arrays = [np.concatenate(column) for column in zip(*columns, strict=True)]
-    return dict(zip(DTYPES, arrays, strict=True))
+    return dict(zip(PREDICTION_COLUMNS, arrays, strict=True))
 
 
 def predict(model, dataset, batch_size):

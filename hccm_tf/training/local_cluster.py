@@ -8,15 +8,20 @@ gets its `TF_CONFIG`; what the first one prints is shown, what the others print 
 `--output_dir`. When the chief, or the last worker, has ended, the others are ended.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
 import sys
 
 from absl import app, flags
+
+# Linux gives connections those from 32768 on.
+PORTS = range(15000, 32000)
 
 
 def tasks(workers, parameter_servers):
@@ -89,12 +94,19 @@ def run(command, workers, parameter_servers, output_dir):
 
 
 def _free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    """Ports on which nothing listens.
+
+    Not of those that the system gives to connections: until a process listens on its
+    port, or while it is down, such a port may go to a connection, even to one that
+    asks for this very port.
+    """
+    ports = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if len(ports) == count:
+            break
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            ports.append(port)
     return ports
 
 

@@ -2,19 +2,21 @@
 
 import collections
 import contextlib
+import time
 
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf.data.folder import DataFolder
-from hccm_tf.training.evaluation import DTYPES, to_frame
+from hccm_tf.training.evaluation import PREDICTION_COLUMNS, to_frame
 from hccm_tf.training.strategies import num_tasks
+from hccm_tf.training.trainer import Trainer
 
 # A part is what a worker that dies has to be done again.
 PARTS_PER_WORKER = 8
+AGAIN_SECONDS = 0.1  # until a result that was lost is asked for again
 
 
-class ParameterServerTrainer:
+class ParameterServerTrainer(Trainer):
     """Trains and predicts with `tf.distribute.ParameterServerStrategy`.
 
     The chief hands out parts of the data; a worker reads its part, images included, and
@@ -22,18 +24,16 @@ class ParameterServerTrainer:
     worker that dies is done again, by another or by itself when it is back.
 
     Args:
-        as of `hccm_tf.training.synchronous.SynchronousTrainer`.
+        as of `hccm_tf.training.trainer.Trainer`.
     """
 
     # A part may take minutes, and one that is broken off is done again.
     interruptible = True
 
-    def __init__(self, model, strategy, make_dataset, data_dir, batch_size):
-        self.model, self.strategy = model, strategy
-        self._make_dataset = make_dataset
-        self._data_dir, self._batch_size = data_dir, batch_size
+    def __init__(self, model, strategy, batches):
+        super().__init__(model, strategy, batches)
         workers = num_tasks("worker")
-        files = len(DataFolder(data_dir).files("train"))
+        files = len(batches.folder.files("train"))
         # Parts are files, unless there is not one for each worker.
         self.steps = files if files >= workers else self._num_parts("train")
         self._window = 2 * workers
@@ -48,26 +48,24 @@ class ParameterServerTrainer:
         """All processes see the same weights, those of the servers."""
 
     def _num_parts(self, split):
-        examples = DataFolder(self._data_dir).num_impressions(split)
-        batches = -(-examples // self._batch_size)
-        return min(PARTS_PER_WORKER * num_tasks("worker"), batches)
+        most = PARTS_PER_WORKER * num_tasks("worker")
+        return min(most, self._batches.num_batches(split))
 
     def train_epoch(self, epoch, done=0):
-        """Trains the parts of an epoch that are left; yields the logs of each.
+        """Trains the parts of an epoch that are left; yields the logs of each."""
+        # Here and not in the generator, which may never start: all parts may be done.
+        del self.losses[done:]
+        return self._train_parts(epoch, done)
 
-        Args:
-            epoch: int.
-            done: number of parts that were done before.
-        """
-        self._losses = []
-        parts = [(epoch, part) for part in range(done, self.steps)]
+    def _train_parts(self, epoch, done):
+        parts = [(epoch, index) for index in range(done, self.steps)]
         for loss in self._run(self._train_part, parts):
-            self._losses.append(float(loss))
-            yield {"loss": self._losses[-1]}
+            self.losses.append(float(loss))
+            yield {"loss": self.losses[-1]}
 
     def epoch_loss(self):
-        """Mean loss of the parts that `train_epoch` trained last."""
-        return float(np.mean(self._losses)) if self._losses else float("nan")
+        """Mean loss of the epoch's parts so far."""
+        return float(np.mean(self.losses)) if self.losses else float("nan")
 
     def _run(self, function, arguments):
         """Calls a function on the workers; yields the results in order.
@@ -79,13 +77,30 @@ class ParameterServerTrainer:
             numbers = [tf.constant(number, tf.int64) for number in numbers]
             results.append(self._coordinator.schedule(function, numbers))
             if len(results) == self._window:
-                yield results.popleft().fetch()
+                yield self._fetch(results.popleft())
         for result in results:
-            yield result.fetch()
+            yield self._fetch(result)
 
-    def _train(self, epoch, part):
+    def _fetch(self, result):
+        """A result, also if the worker that has it dies before it is fetched.
+
+        TensorFlow's own thread, which waits for the same result, then has the function
+        run again, but whoever fetches gets the error of the worker.
+        """
+        while True:
+            try:
+                return result.fetch()
+            except tf.errors.OpError:
+                # Raises the error of a function that will not be run again.
+                if self._coordinator.done():
+                    # TensorFlow's thread has got all results by now.
+                    return result.fetch()
+                time.sleep(AGAIN_SECONDS)
+
+    def _train(self, epoch, index):
         """Trains a part; the mean loss of its steps."""
-        dataset = self._make_dataset("train", epoch=epoch, part=(part, self.steps))
+        part = index, self.steps
+        dataset = self._batches.dataset("train", epoch=epoch, part=part)
 
         def step(batch, total, steps):
             inputs, label, _ = batch
@@ -103,23 +118,26 @@ class ParameterServerTrainer:
         if split not in self._predict_parts:
             number = tf.TensorSpec([], tf.int64)
             self._predict_parts[split] = tf.function(
-                lambda part: self._predict(split, part, count), input_signature=[number]
+                lambda index: self._predict(split, (index, count)),
+                input_signature=[number],
             )
-        parts = [[part] for part in range(count)]
+        parts = [[index] for index in range(count)]
         results = list(self._run(self._predict_parts[split], parts))
         columns = [np.concatenate(column) for column in zip(*results, strict=True)]
-        return to_frame(dict(zip(DTYPES, columns, strict=True)))
+        return to_frame(dict(zip(PREDICTION_COLUMNS, columns, strict=True)))
 
-    def _predict(self, split, part, count):
+    def _predict(self, split, part):
         """As `hccm_tf.training.evaluation.predict_part`, in a graph."""
+        index, count = part
+        batch_size = self._batches.batch_size
         columns = tuple(
             tf.TensorArray(dtype, 0, dynamic_size=True, element_shape=[None])
-            for dtype in DTYPES.values()
+            for dtype in PREDICTION_COLUMNS.values()
         )
 
         def step(batch, number, *columns):
             inputs, label, user = batch
-            first = (part + tf.cast(number * count, tf.int64)) * self._batch_size
+            first = (index + tf.cast(number * count, tf.int64)) * batch_size
             position = first + tf.range(tf.size(user, tf.int64))
             ctr = self.model(inputs, training=False)
             values = position, user, label[:, 0], ctr[:, 0]
@@ -129,7 +147,7 @@ class ParameterServerTrainer:
             ]
             return number + 1, *columns
 
-        dataset = self._make_dataset(split, part=(part, count))
+        dataset = self._batches.dataset(split, part=part)
         _, *columns = _reduce(dataset, (tf.constant(0), *columns), step)
         return [column.concat() for column in columns]
 

@@ -6,13 +6,13 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.training.checkpoints import local_value
 from hccm_tf.training.evaluation import predict_part, to_frame
+from hccm_tf.training.trainer import Trainer
 
 
-class SynchronousTrainer:
+class SynchronousTrainer(Trainer):
     """Trains and predicts with a strategy whose replicas stay in step.
 
     Each replica takes a batch of its own, deduplicated by itself: `fit` would split one
@@ -20,21 +20,14 @@ class SynchronousTrainer:
     workers read disjoint parts of the data.
 
     Args:
-        model: compiled `keras.Model`, made in the scope of `strategy`.
-        strategy: of `hccm_tf.training.strategies.make_strategy`.
-        make_dataset: function of `split` and, as keywords, `epoch`, `part`, `skip` and
-            `repeat` of `hccm_tf.data.dataset.Batches.dataset`.
-        data_dir: data folder.
-        batch_size: impressions in a replica's batch.
+        as of `hccm_tf.training.trainer.Trainer`.
     """
 
     # A step ends soon, and broken off would leave replicas or weights out of step.
     interruptible = False
 
-    def __init__(self, model, strategy, make_dataset, data_dir, batch_size):
-        self.model, self.strategy = model, strategy
-        self._make_dataset = make_dataset
-        self._batch_size = batch_size
+    def __init__(self, model, strategy, batches):
+        super().__init__(model, strategy, batches)
         # The shapes of batches vary; AutoGraph has nothing to convert.
         options = {"reduce_retracing": True, "autograph": False}
         self._train_step = tf.function(self._step, **options)
@@ -48,20 +41,16 @@ class SynchronousTrainer:
             **options,
         )
         replicas = strategy.num_replicas_in_sync
-        examples = DataFolder(data_dir).num_impressions("train")
-        self.steps = -(-examples // (batch_size * replicas))
+        examples = batches.folder.num_impressions("train")
+        self.steps = -(-examples // (batches.batch_size * replicas))
 
     def train_epoch(self, epoch, done=0):
         """Trains the steps of an epoch that are left; yields the logs of each.
 
         With several replicas the data begin anew where an epoch ends within a step.
-
-        Args:
-            epoch: int.
-            done: number of steps that were done before.
         """
         replicas, part = self.strategy.num_replicas_in_sync, self._part()
-        dataset = self._make_dataset(
+        dataset = self._batches.dataset(
             "train",
             epoch=epoch,
             part=part,
@@ -76,12 +65,6 @@ class SynchronousTrainer:
         """Raises unless all workers begin alike.
 
         A file system may show some of them a checkpoint late.
-
-        Args:
-            progress: what else than the weights has to be equal, for `repr`.
-
-        Raises:
-            InputError: on all workers.
         """
         _, workers = self._part()
         if workers == 1:
@@ -93,8 +76,8 @@ class SynchronousTrainer:
         checksums = self._gather({"checksum": np.array([checksum])}, workers)
         if len(set(checksums["checksum"].tolist())) > 1:
             raise InputError(
-                "--strategy=multi_worker_mirrored: the workers have different weights, "
-                "or are at different steps; start all of them with --resume"
+                "strategy multi_worker_mirrored: the workers have different weights, "
+                "or are at different steps; start all of them with resume"
             )
 
     def _step(self, iterator):
@@ -126,8 +109,8 @@ class SynchronousTrainer:
         if self.strategy.num_replicas_in_sync > 1:
             self._average()
         part = self._part()
-        dataset = self._make_dataset(split, part=part)
-        columns = predict_part(self._infer, dataset, part, self._batch_size)
+        dataset = self._batches.dataset(split, part=part)
+        columns = predict_part(self._infer, dataset, part, self._batches.batch_size)
         return to_frame(columns if part[1] == 1 else self._gather(columns, part[1]))
 
     def _part(self):

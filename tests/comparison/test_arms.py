@@ -1,34 +1,51 @@
-import copy
 import pathlib
 
 import pytest
+from absl import flags
 
-import train_main
 from hccm_tf.comparison.arms import Arm, pairs, read_arms
 from hccm_tf.comparison.search import check_same_budget, draw_settings, values_of
+from hccm_tf.configuration import readable
 from hccm_tf.errors import InputError
+from hccm_tf.flags.read import parse, typed
 from hccm_tf.models import MODELS
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def parsed(*words):
     """The flags of `train_main.py`, parsed."""
-    values = copy.deepcopy(train_main.FLAGS)
-    values(["train_main.py", "--data_dir=DATA", "--run_dir=RUN", *words])
+    values = flags.FlagValues()
+    words = ["--data_dir=DATA", "--run_dir=RUN", *words]
+    assert parse(values, ["train_main.py", *words]) == ["train_main.py"]
     return values
+
+
+def arms_of(*words):
+    """The arms of a command line."""
+    values = parsed(*words)
+    return read_arms(values, typed(values, words))
 
 
 def test_flags_of_an_arm():
     compare = '--compare=din,"hccm --cnn_filters=4,8 --shuffle_images --dropout=0.5"'
-    first, second = read_arms(parsed(compare, "--dropout=0.1", "--seeds=3"))
+    first, second = arms_of(compare, "--dropout=0.1", "--seeds=3")
     assert (first.label, first.is_control) == ("din", False)
     assert second.is_control
     assert first.flags["model"] == "--model=din"
     assert first.flags["dropout"] == "--dropout=0.1"
-    assert first.flags["shuffle_images"] == "--noshuffle_images"
+    assert first.flags["products"] == "--noproducts"
     assert first.flags["data_dir"] == "--data_dir=DATA"
     changed = {n for n in first.flags if first.flags[n] != second.flags[n]}
-    assert changed == {"model", "cnn_filters", "shuffle_images", "dropout"}
+    assert changed == {"model", "dropout"}
+    # Each has all that its model reads, and nothing else.
+    din, hccm = (set(readable(MODELS[name])) for name in ("din", "hccm"))
+    assert second.flags.keys() - first.flags.keys() == hccm - din
+    given = {"model", "data_dir", "strategy"}
+    assert first.flags.keys() == (din - {"max_history"}) | given
     assert second.flags["cnn_filters"] == "--cnn_filters=4,8"
+    assert second.flags["shuffle_images"] == "--shuffle_images"
+    assert second.flags["prior_channel"] == "--prior_channel"
     # What only a comparison has, and what has no value, is not passed on.
     assert not {"compare", "seeds", "oracle", "feature_maps"} & set(first.flags)
     assert first.folder == "din" and "/" not in second.folder
@@ -48,30 +65,43 @@ def test_flags_of_an_arm():
         ("din,hccm --data_dir=OTHER", "sets --data_dir"),
         ("din,hccm --model=hcm", "sets --model"),
         ("din,hccm 'x", "quotation"),
-        ("din,din --shuffle_images", "sets --shuffle_images, which changes nothing"),
-        ("din,cscnn --similarity=cosine", "similarity.*nothing in it but in din_f"),
-        ("din,hcm --noprior_channel", "prior_channel.*nothing in it but in hccm"),
+        ("din,din --shuffle_images", "--shuffle_images: model din does not read it"),
+        ("din,cscnn --similarity=cosine", "--similarity: model cscnn does not read it"),
+        ("din,hcm --noprior_channel", "--prior_channel: model hcm does not read it"),
+        (
+            "din,din --cnn_filters=32,64",
+            "arm 'din --cnn_filters=32': --cnn_filters: model din does not read it; "
+            "it reads --embedding_dim, .*--products, .*--epochs, ",
+        ),
+        (
+            "din,hccm --cnn_filters=4",
+            "'hccm --cnn_filters=4': --cnn_filters: one width",
+        ),
+        ("din,base --products", "products: model base.*it reads --embedding_dim"),
         ("din", "two or more"),
         ("din,hccm,hccm", "two or more different"),
+        ("din,din --dropout=0", "'din' and 'din --dropout=0' are the same model"),
+        ("hccm --prior_channel,din,hccm --channel_attention", "are the same model"),
         ("din,,hccm", "--compare"),
     ],
 )
 def test_errors_name_the_arm_and_the_flag(compare, words):
-    with pytest.raises(InputError, match=words):
-        read_arms(parsed(f"--compare={compare}"))
+    with pytest.raises(InputError, match=words) as error:
+        arms_of(f"--compare={compare}")
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("flag", ["--export_dir=MODELS", "--explain=3"])
+@pytest.mark.parametrize("flag", ["--export_dir=MODELS", "--explain=3", "--from_run=R"])
 def test_what_is_of_one_model_is_not_of_a_comparison(flag):
     with pytest.raises(InputError, match=f"{flag.partition('=')[0]} is of one model"):
-        read_arms(parsed("--compare=din,hccm", flag))
+        arms_of("--compare=din,hccm", flag)
 
 
 def test_what_is_compared_with_what():
     labels = (
         "din,din_fixed_cnn,hcm --products,hccm --products,hccm,hccm --shuffle_images"
     )
-    arms = read_arms(parsed(f"--compare={labels}"))
+    arms = arms_of(f"--compare={labels}")
     assert [(pair.arm, pair.base, pair.kind) for pair in pairs(arms)] == [
         (1, 0, "step"),
         (2, 0, "variant"),
@@ -83,10 +113,10 @@ def test_what_is_compared_with_what():
 
 
 def test_the_search_is_the_same_for_every_arm():
-    arms = read_arms(parsed("--compare=din,hccm --id_dropout=3"))
+    arms = arms_of("--compare=din,hccm --id_dropout=3")
     with pytest.raises(InputError, match="'hccm --id_dropout=3' sets --id_dropout"):
         check_same_budget(arms)
-    check_same_budget(read_arms(parsed("--compare=din,hccm", "--id_dropout=3")))
+    check_same_budget(arms_of("--compare=din,hccm", "--id_dropout=3"))
     settings = draw_settings(30)
     assert settings[0] == {} and settings[:5] == draw_settings(4)
     for drawn in settings[1:]:
@@ -102,13 +132,29 @@ def test_the_search_is_the_same_for_every_arm():
     }
 
 
-def test_flags_for_all_arms_may_be_read_by_some():
-    read_arms(parsed("--compare=din,hccm", "--similarity=cosine", "--noprior_channel"))
+def test_flags_for_all_arms_may_be_read_by_some(tmp_path):
+    words = ("--similarity=cosine", "--noprior_channel")
+    din, hccm = arms_of("--compare=din,hccm", *words)
+    assert not {"similarity", "prior_channel"} & set(din.flags)
+    assert hccm.flags["similarity"] == "--similarity=cosine"
+    assert hccm.configuration.options.prior_channel is False
+    with pytest.raises(InputError, match="--prior_channel: no arm of --compare reads"):
+        arms_of("--compare=din,hcm", *words)
 
 
-def test_the_table_of_the_papers():
-    path = pathlib.Path(train_main.__file__).parent / "configs" / "table1.flags"
-    arms = read_arms(parsed(f"--flagfile={path}"))
+def test_a_flag_of_a_flagfile_may_be_read_by_no_arm(tmp_path, capsys):
+    (tmp_path / "shared.flags").write_text("--noprior_channel\n--dropout=0.3\n")
+    arms = arms_of("--compare=din,base", f"--flagfile={tmp_path / 'shared.flags'}")
+    assert [arm.flags["dropout"] for arm in arms] == ["--dropout=0.3"] * 2
+    assert capsys.readouterr().out == (
+        "left out of the flagfile: --prior_channel (no arm of --compare reads it)\n"
+    )
+
+
+@pytest.mark.parametrize("flagfiles", [["table1"], ["hccm", "table1"]])
+def test_the_table_of_the_papers(flagfiles):
+    paths = [ROOT / "configs" / f"{name}.flags" for name in flagfiles]
+    arms = arms_of(*(f"--flagfile={path}" for path in paths))
     assert {arm.flags["model"].partition("=")[2] for arm in arms} == set(MODELS)
     kinds = [pair.kind for pair in pairs(arms)]
     assert kinds.count("step") == 4 and kinds.count("control") == 1
@@ -118,5 +164,5 @@ def test_the_table_of_the_papers():
 
 
 def test_folder():
-    assert Arm("hccm --shuffle_images", {}).folder == "hccm-shuffle_images"
-    assert Arm("hccm --a=../x", {}).folder == "hccm-a=..-x"
+    assert Arm("hccm --shuffle_images", None, {}).folder == "hccm-shuffle_images"
+    assert Arm("hccm --a=../x", None, {}).folder == "hccm-a=..-x"

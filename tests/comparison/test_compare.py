@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -10,7 +12,9 @@ from sklearn.metrics import roc_auc_score
 import train_main
 from hccm_tf.comparison.compare import compare
 from hccm_tf.comparison.search import draw_settings
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
+from hccm_tf.flags.read import typed
 from hccm_tf.metrics import evaluate_predictions
 from tests.comparison.test_arms import parsed
 
@@ -60,14 +64,20 @@ class Trainer:
         (run_dir / "metrics.json").write_text(json.dumps(metrics))
 
 
-def _flags(shop, folder, *words, arms="din,hcm,hccm,hccm --shuffle_images"):
-    return parsed(
+def _words(shop, folder, *words, arms="din,hcm,hccm,hccm --shuffle_images"):
+    return (
         f"--data_dir={shop.data}",
+        f"--feature_maps={shop.maps}",
         f"--run_dir={folder}",
         f"--compare={arms}",
         *("--seeds=3", "--search_trials=0", "--seed=5"),
         *words,
     )
+
+
+def _compare(words, trainer):
+    values = parsed(*words)
+    return compare(values, typed(values, words), trainer)
 
 
 def _auc(shop, run_dir):
@@ -81,9 +91,9 @@ def test_report(shop, tmp_path):
     (tmp_path / "oracle.json").write_text(
         json.dumps({"auc": 0.995, "gauc": 0.9, "log_loss": 0.2, "calibration": 1.0})
     )
-    flags = _flags(shop, tmp_path / "all", f"--oracle={tmp_path / 'oracle.json'}")
+    words = _words(shop, tmp_path / "all", f"--oracle={tmp_path / 'oracle.json'}")
     trainer = Trainer(shop)
-    result = compare(flags, trainer)
+    result = _compare(words, trainer)
     assert len(trainer.run_dirs) == 12 and result["seeds"] == [5, 6, 7]
     assert result == json.loads((tmp_path / "all" / "comparison.json").read_text())
     aucs = {}
@@ -128,53 +138,53 @@ def test_an_order_that_does_not_hold_and_a_control_that_does_not_fall_back(
     monkeypatch.setitem(STRENGTH, "din", 1.0)
     monkeypatch.setitem(STRENGTH, "hcm", -2.0)
     arms = "hcm,din,hccm,hccm --shuffle_images"
-    compare(_flags(shop, tmp_path, arms=arms.replace("hccm,", "", 1)), Trainer(shop))
+    _compare(_words(shop, tmp_path, arms=arms.replace("hccm,", "", 1)), Trainer(shop))
     text = (tmp_path / "comparison.md").read_text()
     assert "does NOT fall back to hcm" in text
     assert "hccm is NOT shown to gain over the same with" not in text
     monkeypatch.setitem(STRENGTH, "hccm", 1.0)
-    compare(_flags(shop, tmp_path, arms=arms), Trainer(shop))
+    _compare(_words(shop, tmp_path, arms=arms), Trainer(shop))
     text = (tmp_path / "comparison.md").read_text()
     assert "**The order hcm < din < hccm is not shown.**" in text
     assert "corrected: hccm over din" in text and "hcm over" not in text
     assert "**hccm gains over the same with shuffled photos**" in text
     monkeypatch.setitem(STRENGTH, "hccm", 0.2)
-    compare(_flags(shop, tmp_path / "same", arms=arms), Trainer(shop))
+    _compare(_words(shop, tmp_path / "same", arms=arms), Trainer(shop))
     text = (tmp_path / "same" / "comparison.md").read_text()
     assert "**hccm is NOT shown to gain over the same with shuffled photos**" in text
 
 
 def test_two_seeds_give_no_verdict(shop, tmp_path):
-    compare(_flags(shop, tmp_path, "--seeds=2"), Trainer(shop))
+    _compare(_words(shop, tmp_path, "--seeds=2"), Trainer(shop))
     text = (tmp_path / "comparison.md").read_text()
     assert "**No verdict**: it takes --seeds=3" in text
     assert not any(word in text for word in ("holds", "falls back", "gains over"))
 
 
 def test_an_interrupted_comparison_goes_on(shop, tmp_path):
-    flags = _flags(shop, tmp_path / "all")
+    words = _words(shop, tmp_path / "all")
     first = Trainer(shop, interrupted_after=2)
     with pytest.raises(KeyboardInterrupt):
-        compare(flags, first)
+        _compare(words, first)
     # The third run had begun.
     assert not (tmp_path / "all" / "comparison.md").exists()
     second = Trainer(shop)
-    result = compare(flags, second)
+    result = _compare(words, second)
     assert len(first.run_dirs) == 2 and len(second.run_dirs) == 10
     assert not set(first.run_dirs) & set(second.run_dirs)
     aucs = [_auc(shop, path) for path in first.run_dirs + second.run_dirs]
     means = [arm["test"]["auc"]["mean"] for arm in result["arms"]]
     assert means == pytest.approx(np.reshape(aucs, (4, 3)).mean(axis=1).tolist())
     third = Trainer(shop)
-    compare(_flags(shop, tmp_path / "all", "--seeds=4"), third)
+    _compare(_words(shop, tmp_path / "all", "--seeds=4"), third)
     assert len(third.run_dirs) == 4
     with pytest.raises(InputError, match="with --epochs=5, now --epochs=6"):
-        compare(_flags(shop, tmp_path / "all", "--epochs=6"), third)
+        _compare(_words(shop, tmp_path / "all", "--epochs=6"), third)
 
 
 def test_the_search_looks_at_validation(shop, tmp_path):
     trainer = Trainer(shop)
-    result = compare(_flags(shop, tmp_path, "--search_trials=2"), trainer)
+    result = _compare(_words(shop, tmp_path, "--search_trials=2"), trainer)
     # Three trials of each arm; the chosen one is the first seed's run.
     assert len(trainer.run_dirs) == 4 * (3 + 2)
     first = result["arms"][0]
@@ -193,24 +203,24 @@ def test_the_search_looks_at_validation(shop, tmp_path):
 def test_a_failed_trial_is_not_chosen(shop, tmp_path):
     best = max(draw_settings(2)[1:], key=lambda drawn: drawn["dropout"])
     trainer = Trainer(shop, lambda flags: flags.dropout == best["dropout"])
-    result = compare(_flags(shop, tmp_path, "--search_trials=2"), trainer)
+    result = _compare(_words(shop, tmp_path, "--search_trials=2"), trainer)
     settings = [arm["settings"]["dropout"] for arm in result["arms"]]
     assert 0 < settings[0] < best["dropout"] and len(set(settings)) == 1
     assert "| failed |" in (tmp_path / "comparison.md").read_text()
 
 
 def test_failed_runs_are_named_and_the_others_kept(shop, tmp_path, capsys):
-    flags = _flags(shop, tmp_path)
+    words = _words(shop, tmp_path)
     broken = Trainer(shop, lambda f: f.model == "din" and f.seed == 6)
     with pytest.raises(InputError, match=r"runs failed: \S*din\S*seed-6\. The others"):
-        compare(flags, broken)
+        _compare(words, broken)
     assert len(broken.run_dirs) == 12
     assert "din, trial 0, seed 6: failed" in capsys.readouterr().out
     broken = Trainer(shop, lambda f: f.model == "hcm")
     with pytest.raises(InputError, match="all trials of hcm"):
-        compare(_flags(shop, tmp_path / "other"), broken)
+        _compare(_words(shop, tmp_path / "other"), broken)
     mended = Trainer(shop)
-    compare(flags, mended)
+    _compare(words, mended)
     assert len(mended.run_dirs) == 1
 
 
@@ -223,22 +233,63 @@ def test_matplotlib_is_missed_before_anything_is_trained(shop, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     trainer = Trainer(shop)
     with pytest.raises(InputError, match=r"hccm_tf\[compare\]"):
-        compare(_flags(shop, tmp_path / "all"), trainer)
+        _compare(_words(shop, tmp_path / "all"), trainer)
     assert not trainer.run_dirs and not list(tmp_path.iterdir())
 
 
 def test_an_oracle_that_is_not_there(shop, tmp_path):
     with pytest.raises(InputError, match="--oracle=.*no_oracle"):
-        compare(_flags(shop, tmp_path, "--oracle=no_oracle"), Trainer(shop))
+        _compare(_words(shop, tmp_path, "--oracle=no_oracle"), Trainer(shop))
+
+
+@pytest.mark.parametrize(
+    ("arms", "error"),
+    [
+        ("din,hccm", "arm 'hccm': .*--feature_maps"),
+        ("din,hccm --feature_maps=no_such", "arm 'hccm --feature_maps=.*no_such"),
+        ("din,cscnn", "arm 'cscnn': .*--image_dir"),
+        ("din,cscnn --image_dir=no_such", "arm 'cscnn --image_dir=.*no_such"),
+        (
+            "din,hccm --feature_maps=MAPS --noprior_channel --nochannel_attention",
+            "arm 'hccm --feature_maps=.*: model hccm: .*prior_channel=False",
+        ),
+        ("base,din,din --cnn_filters=9", "arm 'din --cnn_filters=9'.*model din"),
+        ("din,din --dropout=0", "the same model with the same settings"),
+    ],
+)
+def test_every_arm_is_checked_before_the_first_is_trained(shop, tmp_path, arms, error):
+    arms = arms.replace("MAPS", str(shop.maps))
+    words = _words(shop, tmp_path / "all", arms=arms)
+    words = [word for word in words if not word.startswith("--feature_maps")]
+    trainer = Trainer(shop)
+    with pytest.raises(InputError, match=error) as raised:
+        _compare(words, trainer)
+    assert "\n" not in str(raised.value)
+    assert not trainer.run_dirs and not list(tmp_path.iterdir())
+
+
+def test_an_arm_whose_model_does_not_fit_the_schema(shop, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(shop.data, data)
+    schema = shop.schema
+    kept = tuple(f for f in schema.features if not f.name.endswith("category"))
+    vocabularies = {k: v for k, v in schema.vocabularies.items() if k != "category"}
+    dataclasses.replace(schema, features=kept, vocabularies=vocabularies).save(data)
+    assert "category" not in Schema.load(data)
+    words = _words(shop, tmp_path / "all", f"--data_dir={data}", arms="hcm,hccm")
+    trainer = Trainer(shop)
+    with pytest.raises(InputError, match="arm 'hccm': .*needs category"):
+        _compare(words, trainer)
+    assert not trainer.run_dirs and not (tmp_path / "all").exists()
 
 
 def test_train_main_compares(shop, tmp_path, monkeypatch):
-    flags = parsed(
+    values = parsed(
         *("--compare=base,base --dropout=0.2", "--seeds=1", "--search_trials=0"),
         *("--epochs=1", "--batch_size=525", "--hidden_units=4"),
         *(f"--data_dir={shop.data}", f"--run_dir={tmp_path}"),
     )
-    monkeypatch.setattr(train_main, "FLAGS", flags)
+    monkeypatch.setattr(train_main, "FLAGS", values)
     monkeypatch.setattr(sys, "argv", [train_main.__file__])
     train_main.main([])
     content = json.loads((tmp_path / "comparison.json").read_text())

@@ -7,11 +7,13 @@ import textwrap
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import ops
 
 from hccm_tf.layers import Embedding
 from hccm_tf.optimizers import LazyAdam, RowwiseAdagrad
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
 
 ROWS, DIM, STEPS, RATE = 12, 3, 6, 0.05
 

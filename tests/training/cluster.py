@@ -87,7 +87,8 @@ def newest_checkpoint(run_dir):
     paths = [path for path in paths if path.parent.name.isdigit()]
     for path in sorted(paths, reverse=True):
         try:
-            return int(path.parent.name), json.loads(path.read_text())["epoch"]
+            state = json.loads(path.read_text())
+            return int(path.parent.name), state["progress"]["epoch"]
         except FileNotFoundError:
             continue  # a newer one has just taken its place
     return 0, 0

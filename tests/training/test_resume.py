@@ -28,8 +28,8 @@ class Killed(BaseException):
 
 def fit(run_dir, resume=False):
     estimator = CTREstimator("hccm", maps, epochs=2, patience=1, batch_size=200,
-        learning_rate=0.01, run_dir=run_dir, resume=resume, model_options=options,
-        group_by_item=True)
+        learning_rate=0.01, run_dir=run_dir, resume=resume, group_by_item=True,
+        **options)
     estimator.fit(data)
     history = open(f"{run_dir}/history.csv").read()
     weights = [w.tolist() for w in estimator.model_.get_weights()]

@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_what_a_cluster_lacks_is_named(monkeypatch, name, config):
     if config is not None:
         text = config if isinstance(config, str) else json.dumps(config)
         monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(InputError, match=f"--strategy={name} needs .*TF_CONFIG"):
+    with pytest.raises(InputError, match=f"strategy {name} needs .*TF_CONFIG"):
         make_strategy(name)
 
 
@@ -52,6 +53,11 @@ def test_tasks_of_a_local_cluster():
     assert len({json.dumps(config["cluster"]) for config in configs}) == 1
     addresses = sum(configs[0]["cluster"].values(), [])
     assert len(set(addresses)) == 4
+    # Not of those that a connection may be given while its process is down.
+    path = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
+    lowest, highest = map(int, path.read_text().split())
+    for address in addresses:
+        assert not lowest <= int(address.rpartition(":")[2]) <= highest
     assert configs[2]["task"] == {"type": "worker", "index": 1}
     assert [name for name, _ in tasks(2, 0)] == ["worker-0", "worker-1"]
 

@@ -45,7 +45,8 @@ from hccm_tf.training.synchronous import SynchronousTrainer
 
 schema, store = Schema.load(data), FeatureMapStore.open(maps)
 
-make = Batches(data, schema, 25, store).dataset
+batches = Batches(data, schema, 25, store)
+make = batches.dataset
 
 keras.utils.set_random_seed(0)
 with strategy.scope():
@@ -81,15 +82,15 @@ if name.startswith("one_device"):
             parts = [make("train", epoch, (i, 2)).as_numpy_iterator() for i in (0, 1)]
             pairs = zip(*parts)
         else:
-            batches = make("train", epoch).as_numpy_iterator()
-            pairs = zip(batches, batches)
+            iterator = make("train", epoch).as_numpy_iterator()
+            pairs = zip(iterator, iterator)
         for inputs, label in itertools.starmap(merged, pairs):
             model.reset_metrics()
             losses.append(float(model.train_on_batch(inputs, label)))
         if len(losses) >= steps:
             break
 else:
-    trainer = SynchronousTrainer(model, strategy, make, data, 25)
+    trainer = SynchronousTrainer(model, strategy, batches)
     for epoch in itertools.count():
         for logs in trainer.train_epoch(epoch):
             losses.append(trainer.epoch_loss())

@@ -1,3 +1,5 @@
+import collections.abc
+import dataclasses
 import json
 import os
 import signal
@@ -18,7 +20,7 @@ from hccm_tf.training import loop
 from hccm_tf.training.evaluation import predict
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.synchronous import SynchronousTrainer
-from tests.conftest import TINY
+from tests.conftest import tiny
 
 # Two runs with one seed and one with another, in one process with ordered sums.
 SEEDS = """
@@ -30,7 +32,7 @@ data, maps, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 results = []
 for seed in (3, 3, 4):
     estimator = CTREstimator("hcm", maps, epochs=1, batch_size=525, seed=seed,
-                             model_options=options).fit(data)
+                             **options).fit(data)
     results.append({**estimator.evaluate(data),
                     "sum": sum(float(abs(w).sum())
                                for w in estimator.model_.get_weights())})
@@ -40,21 +42,27 @@ print(json.dumps(results))
 
 def _model(shop, **options):
     keras.utils.set_random_seed(0)
-    return build_model("base", shop.schema, **{**TINY, **options})
+    return build_model("base", shop.schema, **tiny("base", **options))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Changed(Batches):
+    """Batches with `change` mapped over (step, batch) of the first epoch."""
+
+    change: collections.abc.Callable | None = None
+
+    def dataset(self, split, epoch=None, **arguments):
+        dataset = super().dataset(split, epoch, **arguments)
+        return dataset.enumerate().map(self.change) if epoch == 0 else dataset
 
 
 def _trainer(shop, model, batch_size=256, learning_rate=1e-2, change=None):
-    """A trainer of one device; `change` is mapped over (step, batch) of `train`."""
-
+    """A trainer of one device."""
     batches = Batches(shop.data, shop.schema, batch_size)
-
-    def make(split, epoch=None, **arguments):
-        dataset = batches.dataset(split, epoch, **arguments)
-        return dataset.enumerate().map(change) if change and epoch == 0 else dataset
-
+    if change is not None:
+        batches = _Changed(shop.data, shop.schema, batch_size, change=change)
     model.compile(LazyAdam(learning_rate), "binary_crossentropy", jit_compile=False)
-    strategy = tf.distribute.get_strategy()
-    return SynchronousTrainer(model, strategy, make, shop.data, batch_size)
+    return SynchronousTrainer(model, tf.distribute.get_strategy(), batches)
 
 
 def _metrics(trainer, split="validation"):
@@ -64,7 +72,7 @@ def _metrics(trainer, split="validation"):
 
 def test_a_seed_repeats_a_run(shop):
     run = subprocess.run(
-        [sys.executable, "-c", SEEDS, shop.data, shop.maps, json.dumps(TINY)],
+        [sys.executable, "-c", SEEDS, shop.data, shop.maps, json.dumps(tiny("hcm"))],
         check=True,
         capture_output=True,
         text=True,
@@ -83,13 +91,13 @@ def test_a_loss_that_is_not_finite_names_the_step(shop):
 
     trainer = _trainer(shop, _model(shop), change=spoil)
     with pytest.raises(FloatingPointError, match=r"step 3: the loss is (nan|inf)"):
-        loop.train(trainer, shop.schema, 1, 1)
+        loop.run_epochs(trainer, shop.schema, 1, 1)
 
 
 def test_training_lowers_the_loss(shop):
     trainer = _trainer(shop, _model(shop), 64)
     before = _metrics(trainer, "train")
-    result = loop.train(trainer, shop.schema, 3, 3)
+    result = loop.run_epochs(trainer, shop.schema, 3, 3)
     after = _metrics(trainer, "train")
     assert after["log_loss"] < before["log_loss"] - 0.02
     assert after["auc"] > before["auc"] + 0.05
@@ -119,7 +127,7 @@ def test_early_stopping_keeps_the_best_epoch(shop, monkeypatch, patience, epochs
         return {"auc": scores[len(weights) - 1], "gauc": 0.0, "log_loss": 0.0}
 
     monkeypatch.setattr(loop, "evaluate_predictions", scripted)
-    result = loop.train(_trainer(shop, model), shop.schema, 5, patience)
+    result = loop.run_epochs(_trainer(shop, model), shop.schema, 5, patience)
     assert result["epochs"] == len(weights) == epochs
     for kept, best in zip(model.get_weights(), weights[1], strict=True):
         np.testing.assert_array_equal(kept, best)
@@ -139,24 +147,17 @@ def test_early_stopping_goes_on_where_it_was(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "evaluate_predictions", scripted)
     model = _model(shop)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(_trainer(shop, model), shop.schema, 9, 2, tmp_path)
+        loop.run_epochs(_trainer(shop, model), shop.schema, 9, 2, tmp_path)
     for _ in range(2):
         # The second time there is nothing left to train.
         model = _model(shop)
         trainer = _trainer(shop, model)
-        result = loop.train(trainer, shop.schema, 9, 2, tmp_path, resume=True)
+        result = loop.run_epochs(trainer, shop.schema, 9, 2, tmp_path, resume=True)
         assert result["epochs"] == 4 and len(weights) == 5
         for kept, best in zip(model.get_weights(), weights[1], strict=True):
             np.testing.assert_array_equal(kept, best)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history.val_auc.tolist() == [0.6, 0.7, 0.65, 0.64]
-
-
-def test_without_resume_a_run_starts_anew(shop, tmp_path):
-    for _ in range(2):
-        trainer = _trainer(shop, _model(shop))
-        assert loop.train(trainer, shop.schema, 2, 2, tmp_path)["epochs"] == 2
-        assert len(pd.read_csv(tmp_path / "history.csv")) == 2
 
 
 def test_sigterm_saves_after_the_step(shop, tmp_path, monkeypatch):
@@ -169,14 +170,14 @@ def test_sigterm_saves_after_the_step(shop, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.StopOnNonFinite, "on_train_batch_end", receive)
     with pytest.raises(Preempted):
-        loop.train(_trainer(shop, _model(shop)), shop.schema, 2, 2, tmp_path)
+        loop.run_epochs(_trainer(shop, _model(shop)), shop.schema, 2, 2, tmp_path)
     (state,) = tmp_path.glob("checkpoints/*/state.json")
-    assert json.loads(state.read_text())["steps"] == len(seen) == 3
+    assert json.loads(state.read_text())["progress"]["steps"] == len(seen) == 3
     # It goes on with the steps that are left.
     trainer = _trainer(shop, _model(shop))
-    loop.train(trainer, shop.schema, 1, 2, tmp_path, resume=True)
+    loop.run_epochs(trainer, shop.schema, 1, 2, tmp_path, resume=True)
     assert len(seen) == trainer.steps
     # A worker that does not write takes part until the others have ended.
     del seen[:]
-    loop.train(_trainer(shop, _model(shop)), shop.schema, 1, 2, writes=False)
+    loop.run_epochs(_trainer(shop, _model(shop)), shop.schema, 1, 2, writes=False)
     assert len(seen) == trainer.steps

@@ -1,15 +1,95 @@
 """Data folders made of data frames of impressions."""
 
+import pathlib
+import tempfile
+
 import numpy as np
 import pandas as pd
 
+from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
 
 KEY = ["user_id", "item_id", "timestamp"]
 
 
-def check_items(items, frame):
+class FrameFolders:
+    """The data folders of one catalogue's data frames, which live as long as this.
+
+    Args:
+        items: data frame of the catalogue: `item_id, image, category` and attributes.
+        log: data frame of the impressions to train on, with `label` unless it is given
+            apart and, optionally, `split`; by default the newest tenth is the
+            validation split.
+        labels: `[N]`, 0/1; `None` for those of `log`.
+
+    Attributes:
+        training: path of the data folder with splits `train` and `validation`.
+    """
+
+    def __init__(self, items, log, labels=None):
+        if items is None:
+            raise InputError("items: a data frame of impressions needs the catalogue")
+        if labels is not None:
+            log = log.assign(label=np.asarray(labels))
+        self._items, self._log = items, log
+        self._folder = self._scored = None
+        _check_items(items, log)
+        if "split" not in log:
+            newest = log.timestamp.rank(method="min", pct=True) > 0.9
+            log = log.assign(split=np.where(newest, "validation", "train"))
+        self._folder = _temporary_folder()
+        self.training = pathlib.Path(self._folder.name) / "data"
+        _build(items, log, self.training, splits=("train", "validation"))
+
+    def __reduce__(self):
+        # Another process has folders of its own.
+        return FrameFolders, (self._items, self._log)
+
+    def save(self, folder):
+        """Writes the data frames into a folder, from which `load` reads them."""
+        folder.mkdir(exist_ok=True)
+        for name, frame in (("items", self._items), ("log", self._log)):
+            with new_file(folder / f"{name}.parquet") as file:
+                frame.to_parquet(file, index=False)
+
+    @classmethod
+    def load(cls, folder):
+        """Makes the data folders again."""
+        return cls(
+            *(pd.read_parquet(folder / f"{n}.parquet") for n in ("items", "log"))
+        )
+
+    def scoring(self, frame, schema):
+        """Path of a data folder with split `test`, until the next one is made.
+
+        Its histories also see the clicks of the log.
+
+        Args:
+            frame: data frame of impressions; with `label`, an impression that the log
+                holds too brings its own click.
+            schema: `Schema` that the model was fitted with.
+        """
+        _check_items(self._items, frame)
+        clicks = self._log[self._log.label == 1].assign(split="history")
+        if "label" in frame:
+            again = pd.MultiIndex.from_frame(clicks[KEY]).isin(
+                pd.MultiIndex.from_frame(frame[KEY])
+            )
+            clicks = clicks[~again]
+        frame = frame.assign(split="test", label=frame.get("label", 0))
+        log = pd.concat([clicks, frame], ignore_index=True)
+        self._scored = _temporary_folder()
+        path = pathlib.Path(self._scored.name) / "data"
+        _build(self._items, log, path, splits=("test",), schema=schema)
+        return path
+
+
+def _temporary_folder():
+    return tempfile.TemporaryDirectory(prefix="hccm_tf-")
+
+
+def _check_items(items, frame):
     """Raises an `InputError` if impressions show items that the catalogue lacks."""
     unknown = ~frame.item_id.isin(items.item_id)
     if unknown.any():
@@ -19,41 +99,5 @@ def check_items(items, frame):
         )
 
 
-def build_training(items, frame, path):
-    """Splits `train` and `validation`, by default the newest tenth.
-
-    Args:
-        items: data frame, the catalogue.
-        frame: data frame of impressions with `label` and, optionally, `split`.
-        path: data folder to make.
-    """
-    if "split" not in frame:
-        newest = frame.timestamp.rank(method="min", pct=True) > 0.9
-        frame = frame.assign(split=np.where(newest, "validation", "train"))
-    _build(items, frame, path, splits=("train", "validation"))
-
-
-def build_test(items, frame, log, schema, path):
-    """Split `test`, whose histories also see the clicks of an earlier log.
-
-    Args:
-        items: data frame, the catalogue.
-        frame: data frame of impressions; with `label`, an impression that the log holds
-            too brings its own click.
-        log: data frame of impressions with `label`.
-        schema: `Schema` that the model was fitted with.
-        path: data folder to make.
-    """
-    clicks = log[log.label == 1].assign(split="history")
-    if "label" in frame:
-        again = pd.MultiIndex.from_frame(clicks[KEY]).isin(
-            pd.MultiIndex.from_frame(frame[KEY])
-        )
-        clicks = clicks[~again]
-    frame = frame.assign(split="test", label=frame.get("label", 0))
-    log = pd.concat([clicks, frame], ignore_index=True)
-    _build(items, log, path, splits=("test",), schema=schema)
-
-
-def _build(items, frame, path, **arguments):
-    build_examples(items, frame, path, num_shards=1, **arguments)
+def _build(items, log, path, **arguments):
+    build_examples(items, log, path, num_shards=1, **arguments)

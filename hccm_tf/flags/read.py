@@ -1,0 +1,179 @@
+"""Reads the flags: what was given, by whom, and the configuration that it makes."""
+
+import csv
+import dataclasses
+
+from absl import flags
+
+from hccm_tf.configuration import (
+    DEFAULT_MODEL,
+    TrainingSettings,
+    configure,
+    readable,
+)
+from hccm_tf.errors import InputError
+from hccm_tf.flags.define import define_flags
+from hccm_tf.flags.groups import ComparisonOptions, RunOptions
+from hccm_tf.models import MODELS, find_model, name_of
+from hccm_tf.runs import read_configuration
+
+FOLDERS = ("data_dir", "feature_maps", "image_dir", "run_dir")
+
+
+def parse(flag_values, argv):
+    """Defines and parses the flags, those of models of the user's own too.
+
+    Args:
+        flag_values: `absl.flags.FlagValues`, which may have the flags already.
+        argv: list of str, the program's name first.
+
+    Returns:
+        list of the words that belong to no flag, after the program's name.
+
+    Raises:
+        InputError: if a flag is unknown or has no such value.
+    """
+    define_flags(flag_values, MODELS.values())
+    try:
+        words = flag_values.read_flags_from_files(argv[1:], force_gnu=False)
+        define_flags(flag_values, _own_models(words))
+        return flag_values(argv)
+    except flags.Error as error:
+        raise InputError(str(error)) from error
+
+
+def _own_models(words):
+    """Classes of the models outside of the package that words name."""
+    named = [word.partition("=")[2] for word in words if "model=" in word]
+    for word in words:
+        if word.lstrip("-").startswith("compare="):
+            for arm in next(csv.reader([word.partition("=")[2]])):
+                named += arm.split()[:1]
+    found = []
+    for name in named:
+        if ":" in name and name not in MODELS:
+            try:
+                found.append(find_model(name))
+            except ValueError as error:
+                raise InputError(f"--model: {error}") from error
+    return found
+
+
+def typed(flag_values, words):
+    """Names of the flags among words of a command line, which a flagfile adds to."""
+    found = set()
+    for word in words:
+        name = word.lstrip("-").partition("=")[0]
+        if word.startswith("-"):
+            found |= {name, name.removeprefix("no")} & set(flag_values)
+    return found - {"flagfile"}
+
+
+def options_of(options, flag_values):
+    """An instance of a class of options; flags that are not given have the default."""
+    given = {name: value_of(flag_values, name) for name in options.names()}
+    return options(**{name: v for name, v in given.items() if v is not None})
+
+
+def value_of(flag_values, name):
+    """The value of a flag as its option takes it.
+
+    Raises:
+        InputError: if a list of numbers has something else; names the flag.
+    """
+    value = flag_values[name].value
+    if isinstance(value, list) and name not in ComparisonOptions.names():
+        try:
+            return tuple(int(entry) for entry in value)
+        except ValueError as error:
+            raise InputError(
+                f"--{name}: integers separated by commas. Received: {value}"
+            ) from error
+    return value
+
+
+def read_configuration_flags(flag_values, typed_names):
+    """The `Configuration` of a run, as the flags say.
+
+    Args:
+        flag_values: `absl.flags.FlagValues`, parsed.
+        typed_names: names of the flags on the command line, see `typed`. One that the
+            model does not read is an error; one of a flagfile, which models share, is
+            named and left out.
+
+    Raises:
+        InputError: names the flag to mend.
+    """
+    run, base = options_of(RunOptions, flag_values), None
+    if run.from_run is not None and run.warm_start_from is not None:
+        raise InputError(
+            "--from_run takes a run as it is, --warm_start_from trains it further: "
+            "give one of them"
+        )
+    start = run.from_run or run.warm_start_from
+    if start is not None:
+        base = read_configuration(start)
+    model = model_of(run.model, base)
+    given = given_options(flag_values, model)
+    folders = {name: getattr(run, name) for name in (*FOLDERS, "resume")}
+    if run.from_run is not None:
+        unread = [*given, "model"] if run.model is not None else [*given]
+        why = f"--from_run={run.from_run} takes the run as it is"
+        _leave_out(unread, typed_names, why)
+        return _as_it_is(base, run.from_run, folders)
+    read = readable(model)
+    unread = [name for name in given if name not in read]
+    why = f"model {model.name} does not read it; it reads --{', --'.join(read)}"
+    _leave_out(unread, typed_names, why)
+    given = {name: value for name, value in given.items() if name in read}
+    if folders["data_dir"] is None:
+        raise InputError("--data_dir: the folder DATA of build_examples is missing")
+    if folders["run_dir"] is None:
+        raise InputError("--run_dir: the folder RUN for what the run leaves is missing")
+    return configure(
+        name_of(model),
+        given,
+        base,
+        warm_start_from=run.warm_start_from,
+        warm_start=run.warm_start,
+        **folders,
+    )
+
+
+def _leave_out(unread, typed_names, why):
+    """Names what is left out of a flagfile; what was typed is an `InputError`."""
+    for name in unread:
+        if name in typed_names:
+            raise InputError(f"--{name}: {why}")
+    if unread:
+        why = why.partition(";")[0]
+        print(f"left out of the flagfile: --{', --'.join(unread)}: {why}")
+
+
+def model_of(name, base):
+    """The class of the model that is named, or that a run has."""
+    if name is None:
+        return base.model if base is not None else find_model(DEFAULT_MODEL)
+    try:
+        return find_model(name)
+    except ValueError as error:
+        raise InputError(f"--model: {error}") from error
+
+
+def given_options(flag_values, model):
+    """The options and settings that are given; dict name → value."""
+    classes = [TrainingSettings, model.Options, *(m.Options for m in MODELS.values())]
+    names = dict.fromkeys(name for options in classes for name in options.names())
+    given = {n: value_of(flag_values, n) for n in names if n in flag_values}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _as_it_is(base, from_run, folders):
+    """The configuration of a run that is not trained further."""
+    given = {name: value for name, value in folders.items() if value is not None}
+    return dataclasses.replace(
+        base,
+        settings=dataclasses.replace(base.settings, epochs=0),
+        warm_start_from=from_run,
+        **given,
+    )

@@ -1,0 +1,257 @@
+"""Trains a configuration: from folders to a trained model."""
+
+import contextlib
+import dataclasses
+import pathlib
+import tempfile
+
+import keras
+import tensorflow as tf
+
+from hccm_tf.configuration import to_flagfile
+from hccm_tf.data.dataset import Batches
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.errors import InputError
+from hccm_tf.metrics import evaluate_predictions
+from hccm_tf.models.cscnn import CSCNN
+from hccm_tf.optimizers import LazyAdam
+from hccm_tf.runs import RunFolder, TrainedModel
+from hccm_tf.training.evaluation import predict
+from hccm_tf.training.images import measure, open_images
+from hccm_tf.training.loop import run_epochs
+from hccm_tf.training.parameter_servers import ParameterServerTrainer
+from hccm_tf.training.pretraining import begin_cnn
+from hccm_tf.training.strategies import has_parameter_servers, is_chief, num_tasks
+from hccm_tf.training.synchronous import SynchronousTrainer
+from hccm_tf.training.trainer import Trainer
+from hccm_tf.training.warm_start import started_schema, warm_start
+
+NO_TRAINING = {"seconds": 0.0, "epochs": 0}
+
+
+@dataclasses.dataclass
+class FittedModel:
+    """A trained model with the data that it was trained on.
+
+    Args:
+        trained: `TrainedModel`.
+        batches: `Batches` of its data folder, as the model is shown them; `None` opens
+            them when they are needed.
+        training: dict `{"seconds", "epochs"}` of the training steps.
+        trainer: `Trainer` that predicts with all processes of a strategy; `None` for
+            one device.
+    """
+
+    trained: TrainedModel
+    batches: Batches | None = None
+    training: dict = dataclasses.field(default_factory=lambda: dict(NO_TRAINING))
+    trainer: Trainer | None = None
+
+    def batches_of(self, data_dir=None):
+        """`Batches` of a data folder; by default of the one that it was trained on."""
+        if self.batches is None:
+            data_dir = data_dir or self.trained.configuration.data_dir
+            self.batches = open_batches(self.trained, data_dir)
+        if data_dir is None:
+            return self.batches
+        return dataclasses.replace(self.batches, data_dir=data_dir)
+
+    def predictions(self, split, data_dir=None, batch_size=None):
+        """Predicts a split; data frame `user_key, label, ctr`, in the data's order.
+
+        Args:
+            split: its name.
+            data_dir: another data folder; by default that of `batches`.
+            batch_size: impressions in a batch; by default that of `batches`.
+        """
+        batches = self.batches_of(data_dir)
+        with DataFolder(batches.data_dir).report_damage():
+            # Its processes read the folder that was fitted.
+            if self.trainer is not None and batches.data_dir == self.batches.data_dir:
+                frame = self.trainer.predict(split)
+            else:
+                size = batch_size or batches.batch_size
+                batches = dataclasses.replace(batches, batch_size=size)
+                frame = predict(self.trained.keras_model, batches.dataset(split), size)
+        return frame.assign(ctr=self.trained.schema.unsampled(frame.ctr))
+
+    def evaluate(self, split, **arguments):
+        """Metrics of `predictions`, see `hccm_tf.metrics.evaluate_predictions`."""
+        frame = self.predictions(split, **arguments)
+        return evaluate_predictions(frame.label, frame.ctr, frame.user_key)
+
+
+def fit(configuration, strategy=None):
+    """Trains on split `train` and keeps the epoch that is best on `validation`.
+
+    Args:
+        configuration: `Configuration`.
+        strategy: `tf.distribute.Strategy` of `make_strategy`, made before TensorFlow
+            does anything else; `None` for one device.
+
+    Returns:
+        `FittedModel`.
+
+    Raises:
+        InputError: names the file, column, row, option or flag to mend.
+        FloatingPointError: if the loss is not finite; names the step.
+    """
+    settings, run_dir = configuration.settings, configuration.run_dir
+    if not settings.epochs and configuration.warm_start_from is None:
+        raise InputError("epochs=0: it trains nothing and needs warm_start_from")
+    if configuration.resume and run_dir is None:
+        raise InputError("resume: the run_dir in which to go on is missing")
+    with contextlib.ExitStack() as stack:
+        if run_dir is not None and (strategy is None or is_chief(strategy)):
+            folder = RunFolder(run_dir)
+            stack.enter_context(folder.training(configuration.resume))
+            folder.flags.write_text(to_flagfile(configuration))
+        keras.utils.set_random_seed(settings.seed)
+        trained, batches, started = prepare(configuration)
+        if not settings.epochs:
+            return FittedModel(trained, batches)
+        return _train(configuration, trained, batches, started, strategy)
+
+
+def prepare(configuration):
+    """What is there before the first step.
+
+    Args:
+        configuration: `Configuration`.
+
+    Returns:
+        `(trained, batches, started)`: `TrainedModel` with new weights or, without
+        epochs, that of `warm_start_from`; `Batches`; and the `TrainedModel` of
+        `warm_start_from`, `None` without.
+
+    Raises:
+        InputError: if folders are missing or do not fit each other.
+    """
+    settings, started = configuration.settings, None
+    schema = DataFolder(configuration.data_dir).schema()
+    if settings.max_history is not None:
+        schema = schema.with_max_history(settings.max_history)
+    if configuration.warm_start_from is not None:
+        started = TrainedModel.load(configuration.warm_start_from)
+        schema = started_schema(schema, started, configuration.warm_start)
+    if not settings.epochs:
+        _check_not_changed(configuration, started)
+        trained = dataclasses.replace(started, configuration=configuration)
+        return trained, open_batches(trained, configuration.data_dir), started
+    store, tell_category = open_images(configuration, schema, started)
+    images, options = measure(configuration, store)
+    definition = configuration.model(schema, options, images)
+    trained = TrainedModel(
+        build(definition),
+        definition,
+        dataclasses.replace(configuration, options=options),
+        None if store is None else store.cnn,
+    )
+    return trained, _batches(trained, store, tell_category), started
+
+
+def open_batches(trained, data_dir):
+    """`Batches` of a data folder as a trained model is shown them.
+
+    Raises:
+        InputError: if there are no images, or those of another catalogue or CNN.
+    """
+    configuration = dataclasses.replace(trained.configuration, data_dir=data_dir)
+    trained = dataclasses.replace(trained, configuration=configuration)
+    return _batches(trained, *open_images(configuration, trained.schema, trained))
+
+
+def _batches(trained, store, tell_category):
+    settings = trained.configuration.settings
+    return Batches(
+        trained.configuration.data_dir,
+        trained.schema,
+        settings.batch_size,
+        store,
+        trained.definition.sides,
+        settings.group_by_item,
+        tell_category,
+        settings.seed,
+    )
+
+
+def _check_not_changed(configuration, started):
+    """Raises an `InputError` if a run's model is to be another without training."""
+    if configuration.model is not started.configuration.model:
+        raise InputError(
+            f"warm_start_from holds a model {started.name}. Received: model "
+            f"{configuration.model.name}"
+        )
+    was = vars(started.configuration.options)
+    for name, value in vars(configuration.options).items():
+        if value != was[name]:
+            raise InputError(
+                f"{name}: without training, the model is that of the run, whose {name} "
+                f"is {was[name]}. Received: {value}"
+            )
+
+
+def build(definition):
+    """A new model; `InputError` if its options contradict each other or the schema."""
+    try:
+        return definition.build()
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"model {definition.name}: {error}") from error
+
+
+def _train(configuration, trained, batches, started, strategy):
+    settings, model = configuration.settings, trained.keras_model
+    if started is not None:
+        warm_start(trained, started, configuration.warm_start)
+    elif isinstance(trained.definition, CSCNN):
+        begin_cnn(trained, batches)
+    trainer = _make_trainer(trained, batches, strategy)
+    # In a cluster the same errors tell of lost processes.
+    report = DataFolder(configuration.data_dir).report_damage()
+    with contextlib.nullcontext() if strategy else report:
+        training = run_epochs(
+            trainer,
+            trained.schema,
+            settings.epochs,
+            settings.patience,
+            configuration.run_dir,
+            configuration.resume,
+            strategy is None or is_chief(strategy),
+        )
+    if strategy is None:
+        return FittedModel(trained, batches, training)
+    _copy_weights(trainer.model, model)
+    return FittedModel(trained, batches, training, trainer)
+
+
+def _make_trainer(trained, batches, strategy):
+    """What trains the model or, under a strategy, a model like it."""
+    model, definition = trained.keras_model, trained.definition
+    scope = strategy or tf.distribute.get_strategy()
+    on_servers = has_parameter_servers(scope)
+    with scope.scope():
+        if strategy is not None:
+            shards = num_tasks("ps") if on_servers else 1
+            twin = type(definition)(
+                definition.schema, definition.options, definition.images, shards
+            )
+            model = twin.build()
+            _copy_weights(trained.keras_model, model)
+        # XLA on CPU is slower for convolutions, and the batches' shapes vary.
+        model.compile(
+            LazyAdam(trained.configuration.settings.learning_rate),
+            "binary_crossentropy",
+            jit_compile=False,
+        )
+    kind = ParameterServerTrainer if on_servers else SynchronousTrainer
+    return kind(model, scope, batches)
+
+
+def _copy_weights(source, target):
+    """Gives a model the weights of one with the same layers, under any strategy."""
+    with tempfile.TemporaryDirectory(prefix="hccm_tf-") as folder:
+        path = pathlib.Path(folder) / "model.weights.h5"
+        source.save_weights(path)
+        target.load_weights(path)

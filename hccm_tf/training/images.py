@@ -1,0 +1,133 @@
+"""The images that a configuration's model takes, opened and checked."""
+
+import dataclasses
+
+import pandas as pd
+
+from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.image_folder import ImageFolder
+from hccm_tf.data.pca import fit_pca
+from hccm_tf.data.shuffled_categories import shuffled_categories
+from hccm_tf.errors import InputError
+from hccm_tf.models import ImageInput
+
+# Below this share of the catalogue's images, a store belongs to another catalogue.
+MIN_IMAGES_FOUND = 0.5
+
+
+def images_path(configuration):
+    """Where the model's images are, `None` for a model without.
+
+    Raises:
+        InputError: if the configuration does not say.
+    """
+    if not configuration.model.has_images:
+        return None
+    path = getattr(configuration, configuration.images_flag)
+    if path is None:
+        raise InputError(
+            f"{configuration.images_flag}: model {configuration.model.name} needs a "
+            "folder"
+        )
+    return path
+
+
+def open_images(configuration, schema, started=None):
+    """What a model is shown and told of images.
+
+    Args:
+        configuration: `Configuration`.
+        schema: `Schema` of the model.
+        started: `TrainedModel` whose images are to be standardised alike, or `None`.
+
+    Returns:
+        `(store, tell_category)`: the `ImageStore`, `None` for a model without images,
+        with its images dealt out to others if the settings say so; and the function of
+        `shuffled_categories` if they say that, else `None`.
+
+    Raises:
+        InputError: if there are no images, or those of another catalogue or CNN.
+    """
+    path, tell_category = images_path(configuration), None
+    store = None if path is None else _open(configuration, path)
+    if started is not None:
+        check_same_cnn(store, started)
+    if store is None:
+        return None, None
+    if started is not None:
+        images = started.definition.images
+        store = store.standardised_as(images.channel_mean, images.channel_std)
+    settings = configuration.settings
+    if settings.shuffle_images:
+        store = store.shuffled(settings.seed)
+    if settings.shuffle_categories:
+        tell_category = shuffled_categories(
+            configuration.data_dir, schema, store, settings.seed
+        )
+    return store, tell_category
+
+
+def _open(configuration, path):
+    catalogue = DataFolder(configuration.data_dir).catalogue()
+    if configuration.model.takes_pixels:
+        images = catalogue["image"].unique().to_pylist()
+        images = [image for image in images if image]
+        store = ImageFolder.open(path, images, configuration.options.image_size)
+        missing = "are missing or not decodable"
+        if store.skipped:
+            missing += f", such as {store.skipped[0]}"
+    else:
+        store, missing = FeatureMapStore.open(path), "have no feature map"
+    keys = pd.unique(catalogue["image_key"].to_numpy())
+    keys = keys[keys != 0]
+    found = int((store.find(keys).numpy() > 0).sum())
+    if found < MIN_IMAGES_FOUND * len(keys):
+        raise InputError(
+            f"{configuration.images_flag}={path}: it holds {found} of the {len(keys)} "
+            f"images of data_dir={configuration.data_dir}: they do not belong "
+            "together"
+        )
+    if found < len(keys):
+        print(f"{len(keys) - found} of {len(keys)} images {missing}")
+    return store
+
+
+def check_same_cnn(store, started):
+    """Raises an `InputError` if a run's model takes images of another fixed CNN.
+
+    Args:
+        store: today's `ImageStore`; `None` for a model without images.
+        started: `TrainedModel` of the run.
+    """
+    old, cnn = started.cnn or {}, {} if store is None else store.cnn
+    takes_pixels = started.configuration.model.takes_pixels
+    argument = "image_size" if takes_pixels else "feature_maps"
+    for name in sorted({*old, *cnn}):
+        if old.get(name) != cnn.get(name):
+            raise InputError(
+                f"{argument}: the {name} is {cnn.get(name)}, that of the run was "
+                f"{old.get(name)}; take that of the run"
+            )
+
+
+def measure(configuration, store):
+    """What is measured of the images, and the options that follow from it.
+
+    Args:
+        configuration: `Configuration`.
+        store: the `ImageStore` that the model is shown.
+
+    Returns:
+        `(images, options)`: `ImageInput`, `None` without images, and the model's
+        options; a projection by PCA has at most as many components as there are.
+    """
+    options = configuration.options
+    if store is None:
+        return None, options
+    images = ImageInput(store.shape, store.channel_mean, store.channel_std)
+    if getattr(options, "projection", None) == "pca":
+        mean, components = fit_pca(store, options.image_embedding_dim)
+        images = dataclasses.replace(images, pca=(mean, components))
+        options = dataclasses.replace(options, image_embedding_dim=len(components))
+    return images, options

@@ -1,0 +1,152 @@
+"""One run of `train_main.py`: trains or opens a model, tests, exports, explains."""
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+
+import tensorflow as tf
+from absl.flags import FLAGS
+
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.errors import LOST_PROCESS, PREEMPTED, InputError, report_input_errors
+from hccm_tf.explanation import write_explanation
+from hccm_tf.metrics import evaluate_predictions
+from hccm_tf.runs import RunFolder
+from hccm_tf.serving.export import export
+from hccm_tf.serving.request import Impressions, impressions_request, to_json
+from hccm_tf.training.fit import fit
+from hccm_tf.training.preemption import Preempted
+from hccm_tf.training.strategies import CLUSTER_STRATEGIES, is_chief, make_strategy
+
+
+def run(configuration, options, results):
+    """Does a run, and ends the program as its outcome wants it.
+
+    Args:
+        configuration: `Configuration`.
+        options: `hccm_tf.flags.groups.RunOptions`.
+        results: `hccm_tf.flags.groups.ResultOptions`.
+    """
+    if options.strategy not in CLUSTER_STRATEGIES:
+        # What makes a seed reproduce a run exactly, parallel sums included.
+        tf.config.experimental.enable_op_determinism()
+        with report_input_errors(FLAGS), _preemption_ends_the_run(configuration):
+            _run(configuration, options, results)
+        return
+    try:
+        with report_input_errors(FLAGS), _preemption_ends_the_run(configuration):
+            _run(configuration, options, results)
+        if options.strategy == "parameter_server":
+            # Otherwise TensorFlow waits for a worker that died last, without end.
+            _end(0)
+    except SystemExit as end:
+        _end(end.code)
+    except tf.errors.OpError as error:
+        print(
+            "error: a process of the cluster was lost, or failed; start those that "
+            f"ended with --resume. TensorFlow says: {error}"
+        )
+        _end(LOST_PROCESS)
+    except Exception:
+        traceback.print_exc()
+        _end(1)
+
+
+def _run(configuration, options, results):
+    check_results(configuration, options, results)
+    strategy = None
+    if options.strategy != "one_device":
+        strategy = make_strategy(options.strategy)
+    fitted = fit(configuration, strategy)
+    folder = RunFolder(configuration.run_dir or options.from_run)
+    if configuration.run_dir is not None:
+        test = fitted.predictions("test")
+        if strategy is not None and not is_chief(strategy):
+            return
+        fitted.trained.save(folder.path)
+        test.to_parquet(folder.predictions)
+        print(json.dumps(_write_metrics(fitted, test, folder)))
+    batches = fitted.batches
+    if results.export_dir is not None:
+        version = export(
+            fitted.trained,
+            batches.data_dir,
+            batches.images,
+            results.export_dir,
+            results.representation_dtype,
+        )
+        print(f"exported {version}")
+        _write_request(fitted, folder)
+    if results.explain:
+        image_dir = configuration.image_dir
+        page = folder.explanation
+        write_explanation(page, fitted.trained, batches, image_dir, results.explain)
+        print(f"wrote {page}")
+
+
+def check_results(configuration, options, results):
+    """Raises an `InputError` for what a run could not do once it has trained."""
+    model, settings = configuration.model, configuration.settings
+    if results.explain and configuration.image_dir is None:
+        raise InputError("--explain shows the images and needs --image_dir")
+    if results.explain and not model.has_attention:
+        raise InputError(f"--explain: model {model.name} has no attention to show")
+    if results.explain and settings.is_control:
+        raise InputError("--explain would show what a control's model was not told")
+    if results.export_dir is not None and settings.is_control:
+        raise InputError("--export_dir: a control is not for serving")
+    if options.from_run is not None and configuration.run_dir is None:
+        if results.export_dir is None and not results.explain:
+            raise InputError(
+                "--from_run: what to do with the run is missing: --export_dir, "
+                "--explain or, for its metrics on other data, --data_dir and --run_dir"
+            )
+
+
+def _write_metrics(fitted, test, folder):
+    """Writes `metrics.json` of a run and returns its content."""
+    trained, training = fitted.trained, fitted.training
+    examples = DataFolder(fitted.batches.data_dir).num_impressions("train")
+    content = {
+        "model": trained.name,
+        "seed": trained.configuration.settings.seed,
+        "validation": fitted.evaluate("validation"),
+        "test": evaluate_predictions(test.label, test.ctr, test.user_key),
+        "examples_per_second": training["epochs"]
+        * examples
+        / max(training["seconds"], 1e-9),
+        "training": {**training, "parameters": trained.keras_model.count_params()},
+    }
+    folder.write_metrics(content)
+    return content
+
+
+def _write_request(fitted, folder):
+    """Writes a first request for the export."""
+    rows = Impressions(fitted.batches.data_dir, "test", 3).rows
+    trained = fitted.trained
+    request = impressions_request(
+        rows, trained.schema, trained.definition.has_images, trained.definition.sides
+    )
+    request = json.dumps(to_json("serving_default", request))
+    folder.request.write_text(request)
+
+
+@contextlib.contextmanager
+def _preemption_ends_the_run(configuration):
+    try:
+        yield
+    except Preempted:
+        print(
+            f"ended by SIGTERM; go on with --resume --run_dir={configuration.run_dir}"
+        )
+        sys.exit(PREEMPTED)
+
+
+def _end(code):
+    """Ends this process, also while its threads wait for others of the cluster."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
