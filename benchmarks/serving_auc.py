@@ -20,7 +20,7 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.serving.export import encode_images_of
-from hccm_tf.serving.representations import DTYPES
+from hccm_tf.serving.representations import REPRESENTATION_DTYPES
 from hccm_tf.serving.signatures import Signatures
 
 BATCH_SIZE = 512
@@ -38,7 +38,7 @@ def main(argv):
     labels = [tf.io.parse_example(batch, label)["label"] for batch in records]
     labels = np.concatenate(labels)
     columns = {}
-    for dtype in DTYPES:
+    for dtype in REPRESENTATION_DTYPES:
         table = encode_images_of(model, schema, FLAGS.data_dir, store, dtype, {})
         signatures = Signatures(schema, {"ranker": model.get_layer("ranker")}, table)
         ask = tf.function(lambda batch, s=signatures: s.serve_examples(batch)["ctr"])

@@ -16,6 +16,18 @@ class InputError(ValueError):
     """
 
 
+@contextlib.contextmanager
+def errors_begin_with(prefix):
+    """Puts `prefix` in front of the message of an `InputError`.
+
+    For what an argument is called here, and otherwise where the error comes from.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{prefix}{error}") from error
+
+
 def with_flag(message, flag_names):
     """An error's message, in which an argument that is a flag has become one."""
     name = re.match(r"\w*", message)[0]

@@ -9,26 +9,39 @@ share of the oracle's AUC headroom over the first that it captures.
 import json
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
-from hccm_tf.errors import InputError, report_input_errors
+from hccm_tf.commands import run
+from hccm_tf.errors import InputError
+from hccm_tf.runs import RunFolder
 
 FLAGS = flags.FLAGS
+COLUMNS = ("auc", "gauc", "log_loss", "calibration")
 
 
-def _read(path):
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+def row_names(folders, models):
+    """What the rows are called: model names, or what tells runs of one model apart.
+
+    Args:
+        folders: list of `pathlib.Path`, the runs.
+        models: list of str, their models.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    choices = models, [f.name for f in resolved], [str(f) for f in resolved]
+    for names in choices:
+        if len(set(names)) == len(names):
+            return names
+    return choices[-1]
 
 
-def table(runs, oracle=None):
+def table(names, metrics, oracle=None):
     """The report as lines of a Markdown table.
 
     Args:
-        runs: contents of `metrics.json`, the baseline first.
-        oracle: test metrics of the oracle, or `None`.
+        names: list of str, what the rows are called.
+        metrics: list of dicts, what `RunFolder.read_metrics` returns of each; that of
+            the baseline first.
+        oracle: dict, test metrics of the oracle, or `None`.
 
     Returns:
         list of str.
@@ -37,28 +50,46 @@ def table(runs, oracle=None):
         "| model | AUC | GAUC | log loss | calibration | examples/s | headroom |",
         "|---|---|---|---|---|---|---|",
     ]
-    baseline = runs[0]["test"]["auc"]
-    rows = [(r["model"], r["test"], f"{r['examples_per_second']:.0f}") for r in runs]
+    rows = [
+        (name, found["test"], f"{found['examples_per_second']:.0f}")
+        for name, found in zip(names, metrics, strict=True)
+    ]
     if oracle:
         rows.append(("oracle", oracle, ""))
-    for name, test, speed in rows:
+    baseline = rows[0][1]["auc"]
+    for place, (name, test, speed) in enumerate(rows):
         share = ""
-        if oracle and name != rows[0][0]:
+        if oracle and place:
             share = f"{(test['auc'] - baseline) / (oracle['auc'] - baseline):.0%}"
-        numbers = (f"{test[k]:.4f}" for k in ("auc", "gauc", "log_loss", "calibration"))
+        numbers = (f"{test[column]:.4f}" for column in COLUMNS)
         lines.append(f"| {' | '.join([name, *numbers, speed, share])} |")
     return lines
 
 
-def main(argv):
+def _read_oracle(path):
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"oracle={path}: cannot be read ({error})") from error
+
+
+def define_flags():
+    """Defines what the command takes."""
+    flags.DEFINE_string(
+        "oracle", None, "The oracle.json of make_demo. By default there is no ceiling."
+    )
+
+
+def main(words):
     """Runs the command line."""
-    with report_input_errors():
-        if len(argv) < 2:
-            raise InputError("name at least one run folder")
-        runs = [_read(pathlib.Path(path) / "metrics.json") for path in argv[1:]]
-        print("\n".join(table(runs, _read(FLAGS.oracle) if FLAGS.oracle else None)))
+    if not words:
+        raise InputError("name at least one run folder")
+    folders = [pathlib.Path(word) for word in words]
+    metrics = [RunFolder(folder).read_metrics() for folder in folders]
+    names = row_names(folders, [found["model"] for found in metrics])
+    oracle = _read_oracle(FLAGS.oracle) if FLAGS.oracle else None
+    print("\n".join(table(names, metrics, oracle)))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("oracle", None, "oracle.json of make_demo.")
-    app.run(main)
+    run(main, define_flags, words="RUN")

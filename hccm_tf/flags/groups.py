@@ -5,7 +5,7 @@ import dataclasses
 from hccm_tf.configuration import TrainingSettings
 from hccm_tf.models import MODELS
 from hccm_tf.options import Options, option
-from hccm_tf.serving.representations import DTYPES
+from hccm_tf.serving.representations import REPRESENTATION_DTYPES
 from hccm_tf.training.strategies import STRATEGIES
 from hccm_tf.training.warm_start import WARM_STARTS
 
@@ -64,7 +64,7 @@ class ResultOptions(Options):
     representation_dtype: str = option(
         "float32",
         "The type of the export's table of images: {choices}.",
-        tuple(DTYPES),
+        tuple(REPRESENTATION_DTYPES),
     )
     explain: int = option(
         0, "The number of test impressions to show in RUN/explanation.html.", lower=0

@@ -6,14 +6,14 @@ import keras
 
 from hccm_tf.errors import InputError
 
-# Backbone -> the layer after which it is cut unless a flag says otherwise.
+# Backbone -> the layer after which it is cut unless the caller says otherwise.
 BACKBONES = {
     "MobileNetV3Small": "expanded_conv_10_add",
     "MobileNetV3Large": "expanded_conv_14_add",
 }
 
 
-def load_backbone(name, weights, image_size, layer=None, flags=""):
+def load_backbone(name, weights, image_size, layer=None):
     """Builds a backbone.
 
     Args:
@@ -22,7 +22,6 @@ def load_backbone(name, weights, image_size, layer=None, flags=""):
             weights file of the backbone without its top.
         image_size: height and width of the input in pixels.
         layer: name of the last layer to keep; `None` for the backbone's default.
-        flags: with what the names of the caller's flags begin, for errors.
 
     Returns:
         `keras.Model` from float images `[B, image_size, image_size, 3]`, RGB in
@@ -33,14 +32,11 @@ def load_backbone(name, weights, image_size, layer=None, flags=""):
         InputError: if a name is unknown or the weights cannot be had.
     """
     if name not in BACKBONES:
-        raise InputError(
-            f"--{flags}backbone: one of {sorted(BACKBONES)}. Received: {name}"
-        )
+        raise InputError(f"backbone: one of {sorted(BACKBONES)}. Received: {name}")
     source = None if weights == "random" else weights
     if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
         raise InputError(
-            f"--{flags}weights: imagenet, random or the path of a file. Received: "
-            f"{weights}"
+            f"weights: imagenet, random or the path of a file. Received: {weights}"
         )
     try:
         model = getattr(keras.applications, name)(
@@ -50,12 +46,11 @@ def load_backbone(name, weights, image_size, layer=None, flags=""):
         if weights == "random":
             raise
         raise InputError(
-            f"--{flags}weights={weights} could not be loaded ({error}). Name a file "
-            f"that you have with --{flags}weights=PATH, or take "
-            f"--{flags}weights=random"
+            f"weights={weights} could not be loaded ({error}); give the path of a file "
+            "that you have, or random"
         ) from error
     layer = layer or BACKBONES[name]
     names = [candidate.name for candidate in model.layers]
     if layer not in names:
-        raise InputError(f"--{flags}layer: {name} has {names}. Received: {layer}")
+        raise InputError(f"layer: {name} has {names}. Received: {layer}")
     return keras.Model(model.input, model.get_layer(layer).output, name=name)

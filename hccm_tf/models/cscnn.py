@@ -6,6 +6,7 @@ import functools
 import keras
 from keras import ops
 
+from hccm_tf.errors import errors_begin_with
 from hccm_tf.layers import CategoryPrior, ChannelAttention, SpatialAttention
 from hccm_tf.models.attended_backbone import attended_backbone, last_layers
 from hccm_tf.models.backbones import BACKBONES, load_backbone
@@ -108,13 +109,13 @@ class CSCNN(ImageModel):
 
     def load_backbone(self, weights):
         """The backbone that the options describe, see `load_backbone`."""
-        return load_backbone(
-            self.options.cnn_backbone,
-            weights,
-            self.images.shape[0],
-            self.options.cnn_layer,
-            flags="cnn_",
-        )
+        with errors_begin_with("cnn_"):
+            return load_backbone(
+                self.options.cnn_backbone,
+                weights,
+                self.images.shape[0],
+                self.options.cnn_layer,
+            )
 
     def _cnn(self, name):
         """`keras.Model` from `[pixels, category]` to feature maps, random weights.

@@ -100,7 +100,7 @@ def _wait(pipeline):
             ended.put(
                 InputError(
                     "a worker process was killed; if memory ran out, take fewer with "
-                    "--direct_num_workers after --"
+                    "Beam's option --direct_num_workers"
                 )
             )
         else:

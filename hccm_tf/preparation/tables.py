@@ -20,7 +20,7 @@ BATCH_ROWS = 1 << 17
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A part of a table that one worker reads: a CSV file or some Parquet row groups.
+    """What one worker reads of a table: a CSV file or some Parquet row groups.
 
     Args:
         file: path.

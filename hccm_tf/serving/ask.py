@@ -5,14 +5,21 @@
 The request is the JSON that TensorFlow Serving's REST interface takes.
 """
 
+import argparse
+import contextlib
 import json
-import sys
-
-import tensorflow as tf
 
 
 def main(saved_model, request):
     """Prints the outputs of the request's signature."""
+    # Where this project is installed, TensorFlow starts quietly.
+    with contextlib.suppress(ImportError):
+        from hccm_tf.quiet import quiet_tensorflow
+
+        quiet_tensorflow()
+    # Not at the top: what is wrong with the words is said without it.
+    import tensorflow as tf
+
     with open(request) as handle:
         request = json.load(handle)
     signature = tf.saved_model.load(saved_model).signatures[request["signature_name"]]
@@ -26,4 +33,7 @@ def main(saved_model, request):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("saved_model", help="The folder of a version of an export.")
+    parser.add_argument("request", help="The JSON file of the request.")
+    main(**vars(parser.parse_args()))

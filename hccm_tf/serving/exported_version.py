@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from hccm_tf.errors import InputError
 from hccm_tf.serving.export import CNN
-from hccm_tf.serving.representations import KEYS, SCALES, VECTORS, encode, quantize
+from hccm_tf.serving.representations import KEYS, SCALES, VECTORS, encode, quantize_rows
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VARIABLES = pathlib.Path("variables", "variables")
@@ -41,12 +41,12 @@ class Version:
             self._read_variables()
         if KEYS not in self._names:
             raise InputError(
-                f"--export_dir={folder.parent}: version {folder.name} has no table "
+                f"export_dir={folder.parent}: version {folder.name} has no table "
                 "of images: only models with images can be refreshed"
             )
         if not (folder / CNN).exists():
             raise InputError(
-                f"--export_dir={folder.parent}: version {folder.name} does not say of "
+                f"export_dir={folder.parent}: version {folder.name} does not say of "
                 f"which CNN its maps are ({CNN}): export the model again"
             )
         with _damage_named(folder):
@@ -108,7 +108,7 @@ class Version:
         if not len(rows):
             outputs = self._encode_images.structured_outputs
             none = np.zeros((0, outputs["representation"].shape[1]), np.float32)
-            return quantize(none, dtype)
+            return quantize_rows(none, dtype)
 
         def encoder(maps, category):
             inputs = {} if categories is None else {"category": category}
@@ -161,7 +161,7 @@ def _damage_named(folder):
         yield
     except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"--export_dir={folder.parent}: version {folder.name} is damaged; remove "
+            f"export_dir={folder.parent}: version {folder.name} is damaged; remove "
             f"it or export again: {error}"
         ) from error
 

@@ -1,6 +1,5 @@
 """Writes the next version of an export with new items' images, without training."""
 
-import contextlib
 import pathlib
 
 import numpy as np
@@ -11,7 +10,7 @@ from hccm_tf.atomic import new_folder, only_writer
 from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.preparation.examples.impressions import to_log_type
 from hccm_tf.preparation.tables import read_table
 from hccm_tf.serving.export import next_version, versions
@@ -55,7 +54,7 @@ def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_di
     """
     if not versions(export_dir):
         raise InputError(
-            f"--export_dir={export_dir}: no version to refresh; export a model first"
+            f"export_dir={export_dir}: no version to refresh; export a model first"
         )
     # No export comes in between, whose model the new version would take back.
     with only_writer(export_dir):
@@ -66,7 +65,7 @@ def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
     folder = pathlib.Path(export_dir) / str(versions(export_dir)[-1])
     old = Version(folder)
     open_store = _open_store(old, feature_maps, image_dir)
-    with _naming("items"):
+    with errors_begin_with("items: "):
         columns = _read_items(items, old.image_columns)
     kept, keys, rows, without = _compare(old, columns, open_store, remove_missing)
     what = "a feature map" if image_dir is None else "a readable file"
@@ -78,7 +77,7 @@ def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
         print(f"nothing to refresh in {folder}: {counts}")
         return None
     if not kept.any() and not len(keys):
-        raise InputError("--items: no image of the table would be left")
+        raise InputError("items: no image of the table would be left")
     new = next_version(export_dir)
     with new_folder(new) as temporary:
         old.write(temporary, kept, keys, *rows)
@@ -95,30 +94,21 @@ def _open_store(version, feature_maps, image_dir):
     paths = {"feature_maps": feature_maps, "image_dir": image_dir}
     if paths[needed] is None or paths[other] is not None:
         raise InputError(
-            f"--{needed}: the model takes {'pixels' if takes_pixels else 'maps'}, and "
-            f"needs it instead of --{other}. Received: --{needed}={paths[needed]}, "
-            f"--{other}={paths[other]}"
+            f"{needed}: the model takes {'pixels' if takes_pixels else 'maps'}, and "
+            f"needs it instead of {other}. Received: {needed}={paths[needed]}, "
+            f"{other}={paths[other]}"
         )
     if takes_pixels:
         size = version.cnn["image_size"]
         return lambda images: ImageFolder.open(image_dir, images, size)
-    with _naming("feature_maps"):
+    with errors_begin_with("feature_maps: "):
         store = FeatureMapStore.open(feature_maps)
     if store.cnn != version.cnn:
         raise InputError(
-            f"--feature_maps={feature_maps}: of another CNN than the model's maps, "
+            f"feature_maps={feature_maps}: of another CNN than the model's maps, "
             f"{version.cnn}. Received: {store.cnn}"
         )
     return lambda images: store
-
-
-@contextlib.contextmanager
-def _naming(flag):
-    """Puts a flag in front of the message of an `InputError`."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"--{flag}: {error}") from error
 
 
 def _keys(version, columns):
@@ -165,7 +155,7 @@ def _compare(version, columns, open_store, remove_missing):
         place = same.argmax()
         names = columns["image"].take(items[place - 1 : place + 1])
         raise InputError(
-            "--items: two (image, category) pairs share one 64-bit key: rename one "
+            "items: two (image, category) pairs share one 64-bit key: rename one "
             f"image. Received: {names.to_pylist()}"
         )
     items, images, keys = items[~again], images[~again], keys[~again]

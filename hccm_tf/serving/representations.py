@@ -10,7 +10,7 @@ from hccm_tf.errors import InputError
 
 BATCH_SIZE = 512
 BATCH_VALUES = 1 << 22  # of the maps of a batch, which pixels have many of
-DTYPES = ("float32", "float16", "int8")
+REPRESENTATION_DTYPES = ("float32", "float16", "int8")
 # Names of a table's variables, by which they are found in an export.
 KEYS = "representation_keys"
 VECTORS = "representation_vectors"
@@ -20,7 +20,7 @@ SCALES = "representation_scales"
 class RepresentationTable(tf.Module):
     """Looks representations up by image and category, in graph operations.
 
-    The number of rows is not part of a graph that uses the table, so that a version
+    The number of rows does not stand in a graph that uses the table, so that a version
     with other rows can be written without the model (`tfrecords_tools.refresh_export`).
 
     Args:
@@ -62,13 +62,13 @@ def _variable(values, name):
     return tf.Variable(values, trainable=False, name=name, shape=shape)
 
 
-def quantize(vectors, dtype):
+def quantize_rows(vectors, dtype):
     """Rows in the form in which a table keeps them.
 
     Args:
         vectors: float32 `[N, D]`.
-        dtype: one of `DTYPES`. int8 rounds to 127 steps on either side of 0, as wide
-            as the row's largest value needs.
+        dtype: one of `REPRESENTATION_DTYPES`. int8 rounds to 127 steps on either side
+            of 0, as wide as the row's largest value needs.
 
     Returns:
         `(vectors, scales)` of `RepresentationTable`.
@@ -97,7 +97,7 @@ def encode(encoder, feature_maps, rows, categories, dtype):
         feature_maps: `FeatureMapStore` or `ImageFolder`.
         rows: int64 `[N]`, rows of the store, N at least 1.
         categories: `[N]`, what `encoder` takes.
-        dtype: one of `DTYPES`.
+        dtype: one of `REPRESENTATION_DTYPES`.
 
     Returns:
         `(vectors, scales)` of `RepresentationTable`, of N + 1 rows, the first zero.
@@ -108,7 +108,7 @@ def encode(encoder, feature_maps, rows, categories, dtype):
         batch = slice(start, start + size)
         maps = feature_maps.gather(tf.constant(rows[batch]))
         encoded = encoder(maps, tf.constant(categories[batch])).numpy()
-        values, steps = quantize(encoded, dtype)
+        values, steps = quantize_rows(encoded, dtype)
         if vectors is None:
             vectors = np.zeros((len(rows) + 1, values.shape[1]), values.dtype)
             scales = None if steps is None else np.zeros(len(rows) + 1, steps.dtype)
@@ -129,7 +129,7 @@ def encode_catalogue(
         image_keys: int64 `[N]`, one for each item.
         categories: int32 `[N]`, category indices; `None` if the encoder does not look
             at them, and each image is in the table once.
-        dtype: one of `DTYPES`.
+        dtype: one of `REPRESENTATION_DTYPES`.
 
     Returns:
         `RepresentationTable`.

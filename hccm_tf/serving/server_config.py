@@ -13,12 +13,13 @@ that comes before that leaves a file that the server refuses: restart it then.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from hccm_tf.atomic import new_file
-from hccm_tf.errors import InputError, report_input_errors
+from hccm_tf.commands import run
+from hccm_tf.errors import InputError
 from hccm_tf.serving.export import versions
 
 FLAGS = flags.FLAGS
@@ -47,8 +48,8 @@ def write_server_config(models_dir, stable=(), base_path="/models"):
     }
     if not models:
         raise InputError(
-            "--models_dir: a folder of <name>/<version>/, which train_main.py "
-            f"--export_dir makes. Received: {models_dir}"
+            "models_dir: a folder of <name>/<version>/, which an export makes. "
+            f"Received: {models_dir}"
         )
     path = pathlib.Path(models_dir) / FILE
     before = _read(path)
@@ -98,12 +99,12 @@ def _parse_stable(stable, models):
         name, _, version = entry.rpartition(":")
         if name not in models:
             raise InputError(
-                f"--stable: name:version, with a name of {', '.join(models)}. "
+                f"stable: name:version, with a name of {', '.join(models)}. "
                 f"Received: {entry}"
             )
         if not version.isdigit() or int(version) not in models[name]:
             raise InputError(
-                f"--stable: {name} has the versions {models[name]}. Received: {entry}"
+                f"stable: {name} has the versions {models[name]}. Received: {entry}"
             )
         chosen[name] = int(version)
     return chosen
@@ -119,16 +120,28 @@ def _accepted(wanted, before, there):
     }
 
 
-def main(argv):
+def define_flags():
+    """Defines what the command takes."""
+    flags.DEFINE_string(
+        "models_dir", "saved_models", "The folder of <name>/<version>/ of each model."
+    )
+    flags.DEFINE_list(
+        "stable",
+        [],
+        "The stable versions, as name:version with commas between them. By default "
+        "the version before the newest.",
+    )
+    flags.DEFINE_string(
+        "base_path", "/models", "The folder --models_dir as the server sees it."
+    )
+
+
+def main(words):
     """Runs the command line."""
-    del argv
-    with report_input_errors():
-        lines = write_server_config(FLAGS.models_dir, FLAGS.stable, FLAGS.base_path)
+    del words
+    lines = write_server_config(FLAGS.models_dir, FLAGS.stable, FLAGS.base_path)
     print("\n".join(lines))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("models_dir", "saved_models", "Folder of <name>/<version>/.")
-    flags.DEFINE_list("stable", [], "name:version of each model not at its default.")
-    flags.DEFINE_string("base_path", "/models", "models_dir as the server sees it.")
-    app.run(main)
+    run(main, define_flags)

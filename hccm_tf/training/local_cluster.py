@@ -18,7 +18,12 @@ import socket
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import flags
+
+from hccm_tf import commands
+from hccm_tf.errors import InputError
+
+FLAGS = flags.FLAGS
 
 # Linux gives connections those from 32768 on.
 PORTS = range(15000, 32000)
@@ -110,23 +115,29 @@ def _free_ports(count):
     return ports
 
 
-def main(argv):
-    """Runs the command line."""
-    if len(argv) < 2:
-        raise app.UsageError("what to run stands after --")
-    arguments = flags.FLAGS
-    sys.exit(
-        run(
-            argv[1:],
-            arguments.workers,
-            arguments.parameter_servers,
-            arguments.output_dir,
-        )
+def define_flags():
+    """Defines what the command takes."""
+    flags.DEFINE_integer("workers", 2, "The number of workers.", lower_bound=1)
+    flags.DEFINE_integer(
+        "parameter_servers",
+        0,
+        "The number of parameter servers. By default the workers do without.",
+        lower_bound=0,
+    )
+    flags.DEFINE_string(
+        "output_dir",
+        "cluster_logs",
+        "The folder of what all processes but the first print.",
     )
 
 
+def main(words):
+    """Runs the command line."""
+    if not words:
+        raise InputError("what to run stands after --")
+    code = run(words, FLAGS.workers, FLAGS.parameter_servers, FLAGS.output_dir)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_integer("workers", 2, "Number of workers.", lower_bound=1)
-    flags.DEFINE_integer("parameter_servers", 0, "Number of them.", lower_bound=0)
-    flags.DEFINE_string("output_dir", "cluster_logs", "For what is printed.")
-    app.run(main)
+    commands.run(main, define_flags, words="--")

@@ -15,7 +15,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.preparation.feature_maps import settings as feature_map_settings
 from hccm_tf.preparation.feature_maps import shards as feature_map_shards
 from hccm_tf.preparation.feature_maps.extract import extract_feature_maps
-from hccm_tf.preparation.feature_maps.shards import quantize
+from hccm_tf.preparation.feature_maps.shards import quantize_maps
 from tests.conftest import MAPS
 from tests.reference import fingerprint, read_maps
 
@@ -86,7 +86,7 @@ def test_quantize_bounds_the_error(magnitude):
     maps = rng.normal(size=(40, 5, 3, 8)) * rng.uniform(size=(40, 1, 1, 8))
     maps = (maps * magnitude / np.abs(maps).max()).astype(np.float32)
     maps[0] = 0
-    steps, scales = quantize(maps)
+    steps, scales = quantize_maps(maps)
     assert (steps.dtype, scales.dtype) == (np.int8, np.float16)
     assert scales.shape == (40, 1, 1, 8) and (steps[0] == 0).all()
     exact = np.abs(maps).max((1, 2), keepdims=True).astype(np.float64) / 127

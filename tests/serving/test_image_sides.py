@@ -128,10 +128,10 @@ def test_errors_name_the_flag(shop, tmp_path):
     with pytest.raises(InputError, match="--image_dir=.* holds 0 of"):
         estimator.fit(shop.data)
     estimator.set_params(image_dir=shop.images, cnn_weights="nowhere.h5")
-    with pytest.raises(InputError, match="--cnn_weights: imagenet.*nowhere.h5"):
+    with pytest.raises(InputError, match="^cnn_weights: imagenet.*nowhere.h5"):
         estimator.fit(shop.data)
     options["cnn_layer"] = "last"
-    with pytest.raises(InputError, match="--cnn_layer: MobileNetV3Small has.*last"):
+    with pytest.raises(InputError, match="^cnn_layer: MobileNetV3Small has.*last"):
         estimator.fit(shop.data)
 
 
@@ -180,9 +180,9 @@ def test_refresh_encodes_the_new_pixels(shop, trained, exported, tmp_path):
 def test_refresh_refuses_what_the_model_does_not_take(shop, exported, tmp_path):
     shop.items.to_csv(tmp_path / "items.csv", index=False)
     items = tmp_path / "items.csv"
-    with pytest.raises(InputError, match="--image_dir: the model takes pixels"):
+    with pytest.raises(InputError, match="^image_dir: the model takes pixels"):
         refresh(exported["cscnn"].parent, items, shop.maps)
-    with pytest.raises(InputError, match="--feature_maps: the model takes maps"):
+    with pytest.raises(InputError, match="^feature_maps: the model takes maps"):
         refresh(exported["history"].parent, items, image_dir=shop.images)
 
 

@@ -343,6 +343,6 @@ def test_two_pairs_with_one_key(export_dir, items_csv, store, monkeypatch):
     monkeypatch.setattr(
         Version, "image_keys", lambda self, columns: np.full(len(columns["image"]), 5)
     )
-    with pytest.raises(InputError, match="--items: two .* pairs share one 64-bit key"):
+    with pytest.raises(InputError, match="^items: two .* pairs share one 64-bit key"):
         refresh(export_dir, items_csv, store)
     assert versions(export_dir) == [1]

@@ -73,13 +73,13 @@ def test_a_label_moves_when_its_version_is_loaded(models_dir):
 
 @pytest.mark.parametrize("stable", ["dnn:1", "hccm", "hccm:3", "hccm:two", "hccm:"])
 def test_a_bad_stable(models_dir, stable):
-    with pytest.raises(InputError, match=f"^--stable: .*Received: {stable}$"):
+    with pytest.raises(InputError, match=f"^stable: .*Received: {stable}$"):
         write_server_config(models_dir, [stable])
     assert not (models_dir / FILE).exists()
 
 
 def test_files_that_are_not_there_or_not_readable(models_dir, tmp_path):
-    with pytest.raises(InputError, match="^--models_dir: .*Received: .*notes$"):
+    with pytest.raises(InputError, match="^models_dir: .*Received: .*notes$"):
         write_server_config(tmp_path / "notes")
     (models_dir / FILE).write_text("model_config_list { nonsense }")
     with pytest.raises(InputError, match=f"{FILE}: remove it"):

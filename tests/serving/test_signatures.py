@@ -17,7 +17,7 @@ from hccm_tf.data.pca import fit_pca
 from hccm_tf.errors import InputError
 from hccm_tf.models import IMAGE_MODELS, build_model
 from hccm_tf.serving.export import build_forms, encode_images_of
-from hccm_tf.serving.representations import encode_catalogue, quantize
+from hccm_tf.serving.representations import encode_catalogue, quantize_rows
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.signatures import Signatures
 from tests.conftest import TINY
@@ -314,7 +314,7 @@ def test_representations_that_do_not_fit_are_an_error(dtype):
     vectors = np.ones((3, 4), np.float32)
     vectors[1, 2] = np.nan if dtype == "int8" else 1e5
     with pytest.raises(InputError, match="too large for"):
-        quantize(vectors, dtype)
+        quantize_rows(vectors, dtype)
 
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 40)

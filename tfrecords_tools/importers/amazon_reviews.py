@@ -35,7 +35,11 @@ from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
 from tfrecords_tools.importers.amazon_metadata import ITEMS, read_metadata
-from tfrecords_tools.importers.negatives import draw_impressions, pair_keys, to_keys
+from tfrecords_tools.importers.negatives import (
+    draw_impressions,
+    hash_ids,
+    user_item_keys,
+)
 
 CSV_BLOCK_BYTES = 1 << 23
 META_ROWS = 10_000
@@ -96,17 +100,17 @@ def read_reviews(path):
 
 
 def _string_keys(strings):
-    return to_keys(strings.to_numpy(zero_copy_only=False))
+    return hash_ids(strings.to_numpy(zero_copy_only=False))
 
 
 def _scan(files):
-    """`(items, clicked)`: the set of reviewed items, and all `pair_keys`, sorted."""
+    """`(items, clicked)`: set of the reviewed items; all `user_item_keys`, sorted."""
     items, keys = set(), []
     for path in files:
         for batch in read_reviews(path):
             items.update(batch["parent_asin"].unique().to_pylist())
             users = _string_keys(batch["user_id"])
-            keys.append(pair_keys(users, _string_keys(batch["parent_asin"])))
+            keys.append(user_item_keys(users, _string_keys(batch["parent_asin"])))
     clicked = np.concatenate([np.zeros(0, np.uint64), *keys])
     clicked.sort()
     return items, clicked

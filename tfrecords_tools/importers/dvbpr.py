@@ -31,9 +31,13 @@ from absl import flags
 from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
-from tfrecords_tools.importers.negatives import draw_impressions, pair_keys, to_keys
+from tfrecords_tools.importers.negatives import (
+    draw_impressions,
+    hash_ids,
+    user_item_keys,
+)
 
-PARTS = (
+OBJECTS = (
     ("user_train", dict),
     ("user_validation", dict),
     ("user_test", dict),
@@ -64,7 +68,7 @@ def load_dataset(path, allow_pickle):
     if not allow_pickle:
         raise InputError(
             f"{path}: an .npy of objects is a pickle, and loading it runs the code in "
-            "it: give --allow_pickle if you trust where the file comes from"
+            "it: set allow_pickle if you trust where the file comes from"
         )
     try:
         data = np.load(path, allow_pickle=True, encoding="bytes")
@@ -72,17 +76,17 @@ def load_dataset(path, allow_pickle):
         raise InputError(
             f"{path}: cannot be loaded, {type(error).__name__}: {error}"
         ) from error
-    if getattr(data, "shape", None) != (len(PARTS),):
+    if getattr(data, "shape", None) != (len(OBJECTS),):
         raise InputError(
-            f"{path}: expected an array of {len(PARTS)} objects: "
-            f"{', '.join(name for name, _ in PARTS)}. Received: "
+            f"{path}: expected an array of {len(OBJECTS)} objects: "
+            f"{', '.join(name for name, _ in OBJECTS)}. Received: "
             f"{type(data).__name__} of shape {getattr(data, 'shape', None)}"
         )
-    for (name, kind), part in zip(PARTS, data, strict=True):
-        if not isinstance(part, kind):
+    for (name, kind), value in zip(OBJECTS, data, strict=True):
+        if not isinstance(value, kind):
             expected = "dict" if kind is dict else "int"
             raise InputError(
-                f"{path}: {name}: expected {expected}. Received: {type(part).__name__}"
+                f"{path}: {name}: expected {expected}. Received: {type(value).__name__}"
             )
     *clicks, items, num_users, num_items = data
     if set(items) != set(range(num_items)):
@@ -192,11 +196,11 @@ def import_dvbpr(path, output_dir, allow_pickle, negatives=1, seed=0):
     with new_folder(output_dir) as folder:
         splits, items = load_dataset(path, allow_pickle)
         clicks = read_clicks(path, splits, len(items))
-        users, catalogue = to_keys(clicks["user_id"]), to_keys(np.arange(len(items)))
+        users, catalogue = hash_ids(clicks["user_id"]), hash_ids(np.arange(len(items)))
         item_id, label = draw_impressions(
             users,
             clicks["item_id"],
-            np.sort(pair_keys(users, catalogue[clicks["item_id"]])),
+            np.sort(user_item_keys(users, catalogue[clicks["item_id"]])),
             catalogue,
             negatives,
             np.random.default_rng(seed),

@@ -29,7 +29,7 @@ from absl import flags
 from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
-from tfrecords_tools.importers.negatives import to_keys
+from tfrecords_tools.importers.negatives import hash_ids
 
 BATCH_ROWS = 1 << 16
 ITEM_COLUMNS = ["item_id", "item_tags"]
@@ -103,7 +103,7 @@ def _to_items(batch):
 def _to_impressions(batch, split):
     """Converts a batch of the log; `split` `None` is a half for each user."""
     if split is None:
-        half = to_keys(batch["user_id"].to_numpy(zero_copy_only=False)) % 2
+        half = hash_ids(batch["user_id"].to_numpy(zero_copy_only=False)) % 2
         splits = pa.array(np.where(half == 0, "validation", "test"))
     else:
         splits = pa.repeat(split, len(batch))

@@ -9,15 +9,15 @@ from hccm_tf.errors import InputError
 ROUNDS = 32
 
 
-def pair_keys(users, items):
+def user_item_keys(users, items):
     """One 64-bit key for each (user, item) pair.
 
     Two pairs may share a key. Then an item may be refused that could have been a
     negative, but a clicked item never becomes one.
 
     Args:
-        users: uint64 `[N]` or `[1]`, of `to_keys`.
-        items: uint64 `[N]`, of `to_keys`.
+        users: uint64 `[N]` or `[1]`, of `hash_ids`.
+        items: uint64 `[N]`, of `hash_ids`.
 
     Returns:
         uint64 `[N]`.
@@ -26,7 +26,7 @@ def pair_keys(users, items):
     return users * np.uint64(0x9E3779B97F4A7C15) + items
 
 
-def to_keys(ids):
+def hash_ids(ids):
     """Hashes ids to 64 bits.
 
     Args:
@@ -47,10 +47,10 @@ def draw_impressions(users, items, clicked, catalogue, negatives, rng):
     """Sets negatives beside each click, uniform over what its user never clicked.
 
     Args:
-        users: uint64 `[N]`, the clicks' users, of `to_keys`.
+        users: uint64 `[N]`, the clicks' users, of `hash_ids`.
         items: int64 `[N]`, the clicked items as rows of the catalogue.
-        clicked: uint64 `[C]`, sorted: `pair_keys` of every click of every split.
-        catalogue: uint64 `[I]`, all items, of `to_keys`.
+        clicked: uint64 `[C]`, sorted: `user_item_keys` of every click of every split.
+        catalogue: uint64 `[I]`, all items, of `hash_ids`.
         negatives: number for each click, drawn with replacement.
         rng: `numpy.random.Generator`.
 
@@ -65,14 +65,14 @@ def draw_impressions(users, items, clicked, catalogue, negatives, rng):
     drawn = rng.integers(len(catalogue), size=len(owner))
     again = np.arange(len(owner))
     for _ in range(ROUNDS):
-        keys = pair_keys(owner[again], catalogue[drawn[again]])
+        keys = user_item_keys(owner[again], catalogue[drawn[again]])
         again = again[_contains(clicked, keys)]
         drawn[again] = rng.integers(len(catalogue), size=len(again))
     for user in np.unique(owner[again])[:, None]:
-        free = np.flatnonzero(~_contains(clicked, pair_keys(user, catalogue)))
+        free = np.flatnonzero(~_contains(clicked, user_item_keys(user, catalogue)))
         if not len(free):
             raise InputError(
-                f"--negatives: a user clicked each of the {len(catalogue)} items, so "
+                f"negatives: a user clicked each of the {len(catalogue)} items, so "
                 f"there is no negative; give 0. Received: {negatives}"
             )
         rows = again[owner[again] == user]

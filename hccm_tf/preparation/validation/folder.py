@@ -29,10 +29,10 @@ def check_catalogue(data_dir, lines, errors):
     items, images = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     try:
         table = DataFolder(data_dir).catalogue()
-        for part in table.to_batches(max_chunksize=CHUNK_ROWS):
-            items.append(ids.to_keys(part["item_id"].to_numpy(False)).numpy())
-            images.append(ids.image_keys(part["image"].to_numpy(False)).numpy())
-            if not np.array_equal(images[-1], part["image_key"].to_numpy(False)):
+        for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
+            items.append(ids.to_keys(batch["item_id"].to_numpy(False)).numpy())
+            images.append(ids.image_keys(batch["image"].to_numpy(False)).numpy())
+            if not np.array_equal(images[-1], batch["image_key"].to_numpy(False)):
                 raise ValueError("image_key is not the image's")
     except InputError as error:
         errors.append(str(error))
@@ -72,7 +72,7 @@ def check_feature_maps(path, image_keys, lines, errors):
     return {"feature map": store.keys}
 
 
-def check_schema(data_dir, errors):
+def check_schema_files(data_dir, errors):
     """The `Schema`, or `None`."""
     try:
         schema = DataFolder(data_dir).schema()

@@ -14,7 +14,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.preparation.validation.folder import (
     check_catalogue,
     check_feature_maps,
-    check_schema,
+    check_schema_files,
     find_shards,
     read_json,
 )
@@ -205,16 +205,16 @@ def validate(data_dir, feature_maps=None):
     Raises:
         InputError: if a folder does not exist.
     """
-    for flag, path in (("data_dir", data_dir), ("feature_maps", feature_maps)):
+    for name, path in (("data_dir", data_dir), ("feature_maps", feature_maps)):
         if path is not None and not pathlib.Path(path).is_dir():
-            raise InputError(f"--{flag}={path}: no such folder")
+            raise InputError(f"{name}={path}: no such folder")
     data_dir = pathlib.Path(data_dir)
     lines, errors = [], []
     known = check_catalogue(data_dir, lines, errors)
     if feature_maps is not None:
         images = known.get("image", np.zeros(0, np.int64))
         known |= check_feature_maps(feature_maps, images, lines, errors)
-    schema = check_schema(data_dir, errors)
+    schema = check_schema_files(data_dir, errors)
     if schema is not None:
         _check_impressions(data_dir, schema, known, lines, errors)
     return lines, [" ".join(error.splitlines()) for error in errors]

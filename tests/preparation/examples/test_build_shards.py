@@ -1,4 +1,4 @@
-"""`build_examples` in parts, in processes, on a cluster, and interrupted."""
+"""`build_examples` in shards, in processes, on a cluster, and interrupted."""
 
 import collections
 import json
@@ -48,7 +48,7 @@ def _build(tables, output, num_shards=3, beam_args=()):
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
-    """Paths of a catalogue and a log, and the data folder of their one-part build."""
+    """Paths of a catalogue and a log, and the their data folder in one shard."""
     folder = tmp_path_factory.mktemp("tables")
     make_items().to_parquet(folder / "items.parquet")
     _log().to_parquet(folder / "log.parquet")
@@ -66,7 +66,7 @@ def _same_files(one, two):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(EVENT, min_size=4, max_size=40), st.integers(1, 4), st.integers(1, 3))
-def test_histories_equal_brute_force(tmp_path_factory, events, max_history, parts):
+def test_histories_equal_brute_force(tmp_path_factory, events, max_history, num_shards):
     folder = tmp_path_factory.mktemp("property")
     log = make_log(len(events)).assign(hour=range(len(events)), split="train")
     log[["user_id", "item_id", "timestamp", "label"]] = events
@@ -76,7 +76,7 @@ def test_histories_equal_brute_force(tmp_path_factory, events, max_history, part
         folder / "data",
         max_history=max_history,
         splits=("train",),
-        num_shards=parts,
+        num_shards=num_shards,
     )
     names = ("timestamp", "user_id", "item_id", "label", "history_item_id")
     found = collections.Counter(read_rows(folder / "data", "train", *names))
@@ -93,7 +93,7 @@ def test_histories_equal_brute_force(tmp_path_factory, events, max_history, part
     shutil.rmtree(folder)
 
 
-def test_parts_hold_the_same_examples(tables, tmp_path):
+def test_shards_hold_the_same_examples(tables, tmp_path):
     _build(tables, tmp_path / "3")
     names = sorted(read_examples(tables / "data", "test")[0])
     for split in SPLITS:
@@ -118,7 +118,7 @@ def test_a_user_is_in_the_shards_of_one_number(tables, tmp_path):
     assert set.union(*numbers.values()) == {0, 1, 2}
 
 
-def test_more_parts_than_users(tmp_path):
+def test_more_shards_than_users(tmp_path):
     log = make_log(40, users=1)
     summary = build_examples(make_items(), log, tmp_path / "data", num_shards=3)
     assert summary["splits"] == {"train": 36, "validation": 2, "test": 2}
@@ -155,8 +155,8 @@ def test_dask_writes_the_same_bytes(tables, tmp_path):
     _same_files(tmp_path / "here", tmp_path / "dask")
 
 
-def _fail(part):
-    if part == 2:
+def _fail(number):
+    if number == 2:
         raise InputError("log.csv: row 3")
 
 
@@ -166,8 +166,8 @@ def test_an_input_error_of_a_worker_is_the_callers(tmp_path, processes):
         run_steps([Step(_fail, 3)], tmp_path, processes=processes)
 
 
-def _die(part):
-    if part == 0:
+def _die(number):
+    if number == 0:
         os._exit(9)
 
 
@@ -176,7 +176,7 @@ def test_a_worker_that_is_killed_ends_the_run(tmp_path):
         run_steps([Step(_die, 2)], tmp_path, processes=2)
 
 
-def _fail_otherwise(part):
+def _fail_otherwise(number):
     raise ZeroDivisionError("no input error")
 
 

@@ -90,12 +90,12 @@ BAD = {
 
 def test_bad_rows_are_counted_up_to_a_limit(tmp_path):
     log = make_log()
-    parts = [log[:10]]
+    frames = [log[:10]]
     for name, values in BAD.items():
         for value in values:
             row = log[10:11].astype({name: object})
-            parts.append(row.assign(**{name: [value]}))
-    dirty = pd.concat([*parts, log[10:]], ignore_index=True)
+            frames.append(row.assign(**{name: [value]}))
+    dirty = pd.concat([*frames, log[10:]], ignore_index=True)
     dirty = dirty.astype({"label": float, "timestamp": float, "user_id": "Int64"})
     count = len(dirty) - len(log)
     build_examples(make_items(), log, tmp_path / "clean")

@@ -180,12 +180,12 @@ def test_killed_again_and_again(names, photos, weights, tmp_path, capsys):
         if done is not None:
             gate.unlink()
             gate.write_bytes(content)
-            parts = sorted(path.name for path in work.glob("shard-*"))
-            assert parts == [f"shard-{part:05d}" for part in range(done)]
-            files = {part: sorted((work / part).glob("[01]")) for part in parts}
-            for part, before in finished.items():
-                assert _inodes(files[part]) == before
-            finished = {part: _inodes(found) for part, found in files.items()}
+            shards = sorted(path.name for path in work.glob("shard-*"))
+            assert shards == [f"shard-{shard:05d}" for shard in range(done)]
+            files = {shard: sorted((work / shard).glob("[01]")) for shard in shards}
+            for shard, before in finished.items():
+                assert _inodes(files[shard]) == before
+            finished = {shard: _inodes(found) for shard, found in files.items()}
     capsys.readouterr()
     extract_feature_maps(**arguments)
     encoded = [line for line in capsys.readouterr().out.split() if "shard-" in line]
@@ -332,7 +332,7 @@ def test_flags_may_repeat_but_not_contradict_the_old_store(shop, names, tmp_path
         {"seed": 1},
     ):
         name, value = next(iter(changes.items()))
-        with pytest.raises(InputError, match=f"--{name}={value} contradicts"):
+        with pytest.raises(InputError, match=f"^{name}={value} contradicts"):
             extract_feature_maps(
                 names, shop.images, tmp_path / "maps", extend=shop.maps, **changes
             )
@@ -353,7 +353,7 @@ def test_extend_a_store_that_is_none_or_damaged(shop, names, tmp_path):
     (tmp_path / "old" / "feature_maps.json").write_text(
         json.dumps({name: metadata[name] for name in metadata if name != "moments"})
     )
-    with pytest.raises(InputError, match="--extend=.*old.*moments"):
+    with pytest.raises(InputError, match="^extend=.*old.*moments"):
         extend()
     (tmp_path / "old" / "feature_maps.json").write_text(json.dumps(metadata))
     (tmp_path / "old" / "backbone.weights.h5").write_bytes(b"none")
@@ -385,7 +385,7 @@ def test_a_large_catalogue_has_a_limited_number_of_shards(
 def test_maps_that_overflow(shop, names, weights, tmp_path, monkeypatch, dtype):
     encode = lambda pixels: tf.fill([len(pixels), 5, 5, 24], 1e9)  # noqa: E731
     monkeypatch.setattr(feature_map_shards, "load_encoder", lambda *_: encode)
-    with pytest.raises(InputError, match="--layer=.*overflow float16"):
+    with pytest.raises(InputError, match="^layer=.*overflow float16"):
         _extract(shop, names, tmp_path / "maps", dtype=dtype, weights=weights)
 
 
@@ -445,7 +445,7 @@ def test_no_readable_image(shop, weights, tmp_path):
             _extract(shop, ["none.jpg", "no.jpg"], tmp_path / "maps", **changes)
         assert list(tmp_path.iterdir()) == []
     for folder in (tmp_path / "none", None):
-        with pytest.raises(InputError, match="--image_dir.*a.jpg"):
+        with pytest.raises(InputError, match="^image_dir.*a.jpg"):
             extract_feature_maps(["a.jpg"], folder, tmp_path / "maps", **MAPS)
 
 

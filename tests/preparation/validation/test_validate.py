@@ -683,9 +683,9 @@ def test_broken_feature_maps(shop, tmp_path):
 
 
 def test_folders_that_do_not_exist(shop, tmp_path):
-    with pytest.raises(InputError, match="--data_dir=.*no such folder"):
+    with pytest.raises(InputError, match="^data_dir=.*no such folder"):
         validate(tmp_path / "none")
-    with pytest.raises(InputError, match="--feature_maps=.*no such folder"):
+    with pytest.raises(InputError, match="^feature_maps=.*no such folder"):
         validate(shop.data, tmp_path / "none")
 
 

@@ -2,15 +2,19 @@ import numpy as np
 import pytest
 
 from hccm_tf.errors import InputError
-from tfrecords_tools.importers.negatives import draw_impressions, pair_keys, to_keys
+from tfrecords_tools.importers.negatives import (
+    draw_impressions,
+    hash_ids,
+    user_item_keys,
+)
 
 
 def _draw(users, items, num_items, negatives, seed=0):
-    user_keys, catalogue = to_keys(users), to_keys(np.arange(num_items))
+    user_keys, catalogue = hash_ids(users), hash_ids(np.arange(num_items))
     return draw_impressions(
         user_keys,
         items,
-        np.sort(pair_keys(user_keys, catalogue[items])),
+        np.sort(user_item_keys(user_keys, catalogue[items])),
         catalogue,
         negatives,
         np.random.default_rng(seed),
@@ -63,7 +67,7 @@ def test_keys_of_strings_and_integers():
     numbers = np.arange(100_000)
     strings = np.array([f"B{number}" for number in numbers], object)
     for ids in (numbers, strings):
-        assert len(np.unique(to_keys(ids))) == len(ids)
-        np.testing.assert_array_equal(to_keys(ids[7:9]), to_keys(ids)[7:9])
-    user, item = to_keys(numbers[:2])[:, None]
-    assert pair_keys(user, item) != pair_keys(item, user)
+        assert len(np.unique(hash_ids(ids))) == len(ids)
+        np.testing.assert_array_equal(hash_ids(ids[7:9]), hash_ids(ids)[7:9])
+    user, item = hash_ids(numbers[:2])[:, None]
+    assert user_item_keys(user, item) != user_item_keys(item, user)
