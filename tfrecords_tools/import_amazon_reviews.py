@@ -2,17 +2,12 @@
 
     python -m tfrecords_tools.import_amazon_reviews --help
 
-is `python -m tfrecords_tools.importers.amazon_reviews`.
+`tfrecords_tools.importers.amazon_reviews`, of which this is a shorter name, says how.
 """
 
-from hccm_tf.commands import run
-from tfrecords_tools.importers.amazon_reviews import (
-    define_flags,
-    import_amazon_reviews,
-    main,
-)
-
-__all__ = ["import_amazon_reviews"]
+import runpy
 
 if __name__ == "__main__":
-    run(main, define_flags)
+    # Its description and its flags are what --help shows.
+    module = "tfrecords_tools.importers.amazon_reviews"
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -2,13 +2,12 @@
 
     python -m tfrecords_tools.import_dvbpr --help
 
-is `python -m tfrecords_tools.importers.dvbpr`.
+`tfrecords_tools.importers.dvbpr`, of which this is a shorter name, says how.
 """
 
-from hccm_tf.commands import run
-from tfrecords_tools.importers.dvbpr import define_flags, import_dvbpr, main
-
-__all__ = ["import_dvbpr"]
+import runpy
 
 if __name__ == "__main__":
-    run(main, define_flags)
+    # Its description and its flags are what --help shows.
+    module = "tfrecords_tools.importers.dvbpr"
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

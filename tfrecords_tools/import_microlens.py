@@ -2,13 +2,12 @@
 
     python -m tfrecords_tools.import_microlens --help
 
-is `python -m tfrecords_tools.importers.microlens`.
+`tfrecords_tools.importers.microlens`, of which this is a shorter name, says how.
 """
 
-from hccm_tf.commands import run
-from tfrecords_tools.importers.microlens import define_flags, import_microlens, main
-
-__all__ = ["import_microlens"]
+import runpy
 
 if __name__ == "__main__":
-    run(main, define_flags)
+    # Its description and its flags are what --help shows.
+    module = "tfrecords_tools.importers.microlens"
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

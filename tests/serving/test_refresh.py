@@ -307,20 +307,20 @@ def test_errors(export_dir, items, items_csv, store, shop, maps, fitted, tmp_pat
         with pytest.raises(InputError, match=match):
             refresh(export_dir, items, store, remove)
 
-    fails("--export_dir=.*no version", export_dir=tmp_path / "nowhere")
+    fails("^export_dir=.*no version", export_dir=tmp_path / "nowhere")
     without = fitted["din"].export(tmp_path / "din")
-    fails("--export_dir=.*no table of images", export_dir=without.parent)
-    fails("--feature_maps.*no such file", store=tmp_path)
+    fails("^export_dir=.*no table of images", export_dir=without.parent)
+    fails("^feature_maps.*no such file", store=tmp_path)
     other = shop.store.cnn | {"weights_sha256": "other"}
     store_of_other = write_store(tmp_path / "other", maps, other)
-    fails("--feature_maps=.*of another CNN.*Received.*other", store=store_of_other)
+    fails("^feature_maps=.*of another CNN.*Received.*other", store=store_of_other)
     for column in ("image", "category"):
         path = tmp_path / f"{column}.csv"
         items.drop(columns=column).to_csv(path, index=False)
         fails(f"--items: .*no column {column}", items=path)
     other = tmp_path / "other.csv"
     items[items.image == ""].to_csv(other, index=False)
-    fails("--items: no image of the table", items=other, remove=True)
+    fails("^items: no image of the table", items=other, remove=True)
     (export_dir / "7").mkdir()
     fails("version 7 is damaged")
     assert versions(export_dir) == [1, 7]

@@ -67,8 +67,8 @@ def load_dataset(path, allow_pickle):
         raise InputError(f"{path}: no such file")
     if not allow_pickle:
         raise InputError(
-            f"{path}: an .npy of objects is a pickle, and loading it runs the code in "
-            "it: set allow_pickle if you trust where the file comes from"
+            f"allow_pickle: {path} is a pickle, as an .npy of objects is, and loading it "
+            "runs the code in it: allow it if you trust where the file comes from"
         )
     try:
         data = np.load(path, allow_pickle=True, encoding="bytes")

@@ -416,7 +416,7 @@ def test_failed_download_names_what_to_do(shop, names, tmp_path, monkeypatch):
         raise OSError("URL fetch failure")
 
     monkeypatch.setattr(keras.applications, "MobileNetV3Small", fail)
-    with pytest.raises(InputError, match="(?s)URL.*--weights=PATH.*--weights=random"):
+    with pytest.raises(InputError, match="(?s)^weights=imagenet.*URL.*path of a file.*random"):
         _extract(shop, names, tmp_path / "maps", weights="imagenet")
     assert not (tmp_path / "maps").exists()
 
@@ -424,9 +424,9 @@ def test_failed_download_names_what_to_do(shop, names, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layer": "no_such_layer"}, "--layer.*no_such_layer"),
-        ({"weights": "/no/such/file"}, "--weights.*/no/such/file"),
-        ({"backbone": "VGG99"}, "--backbone.*VGG99"),
+        ({"layer": "no_such_layer"}, "^layer.*no_such_layer"),
+        ({"weights": "/no/such/file"}, "^weights.*/no/such/file"),
+        ({"backbone": "VGG99"}, "^backbone.*VGG99"),
     ],
 )
 def test_a_wrong_flag_leaves_nothing_in_the_way(
