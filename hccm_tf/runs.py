@@ -80,11 +80,6 @@ class RunFolder:
             InputError: if there is a run and `resume` is false, or another process
                 trains it.
         """
-        if self.exists() and not resume:
-            raise InputError(
-                f"run_dir={self.path}: it holds a run already; go on with resume, "
-                "name another folder, or remove it"
-            )
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(only_writer(self.path, wait=False))
@@ -93,6 +88,12 @@ class RunFolder:
                     f"run_dir={self.path}: another process trains this run; wait "
                     "for it or end it, or name another folder"
                 ) from error
+            # Now that no other process can be about to leave one.
+            if self.exists() and not resume:
+                raise InputError(
+                    f"run_dir={self.path}: it holds a run already; go on with resume, "
+                    "name another folder, or remove it"
+                )
             yield
 
     def write_metrics(self, content):

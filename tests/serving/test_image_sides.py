@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from hccm_tf.models.image_encoder import sides
 from PIL import Image
 from sklearn.base import clone
 
@@ -13,7 +14,6 @@ from hccm_tf import CTREstimator
 from hccm_tf.data import ids
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError
-from hccm_tf.models.image_encoder import sides
 from hccm_tf.serving.exported_version import Version
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request

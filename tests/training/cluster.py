@@ -11,7 +11,7 @@ import time
 from hccm_tf.training.local_cluster import tasks
 
 TRAIN_MAIN = pathlib.Path(__file__).parents[2] / "train_main.py"
-PATIENCE = 240  # seconds after which a test gives up
+PATIENCE = 600  # seconds after which a test gives up
 
 
 class Cluster:
@@ -102,6 +102,7 @@ def run_script(script, *arguments, config=None):
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
