@@ -12,6 +12,7 @@ from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
+from hccm_tf.serving.versions import next_version
 from hccm_tf.serving.warmup import write_warmup
 
 # `ImageStore.cnn` of the maps that a version's model takes.
@@ -53,18 +54,6 @@ def export(trained, data_dir, images, export_dir, representation_dtype="float32"
                 (folder / CNN).write_text(cnn + "\n")
             write_warmup(folder, data_dir, signatures, images)
     return version
-
-
-def next_version(export_dir):
-    """Path of the next version below `export_dir`."""
-    number = max(versions(export_dir), default=0) + 1
-    return pathlib.Path(export_dir) / str(number)
-
-
-def versions(export_dir):
-    """Numbers of the versions below `export_dir`, ascending."""
-    names = [path.name for path in pathlib.Path(export_dir).glob("*")]
-    return sorted(int(name) for name in names if name.isdigit())
 
 
 def encode_images_of(trained, data_dir, images, dtype):

@@ -13,8 +13,8 @@ from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.preparation.examples.impressions import to_log_type
 from hccm_tf.preparation.tables import read_table
-from hccm_tf.serving.export import next_version, versions
 from hccm_tf.serving.exported_version import Version
+from hccm_tf.serving.versions import next_version, versions
 
 ARROW_TYPES = {tf.string: pa.string(), tf.int64: pa.int64(), tf.float32: pa.float32()}
 CHUNK = 1 << 17

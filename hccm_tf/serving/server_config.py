@@ -20,7 +20,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from hccm_tf.atomic import new_file
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
-from hccm_tf.serving.export import versions
+from hccm_tf.serving.versions import versions
 
 FLAGS = flags.FLAGS
 FILE = "models.config"

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hccm_tf import CTREstimator
 from hccm_tf.preparation.examples.build import build_examples
-from hccm_tf.serving.export import next_version
+from hccm_tf.serving.versions import next_version
 from tests.conftest import TINY
 
 # Loads a SavedModel as a server would: without the package.

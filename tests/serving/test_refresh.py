@@ -17,12 +17,12 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module
-from hccm_tf.serving.export import versions
 from hccm_tf.serving.exported_version import Version
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
+from hccm_tf.serving.versions import versions
 from hccm_tf.serving.warmup import PATH as WARMUP
 from tests.reference import read_maps
 

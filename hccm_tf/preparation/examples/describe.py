@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 from google.protobuf.message import DecodeError
 
 from hccm_tf.data import ids
@@ -12,6 +12,9 @@ from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE, MISSING_INTEGER
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote, join
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 FIRST = ("user_id", "item_id", "category", "image", "timestamp", "label")
 

@@ -2,12 +2,16 @@
 
 import hashlib
 
-import keras
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.errors import InputError
-from hccm_tf.models.backbones import load_backbone
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+    from hccm_tf.models import backbones
 
 # The last one, by hash of the weights and what else determines the maps.
 _encoders = {}
@@ -78,7 +82,7 @@ def load_encoder(weights, weights_sha256, backbone, image_size, layer):
     """
     key = (weights_sha256, backbone, image_size, layer)
     if key not in _encoders:
-        model = load_backbone(backbone, "random", image_size, layer)
+        model = backbones.load_backbone(backbone, "random", image_size, layer)
         try:
             model.load_weights(weights)
             found = keep_encoder(model, backbone, image_size, layer)

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 
-import keras
 import pyarrow as pa
 import pyarrow.parquet as pq
+from etils import epy
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.errors import InputError
-from hccm_tf.models.backbones import BACKBONES, load_backbone
 from hccm_tf.preparation.feature_maps.assembly import link_or_copy
 from hccm_tf.preparation.feature_maps.fixed_cnn import (
     estimate_normalization,
@@ -18,6 +17,11 @@ from hccm_tf.preparation.feature_maps.fixed_cnn import (
 )
 from hccm_tf.preparation.feature_maps.shards import NAMES, WEIGHTS
 from hccm_tf.preparation.images import decode_images
+
+with epy.lazy_imports():
+    import keras
+
+    from hccm_tf.models import backbones
 
 DEFAULTS = {
     "backbone": "MobileNetV3Small",
@@ -67,7 +71,9 @@ def cnn_settings(options, old):
     asked = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
     if old is None:
         settings = DEFAULTS | asked
-        settings["layer"] = settings["layer"] or BACKBONES.get(settings["backbone"])
+        settings["layer"] = settings["layer"] or backbones.BACKBONES.get(
+            settings["backbone"]
+        )
         return settings
     try:
         settings = {name: old.metadata[name] for name in DEFAULTS}
@@ -88,7 +94,7 @@ def cnn_settings(options, old):
 
 def _load_fixed_cnn(settings, images):
     keras.utils.set_random_seed(settings["seed"])
-    model = load_backbone(
+    model = backbones.load_backbone(
         settings["backbone"],
         settings["weights"],
         settings["image_size"],

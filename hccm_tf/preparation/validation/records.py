@@ -6,15 +6,18 @@ import itertools
 import re
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 from google.protobuf.message import DecodeError
 
 from hccm_tf.data import ids
 from hccm_tf.data.feature import HISTORY_IMAGE
+from hccm_tf.preparation.examples.write import LISTS
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 BATCH_SIZE = 4096
 READ_BYTES = 8 << 20
-LISTS = {tf.int64: "int64_list", tf.float32: "float_list", tf.string: "bytes_list"}
 # An odd number (2**64 / golden ratio) that spreads small numbers over all bits.
 SPREAD = np.int64(-7046029254386353131)
 
@@ -31,8 +34,8 @@ def _problem_of_record(record, spec):
         kind = features[name].WhichOneof("kind") if name in features else None
         if kind is None and single:
             return f"no feature {name}"
-        if kind not in (None, LISTS[entry.dtype]):
-            return f"feature {name} is of type {kind}, not {LISTS[entry.dtype]}"
+        if kind not in (None, LISTS[entry.dtype.name]):
+            return f"feature {name} is of type {kind}, not {LISTS[entry.dtype.name]}"
         length = len(getattr(features[name], kind).value) if kind else 0
         if single and length != 1:
             return f"feature {name} has {length} values, not 1"

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
+from etils import epy
 
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.parsing import parse_spec
@@ -20,6 +20,9 @@ from hccm_tf.preparation.validation.folder import (
 )
 from hccm_tf.preparation.validation.histories import compare_histories
 from hccm_tf.preparation.validation.records import make_parser, read_shard
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 SUMMARY = {
     "rows": int,
