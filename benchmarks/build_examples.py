@@ -36,6 +36,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import app, flags
 
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.preparation.examples.build import build_examples
 
 NUM_ITEMS = 100_000
@@ -82,7 +83,7 @@ def make_log(folder, rows, seed=0):
 
 
 def _records(data_dir):
-    files = sorted(map(str, data_dir.glob("*-train.tfrecord-*")))
+    files = DataFolder(data_dir).files("train")
     dataset = tf.data.Dataset.from_tensor_slices(files)
     dataset = dataset.interleave(tf.data.TFRecordDataset, cycle_length=len(files))
     return [record.numpy() for record in dataset.take(FLOOR_RECORDS)]
@@ -166,7 +167,9 @@ def measure(rows, repeats, max_history):
             peaks.append(memory.stop())
             records = _records(data_dir)
             floors.append(floor(records))
-            size = sum(file.stat().st_size for file in data_dir.glob("*.tfrecord-*"))
+            size = sum(
+                file.stat().st_size for file in DataFolder(data_dir).found_files()
+            )
             shutil.rmtree(data_dir)
     rate = rows / statistics.median(seconds)
     return {

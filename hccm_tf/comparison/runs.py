@@ -13,14 +13,17 @@ import zlib
 import pandas as pd
 
 from hccm_tf.atomic import new_file
+from hccm_tf.data.feature_maps import METADATA
+from hccm_tf.data.folder import INFO
+from hccm_tf.data.schema import SCHEMA
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file
 from hccm_tf.runs import RunFolder
 
 # Flag of a folder -> files that change with what the folder holds.
 CONTENTS = {
-    "data_dir": ("dataset_info.json", "schema.json"),
-    "feature_maps": ("feature_maps.json",),
+    "data_dir": (INFO, SCHEMA),
+    "feature_maps": (METADATA,),
 }
 RECORD = "flags.json"  # of a run: its flags, its data and feature maps
 LAST_BYTES, LAST_LINES = 8_192, 10

@@ -16,6 +16,7 @@ from hccm_tf.files import join, open_file, read_parquet
 with epy.lazy_imports():
     import tensorflow as tf
 
+INFO = "dataset_info.json"
 CATALOGUE_COLUMNS = ["item_id", "image", "image_key", "category"]
 
 
@@ -39,7 +40,7 @@ class DataFolder:
         self.path = path
         self.schema_file = join(path, SCHEMA)
         self.catalogue_file = join(path, "catalogue.parquet")
-        self.info_file = join(path, "dataset_info.json")
+        self.info_file = join(path, INFO)
         self.features_file = join(path, "features.json")
         self.summary_file = join(path, "summary.json")
 

@@ -8,8 +8,8 @@ import pytest
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.image_inputs import SIDES
-from hccm_tf.models import IMAGE_MODELS, MODELS, PIXEL_MODELS, build_model
-from tests.conftest import TINY
+from hccm_tf.models import MODELS, build_model
+from tests.conftest import tiny
 from tests.reference import read_maps, vocabulary_index
 
 
@@ -127,10 +127,12 @@ def test_parts_are_disjoint_and_whole(shop, tmp_path, files):
     assert users[count - 2] == [row[2] for row in whole[:64]]
 
 
-@pytest.mark.parametrize("name", [n for n in MODELS if n not in PIXEL_MODELS])
+@pytest.mark.parametrize(
+    "name", [n for n, model in MODELS.items() if not model.takes_pixels]
+)
 def test_keras_weighs_the_loss_by_the_impressions(shop, batches, name):
     # Keras takes the number of examples from the first tensor in the dict's order.
-    if name not in IMAGE_MODELS:
+    if not MODELS[name].has_images:
         dataset = Batches(shop.data, shop.schema, 64).dataset("test")
         batches = list(dataset.as_numpy_iterator())
     for inputs, labels, _ in batches:
@@ -139,12 +141,12 @@ def test_keras_weighs_the_loss_by_the_impressions(shop, batches, name):
 
 @pytest.mark.parametrize("name", ["din", "hccm"])
 def test_reported_loss_is_the_mean_over_impressions(shop, name):
-    store = shop.store if name in IMAGE_MODELS else None
+    store = shop.store if MODELS[name].has_images else None
     dataset = Batches(shop.data, shop.schema, 256, store).dataset("test")
     assert [len(labels) for _, labels, _ in dataset] == [256, 44]
     options = {"feature_map_shape": store.shape} if store else {}
     keras.utils.set_random_seed(0)
-    model = build_model(name, shop.schema, id_dropout=0.0, **TINY, **options)
+    model = build_model(name, shop.schema, **tiny(name, id_dropout=0.0), **options)
     # Untrained, all impressions would have a loss near log 2.
     rng = np.random.default_rng(0)
     for weight in model.trainable_weights:
