@@ -43,8 +43,7 @@ def define_flags():
     flags.DEFINE_integer(
         "max_history",
         None,
-        "The number of newest clicks that a history keeps. By default the schema's, "
-        "or 100.",
+        "The number of newest clicks in a history. By default the schema's, or 100.",
     )
     flags.DEFINE_string(
         "schema",
@@ -74,8 +73,7 @@ def define_flags():
     flags.DEFINE_integer(
         "max_vocabulary",
         10_000_000,
-        "The number of distinct values above which a feature is hashed into as many "
-        "buckets.",
+        "The number of values above which a feature is hashed into as many buckets.",
         lower_bound=1,
     )
     flags.DEFINE_integer(

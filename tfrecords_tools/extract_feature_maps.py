@@ -16,13 +16,16 @@ workers of a cluster must see the folders under the same names.
 """
 
 from absl import flags
+from etils import epy
 
 from hccm_tf.commands import run
 from hccm_tf.data.feature_maps import MAP_DTYPES
-from hccm_tf.models.backbones import BACKBONES
 from hccm_tf.preparation.feature_maps.extract import extract_feature_maps, read_images
 from hccm_tf.preparation.feature_maps.settings import DEFAULTS
 from hccm_tf.preparation.images import MAX_PIXELS
+
+with epy.lazy_imports():
+    from hccm_tf.models import backbones
 
 FLAGS = flags.FLAGS
 
@@ -37,7 +40,7 @@ def define_flags():
     flags.DEFINE_enum(
         "backbone",
         None,
-        list(BACKBONES),
+        list(backbones.BACKBONES),
         "The CNN of keras.applications. By default that of --extend, or "
         f"{DEFAULTS['backbone']}.",
     )

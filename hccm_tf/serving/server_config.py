@@ -70,14 +70,20 @@ def write_server_config(models_dir, stable=(), base_path="/models"):
         )
         served = sorted({*wanted.values(), *labels.values()})
         model.model_version_policy.specific.versions.extend(served)
-        lines.append(f"{name}: stable {labels['stable']}, canary {labels['canary']}")
-        if labels != wanted:
-            lines.append(
-                f"{name}: once the server has loaded versions {served}, run this again "
-                f"for stable {wanted['stable']}, canary {wanted['canary']}"
-            )
+        lines += _tell(name, labels, wanted, served)
     with new_file(path) as temporary:
         temporary.write_text(text_format.MessageToString(config))
+    return lines
+
+
+def _tell(name, labels, wanted, served):
+    """What to tell the user about a model, list of str."""
+    lines = [f"{name}: stable {labels['stable']}, canary {labels['canary']}"]
+    if labels != wanted:
+        lines.append(
+            f"{name}: once the server has loaded versions {served}, run this again "
+            f"for stable {wanted['stable']}, canary {wanted['canary']}"
+        )
     return lines
 
 

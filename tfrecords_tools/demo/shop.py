@@ -66,6 +66,35 @@ def make_items(num_items, rng):
     return items
 
 
+def _draw_items(items, seconds, category, rng):
+    """Rows of the items that are shown: popular ones and new ones more often.
+
+    Args:
+        items: data frame of `make_items`.
+        seconds: `[N]`, when they are shown.
+        category: int64 `[N]`, place of the category that is shown.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        int64 `[N]`.
+    """
+    names = list(CATEGORIES)
+    item = np.empty(len(seconds), np.int64)
+    item_category = items.category.map(names.index).to_numpy()
+    item_entry_day = items._entry_day.to_numpy()
+    half_day = (seconds // (SECONDS_PER_DAY / 2)).astype(int)
+    for step in range(2 * DAYS):
+        age = step / 2 - item_entry_day
+        weight = items._popularity.to_numpy() * (1 + 3 * (age < 3)) * (age >= 0)
+        for index in range(len(names)):
+            rows = np.flatnonzero((half_day == step) & (category == index))
+            if not rows.size:
+                continue
+            shown = np.where(item_category == index, weight, 0)
+            item[rows] = rng.choice(len(items), rows.size, p=shown / shown.sum())
+    return item
+
+
 def make_impressions(items, num_users, num_impressions, rng):
     """Impressions in order of time, with the true click probability in `ctr`."""
     names = list(CATEGORIES)
@@ -83,20 +112,8 @@ def make_impressions(items, num_users, num_impressions, rng):
     cumulative = np.cumsum(exposure / exposure.sum(1, keepdims=True), axis=1)
     category = (rng.random((num_impressions, 1)) > cumulative[user]).sum(1)
     category = np.minimum(category, len(names) - 1)
-    item = np.empty(num_impressions, np.int64)
-    item_category = items.category.map(names.index).to_numpy()
-    item_entry_day = items._entry_day.to_numpy()
-    half_day = (seconds // (SECONDS_PER_DAY / 2)).astype(int)
-    for step in range(2 * DAYS):
-        age = step / 2 - item_entry_day
-        weight = items._popularity.to_numpy() * (1 + 3 * (age < 3)) * (age >= 0)
-        for index in range(len(names)):
-            rows = np.flatnonzero((half_day == step) & (category == index))
-            if not rows.size:
-                continue
-            shown = np.where(item_category == index, weight, 0)
-            item[rows] = rng.choice(len(items), rows.size, p=shown / shown.sum())
-    shown = items.iloc[item].reset_index(drop=True)
+    shown = items.iloc[_draw_items(items, seconds, category, rng)]
+    shown = shown.reset_index(drop=True)
     taste = np.zeros(num_impressions)
     for name in ATTRIBUTES:
         counts = shown.category.map(CATEGORIES).to_numpy() == name

@@ -63,12 +63,34 @@ def load_dataset(path, allow_pickle):
         InputError: if the file may not or cannot be loaded or is of another form.
     """
     path = pathlib.Path(path)
+    *clicks, items, num_users, num_items = _load(path, allow_pickle)
+    if set(items) != set(range(num_items)):
+        raise InputError(
+            f"{path}: Item: expected the keys 0 to itemnum - 1 = {num_items - 1}. "
+            f"Received: {len(items)} keys"
+        )
+    strange = [number for number, item in items.items() if not isinstance(item, dict)]
+    if strange:
+        raise InputError(f"{path}: Item: {strange[0]} is not a dict")
+    splits = dict(zip(SPLITS, clicks, strict=True))
+    for split, users in splits.items():
+        strange = [user for user in users if not _is_index(user, num_users)]
+        if strange:
+            raise InputError(
+                f"{path}: user_{split}: expected users 0 to usernum - 1 = "
+                f"{num_users - 1}. Received: {strange[0]!r}"
+            )
+    return splits, items
+
+
+def _load(path, allow_pickle):
+    """The six objects, each of its type."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if not allow_pickle:
         raise InputError(
-            f"allow_pickle: {path} is a pickle, as an .npy of objects is, and loading it "
-            "runs the code in it: allow it if you trust where the file comes from"
+            f"allow_pickle: {path}, an .npy of objects, is a pickle, and to load it "
+            "runs the code in it: allow that if you trust where it comes from"
         )
     try:
         data = np.load(path, allow_pickle=True, encoding="bytes")
@@ -88,24 +110,7 @@ def load_dataset(path, allow_pickle):
             raise InputError(
                 f"{path}: {name}: expected {expected}. Received: {type(value).__name__}"
             )
-    *clicks, items, num_users, num_items = data
-    if set(items) != set(range(num_items)):
-        raise InputError(
-            f"{path}: Item: expected the keys 0 to itemnum - 1 = {num_items - 1}. "
-            f"Received: {len(items)} keys"
-        )
-    strange = [number for number, item in items.items() if not isinstance(item, dict)]
-    if strange:
-        raise InputError(f"{path}: Item: {strange[0]} is not a dict")
-    splits = dict(zip(SPLITS, clicks, strict=True))
-    for split, users in splits.items():
-        strange = [user for user in users if not _is_index(user, num_users)]
-        if strange:
-            raise InputError(
-                f"{path}: user_{split}: expected users 0 to usernum - 1 = "
-                f"{num_users - 1}. Received: {strange[0]!r}"
-            )
-    return splits, items
+    return data
 
 
 def _is_index(value, size):

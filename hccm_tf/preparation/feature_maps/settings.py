@@ -71,9 +71,8 @@ def cnn_settings(options, old):
     asked = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
     if old is None:
         settings = DEFAULTS | asked
-        settings["layer"] = settings["layer"] or backbones.BACKBONES.get(
-            settings["backbone"]
-        )
+        default = backbones.BACKBONES.get(settings["backbone"])
+        settings["layer"] = settings["layer"] or default
         return settings
     try:
         settings = {name: old.metadata[name] for name in DEFAULTS}

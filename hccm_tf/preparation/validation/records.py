@@ -64,7 +64,7 @@ def _first_problem(path, spec):
 
 
 def _shares(raw, schema, known):
-    """What is reported as a share of a split: name → bool `[B]`."""
+    """What is reported as a share of a split: name → number of impressions."""
     image = raw["image"]
     shares = {
         "click rate": raw["label"] == 1,
@@ -79,7 +79,12 @@ def _shares(raw, schema, known):
             keys = schema.vocabularies.get(feature.name)
             odd = feature.is_odd(raw[feature.name], keys)
             shares[f"{feature.name} {feature.odd}"] = odd
-    return shares
+    return {name: tf.math.count_nonzero(mark) for name, mark in shares.items()}
+
+
+def _click_keys(columns):
+    keys = (ids.to_keys(column) for column in columns)
+    return functools.reduce(lambda left, right: left * SPREAD + right, keys)
 
 
 def make_parser(schema, spec, known):
@@ -108,10 +113,6 @@ def make_parser(schema, spec, known):
     # History → the column of a click that it holds.
     names = {HISTORY_IMAGE: "image", **{f.name: f.shares for f in schema.sequences}}
 
-    def click_keys(columns):
-        keys = (ids.to_keys(column) for column in columns)
-        return functools.reduce(lambda left, right: left * SPREAD + right, keys)
-
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def parse(records):
         raw = tf.io.parse_example(records, spec)
@@ -123,13 +124,10 @@ def make_parser(schema, spec, known):
             "label": raw["label"],
             "length": raw[HISTORY_IMAGE].row_lengths(),
             "item": ids.to_keys(raw[item]),
-            "shown": click_keys(raw[column] for column in names.values()),
-            "history": click_keys(raw[name].flat_values for name in names),
+            "shown": _click_keys(raw[column] for column in names.values()),
+            "history": _click_keys(raw[name].flat_values for name in names),
             "received": raw[item],
-            "shares": {
-                name: tf.math.count_nonzero(mark)
-                for name, mark in _shares(raw, schema, known).items()
-            },
+            "shares": _shares(raw, schema, known),
         }
         if item in known:
             parsed["unknown"] = ids.find(known[item], parsed["item"]) < 0

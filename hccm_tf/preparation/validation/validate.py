@@ -141,17 +141,17 @@ def _check_impressions(data_dir, schema, known, lines, errors):
         lines: list of str, the report; appended to.
         errors: list of str; appended to.
     """
+    folder = DataFolder(data_dir)
     has_times = read_json(
-        DataFolder(data_dir).features_file,
+        folder.features_file,
         lambda found: "timestamp" in found["featuresDict"]["features"],
         errors,
     )
     spec = parse_spec(schema)
     if has_times:
         spec["timestamp"] = tf.io.FixedLenFeature([], tf.int64)
-    summary_file = DataFolder(data_dir).summary_file
     summary = read_json(
-        summary_file,
+        folder.summary_file,
         lambda found: {name: to(found[name]) for name, to in SUMMARY.items()},
         errors,
     )
@@ -180,19 +180,24 @@ def _check_impressions(data_dir, schema, known, lines, errors):
         lines.append(f"impressions whose user, item and second came before: {repeated}")
     if summary:
         lines.append(_describe_log(summary, schema))
+        errors += _count_errors(folder.summary_file, summary, splits)
     if why_not:
         lines.append(f"histories cannot be checked for leaks: {why_not}")
     else:
         lines.append("histories were compared with the clicks of undamaged shards")
-    counts = {split: lengths.total() for split, (_, lengths) in splits.items()}
-    for split, expected in summary["splits"].items() if summary else ():
-        if counts.get(split, 0) != expected:
-            errors.append(
-                f"{summary_file}: split {split} has {expected} "
-                f"impressions, but {counts.get(split, 0)} could be read"
-            )
     if not shards.length[shards.split == "train"].any():
         errors.append(f"{data_dir}: split train is empty; build the examples again")
+
+
+def _count_errors(summary_file, summary, splits):
+    """Yields the splits that do not have as many impressions as the summary says."""
+    counts = {split: lengths.total() for split, (_, lengths) in splits.items()}
+    for split, expected in summary["splits"].items():
+        if counts.get(split, 0) != expected:
+            yield (
+                f"{summary_file}: split {split} has {expected} impressions, but "
+                f"{counts.get(split, 0)} could be read"
+            )
 
 
 def validate(data_dir, feature_maps=None):
