@@ -14,6 +14,7 @@ All see the same non-visual features, so a difference is the image branch.
 """
 
 import importlib
+import operator
 
 from hccm_tf.models.base import Base
 from hccm_tf.models.cscnn import CSCNN
@@ -58,8 +59,8 @@ def find_model(name):
             f"Received: {name}"
         )
     try:
-        model = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        model = operator.attrgetter(attribute)(importlib.import_module(module))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"model {name}: {error}") from error
     if not (isinstance(model, type) and issubclass(model, Model) and model.name):
         raise ValueError(

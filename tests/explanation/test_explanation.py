@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hccm_tf.data.dataset import Batches
 from hccm_tf.errors import InputError
 from hccm_tf.explanation import write_explanation
 from hccm_tf.explanation.page import CHANNELS, NARROW, WIDE, render, shares
 from hccm_tf.explanation.values import Explained, explain
-from hccm_tf.models import build_model
-from hccm_tf.serving.export import build_forms, encode_images_of
+from hccm_tf.serving.export import encode_images_of
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
-from tests.conftest import TINY
 from tests.reference import read_maps
+from tests.untrained import untrained
 
 COUNT = 40
 HOSTILE = "</style><script>alert(\"x\")</script> & '$model' <img src=http://x>"
@@ -58,14 +58,7 @@ class Page(html.parser.HTMLParser):
 def explained(shop, fitted):
     """The first test impressions, by each model."""
     return {
-        name: explain(
-            estimator.model_,
-            estimator.schema_,
-            shop.data,
-            estimator.feature_maps_,
-            estimator._options,
-            COUNT,
-        )
+        name: explain(estimator.fitted_.trained, estimator.fitted_.batches, COUNT)
         for name, estimator in fitted.items()
     }
 
@@ -74,23 +67,17 @@ def explained(shop, fitted):
 def pages(shop, fitted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     for name, estimator in fitted.items():
-        estimator.explain(shop.data, folder / name, shop.images, COUNT)
+        estimator.explain(folder / name, shop.images, COUNT)
     return {name: (folder / name).read_text("utf-8") for name in fitted}
 
 
 def _signatures(shop, estimator):
-    forms = build_forms(estimator.model_, shop.schema, estimator._options)
-    store, table = estimator.feature_maps_, None
+    trained, table = estimator.fitted_.trained, None
+    store = estimator.fitted_.batches.images
     if store is not None:
-        table = encode_images_of(
-            estimator.model_,
-            shop.schema,
-            shop.data,
-            store,
-            "float32",
-            estimator._options,
-        )
-    return Signatures(shop.schema, forms, table)
+        table = encode_images_of(trained, shop.data, store, "float32")
+    forms = trained.definition.forms(trained.keras_model)
+    return Signatures(trained.definition, forms, table)
 
 
 @pytest.mark.parametrize("name", ["din", "hccm"])
@@ -143,9 +130,9 @@ def test_channels_are_those_of_an_export(shop, fitted, explained):
 
 def test_histories_are_cut_as_for_the_model(shop):
     schema = shop.schema.with_max_history(2)
-    model = build_model("din", schema, **TINY)
     rows = Impressions(shop.data, "test", COUNT).rows
-    explained = explain(model, schema, shop.data, None, TINY, COUNT)
+    batches = Batches(shop.data, schema, COUNT)
+    explained = explain(untrained("din", schema), batches, COUNT)
     for one, row in zip(explained, rows, strict=True):
         clicks = row["history_item_id"][-2:]
         assert one.row["history_item_id"] == clicks
@@ -290,17 +277,20 @@ def test_impressions_with_little():
 
 
 def test_attention_that_does_not_see_the_category_has_no_ranks(shop):
-    options = {**TINY, "feature_map_shape": shop.store.shape, "channel_attention": True}
     features = [f for f in shop.schema.features if "category" not in f.name]
     schema = dataclasses.replace(shop.schema, features=tuple(features))
-    model = build_model("hcm", schema, **options)
-    found = explain(model, schema, shop.data, shop.store, options, 5)
+    trained = untrained("hcm", schema, shop.store, channel_attention=True)
+    found = explain(trained, Batches(shop.data, schema, 5, shop.store), 5)
     assert all(one.attention and one.channels is None for one in found)
 
 
 def test_a_model_without_attention_is_an_error(shop, tmp_path):
-    model = build_model("base", shop.schema, **TINY)
-    arguments = (model, shop.schema, shop.data, None, TINY, shop.images, 2)
-    with pytest.raises(InputError, match="--explain.*base has no attention"):
+    arguments = (
+        untrained("base", shop.schema),
+        Batches(shop.data, shop.schema, 2),
+        shop.images,
+        2,
+    )
+    with pytest.raises(InputError, match="^explain: .*base has no attention"):
         write_explanation(tmp_path / "page.html", *arguments)
     assert not list(tmp_path.iterdir())

@@ -67,7 +67,7 @@ def define(name, schema=SCHEMA, **options):
 def build(name, seed=0, **options):
     """A model of `small` options, weights away from where they start."""
     keras.utils.set_random_seed(seed)
-    if name in IMAGE_MODELS:
+    if find_model(name).has_images:
         options["feature_map_shape"] = SHAPE
     model = build_model(name, SCHEMA, **small(name, **options))
     # Away from zero biases and symmetric starts, so that every part has a say.
@@ -109,7 +109,7 @@ def slots(seed=0):
 def inputs_of(name, seed=0):
     """The deduplicated form of the batch."""
     features, candidate_rows, history_rows, maps = slots(seed)
-    if name not in IMAGE_MODELS:
+    if not find_model(name).has_images:
         return features
     rows, category, candidate_image, history_image = (
         tensor.numpy()

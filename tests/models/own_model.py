@@ -7,6 +7,8 @@ import keras
 from keras import ops
 
 from hccm_tf.models import ImageModel, Model
+from hccm_tf.models.candidate_dense import CandidateDense
+from hccm_tf.models.din import DIN
 from hccm_tf.models.image_model import map_encoder
 from hccm_tf.models.non_visual import NonVisual
 from hccm_tf.models.options import ImageHistoryOptions, NetworkOptions
@@ -41,7 +43,7 @@ class MyModel(ImageModel):
 
 
 class Linear(Model):
-    """A logistic regression on the candidate's features; no history, no images."""
+    """A logistic regression on user and candidate; no history, no images."""
 
     name = "linear"
     has_attention = False
@@ -55,7 +57,15 @@ class Linear(Model):
     def ranker(self, layers, many_candidates=False, explain=False):
         del explain
         features = NonVisual(self, layers, many_candidates)
-        x = ops.concatenate(features.candidate, axis=-1)
-        logit = layers.get("logit", functools.partial(keras.layers.Dense, 1))(x)
+        sides = features.candidate, features.user
+        x = [ops.concatenate(side, axis=-1) for side in sides]
+        logit = layers.get("logit", functools.partial(CandidateDense, 1))(*x)
         ctr = ops.sigmoid(logit / self.options.temperature)
         return keras.Model(features.inputs, ctr, name=self.name)
+
+
+class Holder:
+    """What another class may stand in."""
+
+    class Inner(DIN):
+        """A model with a name that the package has too, unlike the class of it."""

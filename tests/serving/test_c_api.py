@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from hccm_tf.models import IMAGE_MODELS
-from tests.serving.test_signatures import ALL
+from hccm_tf.models import MODELS
+from tests.serving.asking import ALL
 
 SCRIPT = Path(__file__).with_name("c_api.py")
 LIBRARY = Path(tf.sysconfig.get_lib()) / "libtensorflow_cc.so.2"
@@ -84,7 +84,7 @@ def version(request, versions):
 
 def test_every_warm_up_record_runs(version):
     requests = warmup_requests(version)
-    with_images = version.parent.name in IMAGE_MODELS
+    with_images = MODELS[version.parent.name].has_images
     wanted = ALL if with_images else ALL - {"encode_images", "image_keys"}
     assert {name for name, _ in requests} == wanted
     assert len(requests) <= 1000

@@ -11,7 +11,7 @@ import tensorflow as tf
 from hccm_tf import CTREstimator
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.serving.versions import next_version
-from tests.conftest import TINY
+from tests.conftest import tiny
 
 # Loads a SavedModel as a server would: without the package.
 CLIENT = """
@@ -196,7 +196,7 @@ def test_negative_and_string_ids(shop, tmp_path):
     )
     build_examples(items, log, tmp_path / "data", max_history=8)
     estimator = CTREstimator(
-        "hcm", shop.maps, epochs=1, batch_size=256, model_options=TINY
+        "hcm", shop.maps, epochs=1, batch_size=256, **tiny("hcm")
     ).fit(tmp_path / "data")
     function, serve = _serve(estimator.export(tmp_path / "model"))
     assert _signature(function)["user_id"].dtype == tf.string

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from hccm_tf.models.image_encoder import sides
 from PIL import Image
 from sklearn.base import clone
 
@@ -17,12 +16,23 @@ from hccm_tf.errors import InputError
 from hccm_tf.serving.exported_version import Version
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
-from tests.conftest import TINY
+from hccm_tf.training.images import open_images
+from tests.conftest import tiny
+from tests.serving.asking import ROWS, ask
 
-ROWS, SIZE, CNN_LAYER = 12, 32, "expanded_conv_1_project_bn"
+SIZE, CNN_LAYER = 32, "expanded_conv_1_project_bn"
 CASES = {
     "cscnn": ("cscnn", ("candidate",)),
     "history": ("hccm", ("history",)),
+}
+OPTIONS = {
+    "cscnn": {
+        "image_size": SIZE,
+        "cnn_layer": CNN_LAYER,
+        "cnn_weights": "random",
+        "pretrain_epochs": 1,
+    },
+    "history": {"similarity": "cosine", "image_sides": "history"},
 }
 
 
@@ -31,21 +41,15 @@ def trained(shop):
     """Case → estimator after one epoch."""
     estimators = {}
     for case, (model, _) in CASES.items():
-        options = {**TINY, "similarity": "cosine", "cnn_layer": CNN_LAYER}
-        if case != model:
-            options["image_sides"] = case
         estimators[case] = CTREstimator(
             model,
             feature_maps=shop.maps,
             image_dir=shop.images,
-            image_size=SIZE,
-            cnn_weights="random",
-            pretrain_epochs=int(case == "cscnn"),
             group_by_item=True,
             epochs=1,
             batch_size=128,
             learning_rate=1e-2,
-            model_options=options,
+            **tiny(model, **OPTIONS[case]),
         ).fit(shop.data)
     return estimators
 
@@ -64,23 +68,17 @@ def served(request, trained, exported):
     return request.param, trained[request.param], signatures
 
 
-def _ask(signature, request):
-    specs = signature.structured_input_signature[1]
-    tensors = {k: tf.constant(v, specs[k].dtype) for k, v in request.items()}
-    return {name: value.numpy() for name, value in signature(**tensors).items()}
-
-
 def test_an_export_answers_like_the_estimator(served, shop):
     case, estimator, signatures = served
-    assert sides(estimator.model_) == CASES[case][1]
+    assert estimator.fitted_.trained.definition.sides == CASES[case][1]
     impressions = Impressions(shop.data, "test", ROWS)
     expected = estimator.predict_proba(shop.data)[:ROWS, 1]
     assert expected.std() > 1e-4
     request = impressions_request(impressions.rows, shop.schema, True, CASES[case][1])
-    found = _ask(signatures["serving_default"], request)["ctr"]
+    found = ask(signatures["serving_default"], request)["ctr"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     records = np.array(impressions.records, object)
-    found = _ask(signatures["serve_examples"], {"examples": records})["ctr"]
+    found = ask(signatures["serve_examples"], {"examples": records})["ctr"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -101,36 +99,35 @@ def test_rank_and_explain(served, shop):
     users += [name for name in rows[0] if name.startswith("history_")]
     plain = [row | {name: rows[0][name] for name in users} for row in rows]
     plain = impressions_request(plain, shop.schema, True, own)
-    expected = _ask(signatures["serving_default"], plain)["ctr"]
-    found = _ask(signatures["rank"], rank_request(rows, shop.schema, True, own))["ctr"]
+    expected = ask(signatures["serving_default"], plain)["ctr"]
+    found = ask(signatures["rank"], rank_request(rows, shop.schema, True, own))["ctr"]
     np.testing.assert_allclose(found[0], expected, atol=1e-6)
     names = {"history_attention"} | ({"image_attention"} if "history" in own else set())
-    assert set(_ask(signatures["explain"], plain)) == names
+    assert set(ask(signatures["explain"], plain)) == names
 
 
 def test_undecodable_images_are_counted(shop, trained, capsys):
     catalogue = shop.items.image.dropna().unique()
     images = [image for image in catalogue if image]
-    store = trained["cscnn"].feature_maps_
+    store = trained["cscnn"].fitted_.batches.images
     assert len(store.keys) == len(images) - 2 and len(store.skipped) == 2
-    again = CTREstimator("cscnn", image_dir=shop.images, image_size=SIZE)
-    again._open_feature_maps(shop.data)
+    open_images(trained["cscnn"].fitted_.trained.configuration, shop.schema)
     printed = capsys.readouterr().out
     assert f"2 of {len(images)} images are missing or not decodable" in printed
 
 
-def test_errors_name_the_flag(shop, tmp_path):
-    options = {**TINY, "cnn_layer": CNN_LAYER}
-    estimator = CTREstimator("cscnn", cnn_weights="random", model_options=options)
-    with pytest.raises(InputError, match="--image_dir: model cscnn needs"):
+def test_errors_name_the_argument(shop, tmp_path):
+    options = tiny("cscnn", cnn_layer=CNN_LAYER, cnn_weights="random")
+    estimator = CTREstimator("cscnn", **options)
+    with pytest.raises(InputError, match="^image_dir: model cscnn needs"):
         estimator.fit(shop.data)
     estimator.set_params(image_dir=tmp_path)
-    with pytest.raises(InputError, match="--image_dir=.* holds 0 of"):
+    with pytest.raises(InputError, match="^image_dir=.* holds 0 of"):
         estimator.fit(shop.data)
     estimator.set_params(image_dir=shop.images, cnn_weights="nowhere.h5")
     with pytest.raises(InputError, match="^cnn_weights: imagenet.*nowhere.h5"):
         estimator.fit(shop.data)
-    options["cnn_layer"] = "last"
+    estimator.set_params(cnn_layer="last")
     with pytest.raises(InputError, match="^cnn_layer: MobileNetV3Small has.*last"):
         estimator.fit(shop.data)
 
@@ -189,20 +186,27 @@ def test_refresh_refuses_what_the_model_does_not_take(shop, exported, tmp_path):
 def test_a_warm_start_has_the_runs_cnn(shop, trained, tmp_path):
     estimator = trained["cscnn"]
     estimator.save(tmp_path)
-    # Neither weights of its own nor pretraining.
-    twin = clone(estimator).set_params(
-        epochs=0, warm_start_from=tmp_path, cnn_weights="nowhere.h5", seed=1
-    )
+    twin = clone(estimator).set_params(epochs=0, warm_start_from=tmp_path, seed=1)
     np.testing.assert_array_equal(
         twin.fit(shop.data).predict_proba(shop.data), estimator.predict_proba(shop.data)
     )
-    with pytest.raises(InputError, match="--image_size.*image_size is 40.* was 32"):
-        twin.set_params(image_size=40).fit(shop.data)
+    # Neither weights of its own nor pretraining; training steps that change nothing.
+    twin.set_params(epochs=1, learning_rate=0.0, cnn_weights="nowhere.h5")
+    twin.fit(shop.data)
+    pairs = zip(
+        twin.model_.trainable_weights, estimator.model_.trainable_weights, strict=True
+    )
+    for found, expected in pairs:
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InputError, match="cnn_weights: .*is random.*nowhere.h5"):
+        twin.set_params(epochs=0).fit(shop.data)
+    with pytest.raises(InputError, match="image_size: .*image_size is 40.* was 32"):
+        twin.set_params(epochs=1, image_size=40).fit(shop.data)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_explained_on_a_page(shop, trained, tmp_path, case):
-    trained[case].explain(shop.data, tmp_path / "page.html", shop.images, 2)
+    trained[case].explain(tmp_path / "page.html", shop.images, 2)
     page = (tmp_path / "page.html").read_text()
     assert page.count("<article>") == 2 and "item attention" in page
     assert ("image attention" in page) == (case == "history")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hccm_tf.models import IMAGE_MODELS
+from hccm_tf.models import MODELS
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
 
 ASK = Path(__file__).resolve().parents[2] / "hccm_tf" / "serving" / "ask.py"
@@ -22,7 +22,7 @@ def test_asking_the_export_gives_the_models_answer(
 ):
     estimator = fitted[name]
     rows = Impressions(shop.data, "test", 3).rows
-    request = impressions_request(rows, shop.schema, name in IMAGE_MODELS)
+    request = impressions_request(rows, shop.schema, MODELS[name].has_images)
     request = to_json("serving_default", request)
     (tmp_path / "request.json").write_text(json.dumps(request))
     asked = subprocess.run(

@@ -1,0 +1,159 @@
+"""The signatures of models and schemas with other options than the shop's."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hccm_tf import CTREstimator
+from hccm_tf.data import ids
+from hccm_tf.data.dataset import Batches
+from hccm_tf.data.feature import Feature
+from hccm_tf.data.pca import fit_pca
+from hccm_tf.models.din import DIN
+from hccm_tf.serving.export import encode_images_of
+from hccm_tf.serving.request import Impressions, impressions_request, rank_request
+from hccm_tf.serving.signatures import Signatures
+from tests.conftest import tiny
+from tests.serving.asking import ROWS, ask, one_row_each
+from tests.untrained import untrained
+
+
+def _signatures(trained, shop, dtype="float32"):
+    """The `Signatures` of a `TrainedModel`, before they are in an export."""
+    table = None
+    if trained.definition.has_images:
+        table = encode_images_of(trained, shop.data, shop.store, dtype)
+    forms = trained.definition.forms(trained.keras_model)
+    return Signatures(trained.definition, forms, table)
+
+
+def test_every_kind_of_feature_in_training_and_serving(shop):
+    """Of one schema with all kinds, where negatives were sampled, and any weights."""
+    kinds = {
+        "user_id": {"kind": "hash", "size": 50},
+        "item_id": {"kind": "vocabulary"},
+        "category": {"kind": "vocabulary"},
+        "price": {"kind": "float"},
+    }
+    schema = dataclasses.replace(shop.schema, negative_keep_rate=0.3)
+    features = [
+        dataclasses.replace(f, **kinds.get(f.name, {})) for f in schema.features
+    ]
+    schema = dataclasses.replace(schema, features=tuple(features))
+    assert {f.kind for f in schema.features} >= {"hash", "vocabulary", "float"}
+    trained = untrained("hcm", schema, shop.store)
+    model = trained.keras_model
+    for weight in model.weights:
+        weight.assign(weight + 0.1 * np.random.default_rng(0).normal(size=weight.shape))
+    signatures = _signatures(trained, shop)
+    inputs, *_ = next(
+        iter(Batches(shop.data, schema, ROWS, shop.store).dataset("test"))
+    )
+    kept = model(inputs, training=False).numpy()[:, 0]
+    expected = kept / (kept + (1 - kept) / 0.3)
+    assert expected.std() > 1e-3
+    impressions = Impressions(shop.data, "test", ROWS)
+    rows = impressions.rows
+    records = tf.constant(np.array(impressions.records, object))
+    answers = [
+        signatures.serving_default(impressions_request(rows, schema, True))["ctr"],
+        signatures.serve_examples(records)["ctr"],
+        signatures.regress(records)["outputs"],
+    ]
+    for answer in answers:
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+    ranked = signatures.rank(rank_request(rows, schema, True))["ctr"]
+    plain = signatures.serving_default(one_row_each(rows, schema, True))["ctr"]
+    np.testing.assert_allclose(ranked, plain[None], atol=1e-6)
+
+
+def test_an_encoder_without_categories_knows_an_image_in_any(shop):
+    images = tf.constant([name for name in shop.items.image if name])
+    keys = ids.image_keys(images)
+    for name in ("hcm", "hccm"):
+        trained = untrained(name, shop.schema, shop.store)
+        signatures = _signatures(trained, shop, "float16")
+        table = signatures.table
+        unknown = table.find(keys, tf.ones_like(keys, tf.int32)).numpy()
+        stored = shop.store.find(keys).numpy()
+        expected = (stored > 0) if name == "hcm" else np.zeros(len(keys), bool)
+        np.testing.assert_array_equal(unknown > 0, expected)
+        by_category = "category" in signatures.endpoints()["image_keys"][1]
+        assert by_category == (name == "hccm")
+
+
+def test_the_clicked_images_ids_may_be_a_feature(shop):
+    history = Feature("history_image", "sequence", shares="image")
+    features = (*shop.schema.features, history)
+    schema = dataclasses.replace(shop.schema, features=features)
+    trained = untrained("din", schema)
+    signatures = _signatures(trained, shop)
+    impressions = Impressions(shop.data, "test", ROWS)
+    request = impressions_request(impressions.rows, schema, with_images=False)
+    found = signatures.serving_default(request)["ctr"]
+    records = tf.constant(np.array(impressions.records, object))
+    expected = signatures.serve_examples(records)["ctr"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    inputs, *_ = next(iter(Batches(shop.data, schema, ROWS).dataset("test")))
+    expected = trained.keras_model(inputs, training=False)[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_other_options_than_the_models_are_an_error(fitted):
+    estimator = fitted["din"]
+    options = DIN.Options(**tiny("din", hidden_units=(8, 8)))
+    with pytest.raises(ValueError, match="not the options.*hidden_1"):
+        DIN(estimator.schema_, options).forms(estimator.model_)
+
+
+def _fit(shop, model, options):
+    return CTREstimator(
+        model,
+        shop.maps,
+        epochs=1,
+        batch_size=525,
+        learning_rate=1e-2,
+        **tiny(model, **options),
+    ).fit(shop.data)
+
+
+def test_multi_query_and_histogram_are_served(shop, tmp_path):
+    options = {"image_attention": "multi_query", "similarity": "histogram"}
+    estimator = _fit(shop, "hccm", options)
+    signatures = tf.saved_model.load(str(estimator.export(tmp_path))).signatures
+    impressions = Impressions(shop.data, "test", ROWS)
+    records = np.array(impressions.records, object)
+    found = ask(signatures["serve_examples"], {"examples": records})
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    np.testing.assert_allclose(found["ctr"], expected, atol=1e-5)
+    rows = impressions.rows
+    ranked = ask(signatures["rank"], rank_request(rows, shop.schema, True))
+    plain = one_row_each(rows, shop.schema, True)
+    expected = ask(signatures["serving_default"], plain)["ctr"]
+    np.testing.assert_allclose(ranked["ctr"], expected[None], atol=1e-6)
+    request = impressions_request(rows, shop.schema, True)
+    assert set(ask(signatures["explain"], request)) == {
+        "history_attention",
+        "image_attention",
+        "image_attention_by_ids",
+    }
+
+
+def test_a_pca_projection_is_fitted_and_served(shop):
+    options = {"projection": "pca", "image_embedding_dim": 100}
+    estimator = _fit(shop, "din_fixed_cnn", options)
+    mean, components = fit_pca(shop.store, 100)
+    maps = shop.store.gather(tf.range(1, 9, dtype=tf.int64)).numpy()
+    pooled = maps.astype(np.float64).mean(axis=(1, 2)) - shop.store.channel_mean
+    expected = (pooled / shop.store.channel_std - mean) @ components.T
+    encoder = estimator.model_.get_layer("image_encoder")
+    images = {"image_map": maps, "image_category": np.ones(8, np.int32)}
+    np.testing.assert_allclose(encoder(images), expected, atol=1e-3)
+    assert expected.shape[1] == len(components) < 100
+    signatures = _signatures(estimator.fitted_.trained, shop)
+    records = np.array(Impressions(shop.data, "test", ROWS).records, object)
+    found = signatures.serve_examples(records)["ctr"]
+    expected = estimator.predict_proba(shop.data)[:ROWS, 1]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
