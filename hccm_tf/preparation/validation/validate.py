@@ -131,6 +131,14 @@ def _why_not_compared(summary, has_times, complete):
     return None if complete else "files are missing"
 
 
+def _has_timestamp(features):
+    return "timestamp" in features["featuresDict"]["features"]
+
+
+def _to_summary(content):
+    return {name: to(content[name]) for name, to in SUMMARY.items()}
+
+
 def _check_impressions(data_dir, schema, known, lines, errors):
     """Checks the TFRecords.
 
@@ -142,19 +150,11 @@ def _check_impressions(data_dir, schema, known, lines, errors):
         errors: list of str; appended to.
     """
     folder = DataFolder(data_dir)
-    has_times = read_json(
-        folder.features_file,
-        lambda found: "timestamp" in found["featuresDict"]["features"],
-        errors,
-    )
+    has_times = read_json(folder.features_file, _has_timestamp, errors)
     spec = parse_spec(schema)
     if has_times:
         spec["timestamp"] = tf.io.FixedLenFeature([], tf.int64)
-    summary = read_json(
-        folder.summary_file,
-        lambda found: {name: to(found[name]) for name, to in SUMMARY.items()},
-        errors,
-    )
+    summary = read_json(folder.summary_file, _to_summary, errors)
     shards, complete = find_shards(data_dir, errors)
     why_not = _why_not_compared(summary, has_times, complete)
     read = functools.partial(

@@ -322,3 +322,9 @@ def test_a_repeated_hour_of_local_time_leaks_nothing(tmp_path):
             for name in ("local", "seconds")
         )
         assert local == seconds
+
+
+def test_an_unknown_option(tmp_path):
+    with pytest.raises(TypeError, match="num_parts"):
+        build_examples(make_items(), make_log(), tmp_path / "data", num_parts=3)
+    assert list(tmp_path.iterdir()) == []

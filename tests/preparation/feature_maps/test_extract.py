@@ -439,6 +439,12 @@ def test_a_wrong_flag_leaves_nothing_in_the_way(
     assert json.loads((tmp_path / "maps" / "feature_maps.json").read_text())["count"]
 
 
+def test_an_unknown_option(shop, names, tmp_path):
+    with pytest.raises(TypeError, match="colour"):
+        _extract(shop, names, tmp_path / "maps", colour="red")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_readable_image(shop, weights, tmp_path):
     for changes in ({}, {"weights": weights}):
         with pytest.raises(InputError, match="readable"):

@@ -1,0 +1,81 @@
+"""Words that belong to no flag, such as `--products false` leaves, are errors."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+IMPORTERS = ("amazon_reviews", "dvbpr", "microlens")
+# Command → the flags that it cannot do without.
+COMMANDS = {
+    "tfrecords_tools.build_examples": ("items", "impressions", "output_dir"),
+    "tfrecords_tools.extract_feature_maps": ("items", "output_dir"),
+    "tfrecords_tools.inspect_examples": ("data_dir",),
+    "tfrecords_tools.make_demo": ("output_dir",),
+    "tfrecords_tools.refresh_export": ("export_dir", "items"),
+    "tfrecords_tools.validate": ("data_dir",),
+    "tfrecords_tools.import_amazon_reviews": ("meta", "output_dir"),
+    "tfrecords_tools.import_dvbpr": ("input", "output_dir"),
+    "tfrecords_tools.importers.microlens": ("input", "output_dir"),
+    "hccm_tf.serving.server_config": (),
+    "hccm_tf.training.local_cluster": (),
+}
+
+
+def _run(*arguments, cwd=ROOT):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_word_of_no_flag(command, tmp_path):
+    flags = [f"--{name}={tmp_path / name}" for name in COMMANDS[command]]
+    after = ["--", "x"] if command.endswith("local_cluster") else []
+    result = _run("-m", command, *flags, "false", *after)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: words") and line.endswith("Received: false")
+    assert not result.stdout and list(tmp_path.iterdir()) == []
+
+
+def test_local_cluster_needs_a_command():
+    result = _run("-m", "hccm_tf.training.local_cluster", "--workers=1")
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: what to run stands after --\n",
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("export",), ("export", "request", "--loud")])
+def test_ask_takes_two_words(words, tmp_path):
+    result = _run(ROOT / "hccm_tf" / "serving" / "ask.py", *words, cwd=tmp_path)
+    assert result.returncode == 2 and not result.stdout
+    assert "request" in result.stderr or "--loud" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_both_names_of_an_importer_show_its_help(name):
+    short, long = (
+        _run("-m", f"tfrecords_tools.{command}", "--help").stdout
+        for command in (f"import_{name}", f"importers.{name}")
+    )
+    assert short == long
+    source = ROOT / "tfrecords_tools" / "importers" / f"{name}.py"
+    title = source.read_text().splitlines()[0].removeprefix('"""')
+    assert short.startswith(title) and "--output_dir: The folder SHOP" in short
+
+
+def test_every_importer_has_a_short_name():
+    tools = ROOT / "tfrecords_tools"
+    commands = {
+        path.stem
+        for path in (tools / "importers").glob("*.py")
+        if '__name__ == "__main__"' in path.read_text()
+    }
+    assert commands == set(IMPORTERS)
+    for name in IMPORTERS:
+        page = (tools / f"import_{name}.py").read_text()
+        assert f'"tfrecords_tools.importers.{name}"' in page
