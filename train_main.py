@@ -21,14 +21,22 @@ take a run as it is: to export it, to see what it looked at, to test it on other
 trains models over seeds and says what their differences are worth.
 """
 
+import os
 import sys
 
 from absl import app, flags
 
+from hccm_tf.backend import require_tensorflow
 from hccm_tf.commands import check_no_words
+from hccm_tf.errors import report_input_errors
+
+with report_input_errors():
+    # Before Keras is imported, which fails if that backend is not there.
+    require_tensorflow(os.environ.get("KERAS_BACKEND"))
+
+# ruff: noqa: E402
 from hccm_tf.comparison.compare import compare
 from hccm_tf.comparison.runs import subprocess_trainer
-from hccm_tf.errors import report_input_errors
 from hccm_tf.flags.groups import ComparisonOptions, ResultOptions, RunOptions
 from hccm_tf.flags.help import help_text
 from hccm_tf.flags.read import options_of, parse, read_configuration_flags, typed
@@ -41,7 +49,7 @@ FLAGS = flags.FLAGS
 def parse_flags(argv):
     """Parses the command line; `--help` and errors end the program."""
     if {"--help", "-h"} & set(argv[1:]):
-        print(help_text(__doc__, MODELS.values()))
+        print(help_text(__doc__, MODELS.values()), end="")
         sys.exit(0)
     with report_input_errors(FLAGS):
         return parse(FLAGS, argv)

@@ -47,4 +47,4 @@ def _logged_epoch_begin(callbacks, epoch, logs=None):
 if __name__ == "__main__":
     keras.Model.train_step = _logged_train_step
     keras.callbacks.CallbackList.on_epoch_begin = _logged_epoch_begin
-    app.run(train_main.main)
+    app.run(train_main.main, flags_parser=train_main.parse_flags)

@@ -7,8 +7,9 @@ from hccm_tf.atomic import new_folder
 from hccm_tf.data import ids
 from hccm_tf.data.feature import Feature
 from hccm_tf.data.schema import Schema
-from hccm_tf.models import build_model
-from hccm_tf.serving.export import build_forms, write_saved_model
+from hccm_tf.models import ImageInput
+from hccm_tf.models.hccm import HCCM
+from hccm_tf.serving.export import write_saved_model
 from hccm_tf.serving.representations import RepresentationTable
 from hccm_tf.serving.signatures import Signatures
 
@@ -51,12 +52,12 @@ def table(rows, dtype=np.float16, dim=128):
 
 def export(folder, rows):
     """Writes a version; returns `(model, folder of the version)`."""
-    options = {"feature_map_shape": MAP_SHAPE}
-    model = build_model("hccm", SCHEMA, **options)
-    forms = build_forms(model, SCHEMA, options)
+    definition = HCCM(SCHEMA, images=ImageInput(MAP_SHAPE))
+    model = definition.build()
+    signatures = Signatures(definition, definition.forms(model), table(rows))
     version = folder / "1"
     with new_folder(version) as temporary:
-        write_saved_model(temporary, Signatures(SCHEMA, forms, table(rows)).endpoints())
+        write_saved_model(temporary, signatures.endpoints())
     return model, version
 
 

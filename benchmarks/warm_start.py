@@ -18,6 +18,7 @@ median. Runs that are there already are not repeated.
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -68,6 +69,8 @@ def run(folder, maps, data, name, arguments, seed):
             f"--seed={seed}",
             *arguments,
         ]
+        # One that was interrupted begins anew, because its time counts.
+        shutil.rmtree(run_dir, ignore_errors=True)
         with open(folder / "log", "a") as log:
             time = seconds(
                 lambda: subprocess.run(command, check=True, stdout=log, stderr=log)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -92,11 +93,10 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         return {**defaults, **self.options, **own}
 
     def set_params(self, **parameters):
-        """Sets parameters by name; returns the estimator."""
-        for name in [name for name in parameters if name in PARAMETERS]:
-            setattr(self, name, parameters.pop(name))
-        self.options.update(parameters)
-        self._configure()
+        """Sets parameters by name, all or, after an error, none; returns itself."""
+        changed = type(self)(**{**self.get_params(deep=False), **parameters})
+        changed._configure()
+        vars(self).update(vars(changed))
         return self
 
     def fit(self, X, y=None):
@@ -181,8 +181,10 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "fitted_")
         self.fitted_.trained.save(path)
+        frames = RunFolder(path).frames
+        shutil.rmtree(frames, ignore_errors=True)
         if self.frames_ is not None:
-            self.frames_.save(RunFolder(path).frames)
+            self.frames_.save(frames)
 
     @classmethod
     def load(cls, path):

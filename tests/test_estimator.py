@@ -1,15 +1,26 @@
-import copy
+import dataclasses
+import pickle
 import shutil
+import subprocess
+import sys
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
+import hccm_tf
 from hccm_tf import CTREstimator
+from hccm_tf.configuration import readable
 from hccm_tf.errors import InputError
+from hccm_tf.estimator import PARAMETERS
 from hccm_tf.metrics import evaluate_predictions
-from tests.conftest import TINY
+from hccm_tf.models import MODELS
+from tests.conftest import tiny
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +34,7 @@ def on_frames(shop):
         epochs=1,
         batch_size=128,
         learning_rate=1e-2,
-        max_history=8,
-        model_options=TINY,
+        **tiny("hcm", max_history=8),
     ).fit(fitted)
 
 
@@ -33,15 +43,49 @@ def _later(shop):
 
 
 def test_parameters():
-    estimator = CTREstimator("din", epochs=3, model_options={"dropout": 0.2})
+    estimator = CTREstimator("din", epochs=3, dropout=0.2)
     twin = clone(estimator)
     assert twin is not estimator
     assert twin.get_params() == estimator.get_params()
     assert twin.get_params()["epochs"] == 3
     assert twin.set_params(model="hcm", seed=4) is twin
-    assert (twin.model, twin.seed, estimator.model) == ("hcm", 4, "din")
+    found = twin.get_params()
+    assert (found["model"], found["seed"], found["dropout"]) == ("hcm", 4, 0.2)
+    assert twin.model == "hcm" and estimator.model == "din"
+    assert estimator.get_params()["seed"] == 0
     with pytest.raises(ValueError, match="epoch"):
         twin.set_params(epoch=1)
+    # It is as it was.
+    assert twin.get_params() == found
+    assert "dropout=0.2" in repr(estimator) and "model='din'" in repr(estimator)
+
+
+def test_parameters_are_all_that_the_model_reads():
+    for model in MODELS.values():
+        options = {f.name: f.default for f in dataclasses.fields(model.Options)}
+        found = CTREstimator(model.name).get_params()
+        assert options.items() <= found.items()
+        assert set(found) == {*readable(model), *PARAMETERS}
+    assert CTREstimator("din").get_params(deep=False).keys() == PARAMETERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("din", {"cnn_filters": (4, 4)}, "din does not read cnn_filters. It reads: "),
+        ("base", {"products": True}, "base does not read products. It reads: "),
+        ("din", {"model_options": {}}, "din does not read model_options. It reads"),
+        ("din", {"shuffle_images": True}, "din does not read shuffle_images"),
+        ("din", {"dropout": 2}, "dropout: a number from 0 to 1. Received: 2"),
+        ("din", {"epochs": -1}, "epochs: an integer from 0 on. Received: -1"),
+        ("deep", {}, "model is one of .*deep"),
+    ],
+)
+def test_what_is_no_option_is_an_error_at_fit(shop, model, options, message):
+    estimator = CTREstimator(model, **options)
+    with pytest.raises(InputError, match=message) as error:
+        estimator.fit(shop.data)
+    assert "\n" not in str(error.value)
 
 
 def test_not_fitted(shop):
@@ -63,7 +107,8 @@ def test_data_folder(shop, fitted):
     validation = estimator.evaluate(shop.data, split="validation")
     assert validation == pytest.approx(estimator.validation_metrics_)
     assert validation["impressions"] == 150
-    assert estimator.examples_per_second_ > 0
+    training = estimator.fitted_.training
+    assert training["epochs"] == 1 and training["seconds"] > 0
 
 
 def test_batch_size_does_not_change_predictions(shop, fitted):
@@ -136,7 +181,7 @@ def test_export_after_frames(on_frames, tmp_path):
 
 
 def test_max_history(shop):
-    estimator = CTREstimator("base", epochs=1, max_history=2, model_options=TINY)
+    estimator = CTREstimator("base", epochs=1, **tiny("base", max_history=2))
     assert estimator.fit(shop.data).schema_.max_history == 2
     with pytest.raises(InputError, match="max_history"):
         CTREstimator("base", max_history=9).fit(shop.data)
@@ -150,41 +195,177 @@ def test_a_truncated_or_missing_file_is_an_error_of_one_line(shop, tmp_path, kee
     file.unlink()
     if keep is not None:
         file.write_bytes(content[:keep])
-    estimator = CTREstimator("base", epochs=1, model_options=TINY)
+    estimator = CTREstimator("base", epochs=1, **tiny("base"))
     with pytest.raises(InputError, match="a TFRecord is missing, truncated.*validate"):
         estimator.fit(tmp_path / "data")
 
 
 def test_a_category_without_a_part_is_an_error_of_one_line(shop):
     options = {"channel_attention": False, "prior_channel": False}
-    estimator = CTREstimator("hccm", shop.maps, model_options={**TINY, **options})
+    estimator = CTREstimator("hccm", shop.maps, **tiny("hccm", **options))
     with pytest.raises(InputError, match="model hccm: .*prior_channel=False"):
         estimator.fit(shop.data)
 
 
+@pytest.fixture(scope="module")
+def controls(shop):
+    """`hccm` after an epoch of shuffled images, and of shuffled categories."""
+    options = tiny("hccm", epochs=1, batch_size=256)
+    return {
+        name: CTREstimator("hccm", shop.maps, **options, **{name: True}).fit(shop.data)
+        for name in ("shuffle_images", "shuffle_categories")
+    }
+
+
 @pytest.mark.parametrize("control", ["shuffle_images", "shuffle_categories"])
-def test_a_control_is_not_exported(fitted, tmp_path, control):
-    estimator = copy.copy(fitted["hccm"]).set_params(**{control: True})
+def test_a_control_is_not_exported(controls, tmp_path, control):
     with pytest.raises(InputError, match="a control"):
-        estimator.export(tmp_path / "model")
+        controls[control].export(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
-def test_controls_shuffle_what_the_model_is_given(shop):
-    def first_batch(**control):
-        estimator = CTREstimator(
-            "hccm", shop.maps, epochs=1, model_options=TINY, **control
-        )
-        estimator.fit(shop.data)
-        return next(iter(estimator._dataset(shop.data, "test")))[0]
+def test_controls_shuffle_what_the_model_is_given(shop, fitted, controls):
+    def first_batch(estimator):
+        batches = dataclasses.replace(estimator.fitted_.batches, batch_size=256)
+        return next(iter(batches.dataset("test")))[0]
 
-    plain = first_batch()
+    plain = first_batch(fitted["hccm"])
     for control, shuffled in (
         ("shuffle_images", "image_map"),
         ("shuffle_categories", "image_category"),
     ):
-        batch = first_batch(**{control: True})
+        batch = first_batch(controls[control])
         assert set(batch) == set(plain)
         for name, values in batch.items():
             same = np.array_equal(values, plain[name])
             assert same == (name != shuffled), (control, name)
+
+
+def test_a_pickled_estimator_predicts_alike(shop, on_frames, fitted, tmp_path):
+    """Here, by pickle and by joblib, and in another process."""
+    later = _later(shop)
+    expected = on_frames.predict_proba(later)
+    twin = pickle.loads(pickle.dumps(on_frames))
+    np.testing.assert_array_equal(twin.predict_proba(later), expected)
+    assert twin.get_params(deep=False).keys() == on_frames.get_params(False).keys()
+    joblib.dump(fitted["hccm"], tmp_path / "estimator.joblib")
+    joblib.dump((on_frames, later), tmp_path / "frames.joblib")
+    script = (
+        "import sys, joblib, numpy as np\n"
+        "data, folder = sys.argv[1:]\n"
+        "of_data = joblib.load(f'{folder}/estimator.joblib').predict_proba(data)\n"
+        "estimator, later = joblib.load(f'{folder}/frames.joblib')\n"
+        "of_frames = estimator.predict_proba(later)\n"
+        "np.savez(f'{folder}/answers.npz', data=of_data, frames=of_frames)\n"
+    )
+    command = [sys.executable, "-c", script, str(shop.data), str(tmp_path)]
+    subprocess.run(command, check=True)
+    answers = np.load(tmp_path / "answers.npz")
+    np.testing.assert_array_equal(answers["frames"], expected)
+    here = fitted["hccm"].predict_proba(shop.data)
+    np.testing.assert_array_equal(answers["data"], here)
+
+
+def test_a_grid_search_in_two_processes(shop):
+    """It trains as a fit by hand does, and scores by the labels that it is given."""
+    log = shop.impressions.drop(columns="split").iloc[:600]
+    X, y = log.drop(columns="label"), log.label.to_numpy()
+    cv = [(np.arange(400), np.arange(400, 600))]
+    estimator = CTREstimator(
+        "base", items=shop.items, epochs=1, batch_size=128, **tiny("base")
+    )
+    search = GridSearchCV(
+        estimator, {"dropout": [0.0, 0.5]}, scoring="roc_auc", cv=cv, n_jobs=2
+    )
+    search.fit(X, y)
+    scores = search.cv_results_["mean_test_score"]
+    assert search.best_params_ == {"dropout": [0.0, 0.5][scores.argmax()]}
+    for dropout, score in zip([0.0, 0.5], scores, strict=True):
+        alone = clone(estimator).set_params(dropout=dropout).fit(X[:400], y[:400])
+        p = alone.predict_proba(X[400:])[:, 1]
+        assert score == pytest.approx(roc_auc_score(y[400:], p), abs=0.02)
+    assert len(set(scores)) == 2
+    assert search.best_estimator_.get_params()["dropout"] in (0.0, 0.5)
+    assert search.predict(X[:5]).shape == (5,)
+
+
+class Recent:
+    """A step before the estimator in a pipeline: rows from a time on."""
+
+    def __init__(self, start):
+        self.start = start
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X[X.timestamp >= self.start]
+
+
+def test_a_pipeline(shop, on_frames):
+    pipeline = make_pipeline(Recent(0), clone(on_frames))
+    pipeline.set_params(ctrestimator__epochs=1, ctrestimator__dropout=0.1)
+    assert pipeline.get_params()["ctrestimator__dropout"] == 0.1
+    pipeline.fit(shop.impressions[shop.impressions.split != "test"])
+    p = pipeline.predict_proba(_later(shop))
+    expected = pipeline[-1].predict_proba(_later(shop))
+    np.testing.assert_array_equal(p, expected)
+    assert p.shape == (300, 2) and pipeline.classes_.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["din", "hccm"])
+def test_load_of_what_was_fitted_on_a_folder(shop, fitted, tmp_path, name):
+    estimator = fitted[name]
+    estimator.save(tmp_path / "run")
+    for loaded in (
+        CTREstimator.load(tmp_path / "run"),
+        hccm_tf.load_run(str(tmp_path / "run")),
+    ):
+        p = loaded.predict_proba(shop.data)
+        np.testing.assert_array_equal(p, estimator.predict_proba(shop.data))
+        assert loaded.get_params() == estimator.get_params()
+        assert loaded.classes_.tolist() == [0, 1]
+        assert loaded.schema_.features == estimator.schema_.features
+        assert loaded.evaluate(shop.data) == estimator.evaluate(shop.data)
+    with pytest.raises(InputError, match="after fit on a data frame"):
+        loaded.predict_proba(_later(shop))
+    # What was saved once can be saved again, and trained.
+    loaded.save(tmp_path / "again")
+    again = CTREstimator.load(tmp_path / "again")
+    np.testing.assert_array_equal(again.predict_proba(shop.data), p)
+    first = loaded.set_params(epochs=1, seed=3).fit(shop.data)
+    assert not np.array_equal(first.predict_proba(shop.data), p)
+
+
+def test_load_of_what_was_fitted_on_frames(shop, on_frames, tmp_path):
+    on_frames.save(tmp_path / "run")
+    loaded = CTREstimator.load(tmp_path / "run")
+    later = _later(shop)
+    for frame in (later, later.drop(columns="label").iloc[::-7]):
+        np.testing.assert_array_equal(
+            loaded.predict_proba(frame), on_frames.predict_proba(frame)
+        )
+    validation = loaded.evaluate(loaded.frames_.training, "validation")
+    assert validation == on_frames.validation_metrics_
+    assert (loaded.export(tmp_path / "export") / "saved_model.pb").is_file()
+    with pytest.raises(InputError, match="items.* 1 impressions.*424242"):
+        loaded.predict_proba(later.iloc[:1].assign(item_id=424_242))
+
+
+def test_a_folder_that_is_saved_again_has_no_frames(shop, fitted, on_frames, tmp_path):
+    on_frames.save(tmp_path)
+    fitted["din"].save(tmp_path)
+    loaded = CTREstimator.load(tmp_path)
+    assert loaded.model == "din" and loaded.frames_ is None
+    p = loaded.predict_proba(shop.data)
+    np.testing.assert_array_equal(p, fitted["din"].predict_proba(shop.data))
+
+
+def test_histories_of_an_earlier_fit_are_not_joined(shop):
+    frame = shop.impressions[shop.impressions.split != "test"]
+    estimator = CTREstimator("base", items=shop.items, epochs=1, **tiny("base"))
+    estimator.fit(frame).predict_proba(_later(shop))
+    estimator.fit(shop.data)
+    with pytest.raises(InputError, match="after fit on a data frame"):
+        estimator.predict_proba(_later(shop))
+    assert estimator.predict_proba(shop.data).shape == (300, 2)

@@ -1,6 +1,5 @@
 """Reads the flags: what was given, by whom, and the configuration that it makes."""
 
-import csv
 import dataclasses
 
 from absl import flags
@@ -44,19 +43,29 @@ def parse(flag_values, argv):
 
 def _own_models(words):
     """Classes of the models outside of the package that words name."""
-    named = [word.partition("=")[2] for word in words if "model=" in word]
-    for word in words:
-        if word.lstrip("-").startswith("compare="):
-            for arm in next(csv.reader([word.partition("=")[2]])):
-                named += arm.split()[:1]
     found = []
-    for name in named:
+    for name in _named_models(words):
         if ":" in name and name not in MODELS:
             try:
                 found.append(find_model(name))
             except ValueError as error:
                 raise InputError(f"--model: {error}") from error
     return found
+
+
+def _named_models(words):
+    """Names of the models of a run, or of the arms of a comparison.
+
+    Read before their flags are known, which the other words may be.
+    """
+    values = flags.FlagValues()
+    define_flags(values, ())
+    values.set_gnu_getopt()
+    values(["", *words], known_only=True)
+    if values.warm_start_from and not (values.model or values.from_run):
+        return [name_of(read_configuration(values.warm_start_from).model)]
+    arms = [arm.split()[0] for arm in values.compare or () if arm.strip()]
+    return [values.model or DEFAULT_MODEL, *arms]
 
 
 def typed(flag_values, words):

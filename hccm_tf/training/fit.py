@@ -8,6 +8,7 @@ import tempfile
 import keras
 import tensorflow as tf
 
+from hccm_tf.backend import require_tensorflow
 from hccm_tf.configuration import to_flagfile
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.folder import DataFolder
@@ -96,6 +97,7 @@ def fit(configuration, strategy=None):
         InputError: names the file, column, row, option or flag to mend.
         FloatingPointError: if the loss is not finite; names the step.
     """
+    require_tensorflow(keras.config.backend())
     settings, run_dir = configuration.settings, configuration.run_dir
     if not settings.epochs and configuration.warm_start_from is None:
         raise InputError("epochs=0: it trains nothing and needs warm_start_from")

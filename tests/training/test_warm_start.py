@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from hccm_tf import CTREstimator
+from hccm_tf.configuration import configure
 from hccm_tf.data.feature_kinds import OOV, RESERVED
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
-from hccm_tf.models import build_model
-from hccm_tf.training.warm_start import started_maps, started_schema, warm_start
-from tests.conftest import TINY
+from hccm_tf.models import ImageInput
+from hccm_tf.runs import TrainedModel
+from hccm_tf.training.images import check_same_cnn
+from hccm_tf.training.warm_start import started_schema, warm_start
+from tests.conftest import tiny
 from tests.reference import fingerprint
-
-OPTIONS = {**TINY, "similarity": "cosine"}
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +29,26 @@ def runs(fitted, tmp_path_factory):
     return folders
 
 
-def _model(name, schema, store, **changes):
+@pytest.fixture(scope="module")
+def started(runs):
+    """What a warm start takes of the runs."""
+    return {name: TrainedModel.load(folder) for name, folder in runs.items()}
+
+
+def _options(name):
+    return tiny(name, **({"similarity": "cosine"} if name != "din" else {}))
+
+
+def _model(name, schema, store=None, **changes):
+    """A `TrainedModel` with new weights."""
     keras.utils.set_random_seed(7)
-    options = {**OPTIONS, **changes}
-    if name != "din":
-        options.update(
-            feature_map_shape=store.shape,
-            channel_mean=store.channel_mean,
-            channel_std=store.channel_std,
-        )
-    return build_model(name, schema, **options)
+    configuration = configure(name, {**_options(name), **changes})
+    images = cnn = None
+    if store is not None:
+        images = ImageInput(store.shape, store.channel_mean, store.channel_std)
+        cnn = store.cnn
+    definition = configuration.model(schema, configuration.options, images)
+    return TrainedModel(definition.build(), definition, configuration, cnn)
 
 
 def _estimator(model, shop, **arguments):
@@ -46,13 +57,13 @@ def _estimator(model, shop, **arguments):
         feature_maps=shop.maps,
         batch_size=128,
         learning_rate=1e-2,
-        model_options=OPTIONS,
+        **_options(model),
         **arguments,
     )
 
 
 def _values(model):
-    return {weight.path: np.array(weight) for weight in model.weights}
+    return {weight.path: np.array(weight) for weight in model.keras_model.weights}
 
 
 def _with(schema, **changes):
@@ -82,12 +93,12 @@ def _expected_table(old, new, old_keys, new_keys):
 
 @pytest.mark.parametrize("how", ["all", "all_but_ids"])
 @pytest.mark.parametrize("name", ["din", "hccm"])
-def test_every_weight(shop, fitted, runs, name, how):
+def test_every_weight(shop, fitted, started, name, how):
     schema = _of_another_day(shop.schema)
     store = None if name == "din" else shop.store
     model = _model(name, schema, store)
-    initial, old = _values(model), _values(fitted[name].model_)
-    warm_start(model, schema, runs[name], how)
+    initial, old = _values(model), _values(fitted[name].fitted_.trained)
+    warm_start(model, started[name], how)
     values = _values(model)
     assert set(values) == set(old)
     tables = {f"{n}_embedding/embeddings": n for n in shop.schema.vocabularies}
@@ -114,11 +125,11 @@ def test_without_training_it_is_the_model_of_the_run(shop, fitted, runs, name):
         twin.predict_proba(shop.data), fitted[name].predict_proba(shop.data)
     )
     assert twin.validation_metrics_ == fitted[name].validation_metrics_
-    with pytest.raises(InputError, match="--epochs=0.*--warm_start_from"):
+    with pytest.raises(InputError, match="^epochs=0: .* needs warm_start_from"):
         _estimator(name, shop, epochs=0).fit(shop.data)
 
 
-def test_what_is_standardised_keeps_its_scale(shop, fitted, runs, tmp_path):
+def test_what_is_standardised_keeps_its_scale(shop, fitted, runs, started, tmp_path):
     """Another day has other means, and its negatives are thinned out."""
     data, maps = tmp_path / "data", tmp_path / "maps"
     shutil.copytree(shop.data, data)
@@ -135,21 +146,24 @@ def test_what_is_standardised_keeps_its_scale(shop, fitted, runs, tmp_path):
         metadata[name] = [factor * value for value in metadata[name]]
     (maps / "feature_maps.json").write_text(json.dumps(metadata))
     twin = CTREstimator(
-        "hccm", maps, epochs=0, warm_start_from=runs["hccm"], model_options=OPTIONS
+        "hccm", maps, epochs=0, warm_start_from=runs["hccm"], **_options("hccm")
     ).fit(data)
     np.testing.assert_array_equal(
         twin.predict_proba(data), fitted["hccm"].predict_proba(shop.data)
     )
     twin.save(tmp_path / "again")
-    for name in ("feature_maps.json", "schema/schema.json"):
-        first, second = (folder / name for folder in (runs["hccm"], tmp_path / "again"))
-        assert first.read_text() == second.read_text()
+    folders = runs["hccm"], tmp_path / "again"
+    first, second = ((f / "schema" / "schema.json").read_text() for f in folders)
+    assert first == second
+    first, second = (json.loads((f / "run.json").read_text()) for f in folders)
+    assert first["images"] == second["images"] and first["images"]["channel_mean"]
+    assert first["options"] == second["options"]
     for how in ("all", "all_but_ids"):
-        started = started_schema(Schema.load(data), runs["hccm"], how)
+        schema = started_schema(Schema.load(data), started["hccm"], how)
         # Training teaches the model how many negatives there are.
-        assert started.negative_keep_rate == 0.25
+        assert schema.negative_keep_rate == 0.25
         for feature in floats:
-            assert started[feature["name"]].mean == shop.schema[feature["name"]].mean
+            assert schema[feature["name"]].mean == shop.schema[feature["name"]].mean
 
 
 def test_training_goes_on(shop, fitted, runs, tmp_path):
@@ -170,10 +184,10 @@ def test_training_goes_on(shop, fitted, runs, tmp_path):
     )
 
 
-def test_all_keeps_the_old_ids(shop, runs):
+def test_all_keeps_the_old_ids(shop, started):
     today = _of_another_day(shop.schema)
-    assert started_schema(today, runs["din"], "all_but_ids") == today
-    both = started_schema(today, runs["din"], "all")
+    assert started_schema(today, started["din"], "all_but_ids") == today
+    both = started_schema(today, started["din"], "all")
     for name, keys in both.vocabularies.items():
         expected = {*today.vocabularies[name].tolist()}
         expected |= {*shop.schema.vocabularies[name].tolist()}
@@ -188,23 +202,22 @@ def test_tables_without_keys(shop, tmp_path, kind):
     schema = _with(shop.schema, user_id={"kind": kind, "size": 9, "frequency": 1.0})
     vocabularies = {k: v for k, v in schema.vocabularies.items() if k != "user_id"}
     schema = dataclasses.replace(schema, vocabularies=vocabularies)
-    old, new = (_model("din", schema, None) for _ in range(2))
-    for weight in old.weights:
+    old, new = (_model("din", schema) for _ in range(2))
+    for weight in old.keras_model.weights:
         weight.assign(np.random.default_rng(1).normal(size=weight.shape))
-    estimator = _estimator("din", shop)
-    estimator.model_, estimator.schema_, estimator.feature_maps_ = old, schema, None
-    estimator.save(tmp_path)
-    warm_start(new, schema, tmp_path, "all")
+    old.save(tmp_path)
+    run = TrainedModel.load(tmp_path)
+    warm_start(new, run, "all")
     for path, value in _values(new).items():
         np.testing.assert_array_equal(value, _values(old)[path], err_msg=path)
     other = _with(schema, user_id={"size": 10})
     with pytest.raises(InputError, match=f"user_id of kind {kind}.*size 9.*size 10"):
-        started_schema(other, tmp_path, "all")
+        started_schema(other, run, "all")
 
 
-def test_other_features_are_an_error(shop, runs):
+def test_other_features_are_an_error(shop, started):
     schema = shop.schema
-    named = rf"--warm_start_from={runs['din']}.*--schema="
+    named = "^warm_start_from: the run's model has .*--schema=.*run's folder"
     first, *rest = schema.features
     for features in ((*rest, first), tuple(rest), (*schema.features, first)):
         if len(features) > len(schema.features):
@@ -212,12 +225,12 @@ def test_other_features_are_an_error(shop, runs):
             features = (*schema.features, more)
         other = dataclasses.replace(schema, features=features)
         with pytest.raises(InputError, match=named):
-            started_schema(other, runs["din"], "all")
+            started_schema(other, started["din"], "all")
     other = _with(schema, item_id={"dtype": "string"})
     with pytest.raises(InputError, match=r"item_id.*\(int64\).*\(string\)"):
-        started_schema(other, runs["din"], "all")
-    with pytest.raises(InputError, match="--warm_start is one of.*half"):
-        started_schema(schema, runs["din"], "half")
+        started_schema(other, started["din"], "all")
+    with pytest.raises(InputError, match="^warm_start is one of.*half"):
+        started_schema(schema, started["din"], "half")
 
 
 @pytest.mark.parametrize(
@@ -230,29 +243,43 @@ def test_other_features_are_an_error(shop, runs):
         ({"cnn_filters": (5, 8)}, "hybrid_cnn/"),
     ],
 )
-def test_other_widths_are_an_error(shop, runs, changes, weight):
+def test_other_widths_are_an_error(shop, started, changes, weight):
     model = _model("hccm", shop.schema, shop.store, **changes)
-    with pytest.raises(InputError, match=rf"--warm_start_from=.*weight ({weight})"):
-        warm_start(model, shop.schema, runs["hccm"], "all")
+    with pytest.raises(InputError, match=f"^warm_start_from: weight ({weight})"):
+        warm_start(model, started["hccm"], "all")
 
 
-def test_another_model_is_an_error(shop, runs):
-    with pytest.raises(InputError, match="--feature_maps"):
-        started_maps(shop.store, runs["din"])
+def test_another_model_is_an_error(shop, runs, started):
+    with pytest.raises(InputError, match="^feature_maps: "):
+        check_same_cnn(shop.store, started["din"])
     model = _model("hcm", shop.schema, shop.store)
-    with pytest.raises(InputError, match="holds a model hccm.*--model=hcm"):
-        warm_start(model, shop.schema, runs["hccm"], "all")
+    with pytest.raises(InputError, match="holds a model hccm.*Received: model hcm"):
+        warm_start(model, started["hccm"], "all")
+    # So that nothing is trained before it is found.
+    estimator = _estimator("hcm", shop, epochs=1, warm_start_from=runs["hccm"])
+    with pytest.raises(InputError, match="holds a model hccm.*Received: model hcm"):
+        estimator.fit(shop.data)
 
 
-def test_another_fixed_cnn_is_an_error(shop, runs):
+def test_another_fixed_cnn_is_an_error(shop, runs, started, tmp_path):
     store = dataclasses.replace(
         shop.store, metadata={**shop.store.metadata, "weights_sha256": "0"}
     )
-    with pytest.raises(InputError, match="--feature_maps.*weights_sha256.*is 0"):
-        started_maps(store, runs["hccm"])
+    message = "^feature_maps: the weights_sha256 is 0"
+    with pytest.raises(InputError, match=message):
+        check_same_cnn(store, started["hccm"])
+    maps = tmp_path / "maps"
+    shutil.copytree(shop.maps, maps)
+    (maps / "feature_maps.json").write_text(json.dumps(store.metadata))
+    for epochs in (0, 1):
+        estimator = CTREstimator(
+            feature_maps=maps, epochs=epochs, warm_start_from=runs["hccm"]
+        )
+        with pytest.raises(InputError, match=message):
+            estimator.fit(shop.data)
 
 
-@pytest.mark.parametrize("name", ["model.keras", "schema", "feature_maps.json"])
+@pytest.mark.parametrize("name", ["model.keras", "schema", "run.json"])
 def test_a_run_that_is_not_whole_is_an_error(shop, runs, tmp_path, name):
     folder = tmp_path / "run"
     shutil.copytree(runs["din"], folder)
@@ -273,9 +300,42 @@ def test_saving_replaces_a_run(shop, fitted, runs, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "model.keras",
         "schema",
-        "feature_maps.json",
+        "run.json",
     }
     assert Schema.load(tmp_path / "schema").features == shop.schema.features
-    model = _model("hccm", shop.schema, shop.store)
-    started_maps(shop.store, tmp_path)
-    warm_start(model, shop.schema, tmp_path, "all")
+    model, run = _model("hccm", shop.schema, shop.store), TrainedModel.load(tmp_path)
+    check_same_cnn(shop.store, run)
+    warm_start(model, run, "all")
+
+
+def test_the_models_options_are_those_of_the_run(shop, fitted, runs):
+    """None of them has to be said again; settings of training have their defaults."""
+    twin = CTREstimator(
+        feature_maps=shop.maps, epochs=0, warm_start_from=runs["hccm"]
+    ).fit(shop.data)
+    assert twin.fitted_.trained.configuration.options == (
+        fitted["hccm"].fitted_.trained.configuration.options
+    )
+    params = twin.get_params()
+    assert (params["similarity"], params["cnn_filters"]) == ("cosine", (5, 7))
+    assert params["learning_rate"] == 1e-3
+    twin.set_params(batch_size=128)
+    np.testing.assert_array_equal(
+        twin.predict_proba(shop.data), fitted["hccm"].predict_proba(shop.data)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": "din"}, "holds a model hccm. Received: model din"),
+        ({"hidden_units": (9,)}, r"^hidden_units: .* is \(8,\). Received: \(9,\)"),
+        ({"dropout": 0.5}, "^dropout: .* whose dropout is 0.0. Received: 0.5"),
+    ],
+)
+def test_without_training_no_option_may_change(shop, runs, changed, message):
+    estimator = CTREstimator(
+        feature_maps=shop.maps, epochs=0, warm_start_from=runs["hccm"], **changed
+    )
+    with pytest.raises(InputError, match=message):
+        estimator.fit(shop.data)

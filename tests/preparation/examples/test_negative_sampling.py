@@ -12,7 +12,7 @@ from hccm_tf.data.feature import Feature
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
-from tests.conftest import TINY
+from tests.conftest import tiny
 from tests.preparation.examples.logs import make_items, make_log, read_rows
 
 RATE = 0.2
@@ -118,8 +118,7 @@ def test_the_click_rate_of_the_whole_log_comes_back(tmp_path):
     # One feature, so that the fit is the counts and nothing else.
     schema = Schema((Feature("user_id", "vocabulary"),), negative_keep_rate=RATE)
     build_examples(make_items(), log, tmp_path / "data", schema=schema)
-    options = {**TINY, "id_dropout": 0.0}
-    estimator = CTREstimator("base", epochs=1, model_options=options)
+    estimator = CTREstimator("base", epochs=1, **tiny("base", id_dropout=0.0))
     estimator.fit(tmp_path / "data")
     # The best AUC comes long before the best click rates: train on to the end.
     batches = Batches(tmp_path / "data", estimator.schema_, 512)

@@ -30,7 +30,7 @@ from hccm_tf.preparation.feature_maps.extract import extract_feature_maps
 from hccm_tf.preparation.feature_maps.fixed_cnn import estimate_normalization
 from hccm_tf.preparation.feature_maps.shards import Encoding, write_shard
 from hccm_tf.preparation.images import decode_image
-from tests.conftest import MAPS, TINY
+from tests.conftest import MAPS, tiny
 from tests.reference import read_maps
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -482,8 +482,8 @@ def test_what_follows_two_dashes_goes_to_beam(shop, weights, tmp_path):
 
 def test_store_of_another_catalogue(shop, names, tmp_path):
     _extract(shop, names, tmp_path / "maps")
-    estimator = CTREstimator("hcm", tmp_path / "maps", model_options=TINY)
-    with pytest.raises(InputError, match="--feature_maps.*do not belong together"):
+    estimator = CTREstimator("hcm", tmp_path / "maps", **tiny("hcm"))
+    with pytest.raises(InputError, match="^feature_maps=.*do not belong together"):
         estimator.fit(shop.data)
-    with pytest.raises(InputError, match="--feature_maps"):
+    with pytest.raises(InputError, match="^feature_maps: "):
         CTREstimator("hcm").fit(shop.data)
