@@ -2,7 +2,6 @@
 
 import importlib
 
-from hccm_tf.quiet import quiet_child_process
 from hccm_tf.version import __version__
 
 __all__ = [
@@ -18,8 +17,6 @@ __all__ = [
 # Imported when first asked for: the layers and optimizers need Keras alone, and data
 # tools start faster than TensorFlow.
 _HOMES = {"CTREstimator": "hccm_tf.estimator", "load_run": "hccm_tf.estimator"}
-
-quiet_child_process()
 
 
 def __dir__():

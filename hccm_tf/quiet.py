@@ -1,4 +1,4 @@
-"""Starts TensorFlow, and Beam, without the lines that they print on every machine.
+"""Starts TensorFlow without the lines that it prints on every machine.
 
 TensorFlow's environment variable TF_CPP_MIN_LOG_LEVEL does not reach what it prints
 before its log is set up. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
@@ -8,15 +8,12 @@ import contextlib
 import ctypes
 import faulthandler
 import importlib.abc
-import logging
 import os
 import re
 import sys
 import tempfile
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-# Set for the processes that a command starts.
-INHERITED = "HCCM_TF_QUIET"
 # That there is no GPU, what the CPU could do if TensorFlow were built anew, and that it
 # registers its own GPU libraries twice. Code 303 is that of a machine without a GPU's
 # driver; a driver that does not work has others.
@@ -28,26 +25,15 @@ NOISE = re.compile(
     rb".*TF-TRT Warning: Could not find TensorRT|"
     rb"E\d{4} .*failed call to cuInit: .*\(303\)"
 )
-BEAM_NOISE = "apitools not found"
 
 
 def quiet_tensorflow():
-    """Makes this process, and those that it starts, import TensorFlow quietly."""
+    """Makes this process import TensorFlow quietly."""
     if os.environ.get(LEVEL) == "0" or "tensorflow" in sys.modules:
         return
     os.environ.setdefault(LEVEL, "1")
-    os.environ[INHERITED] = "1"
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-        logging.getLogger().addFilter(
-            lambda record: not record.getMessage().startswith(BEAM_NOISE)
-        )
-
-
-def quiet_child_process():
-    """Does so in a process that one started which does."""
-    if INHERITED in os.environ:
-        quiet_tensorflow()
 
 
 class _Finder(importlib.abc.MetaPathFinder):
