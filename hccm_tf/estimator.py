@@ -177,7 +177,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """Writes what `load` reads, and what `warm_start_from` begins with.
 
         Args:
-            path: folder; `fit` has left the same in `run_dir`, but for data frames.
+            path: folder; what was saved there before is replaced.
         """
         check_is_fitted(self, "fitted_")
         self.fitted_.trained.save(path)

@@ -154,14 +154,17 @@ class TrainedModel:
         with new_file(folder.model) as temporary:
             # Keras looks at how the name ends.
             whole = temporary.with_suffix(".keras")
-            self.keras_model.save(whole)
-            # Where the model is, there is what belongs to it.
-            folder.model.unlink(missing_ok=True)
-            folder.schema.mkdir(exist_ok=True)
-            self.schema.save(folder.schema)
-            text = json.dumps(self._description(), indent=2)
-            folder.description.write_text(text + "\n")
-            whole.rename(temporary)
+            try:
+                self.keras_model.save(whole)
+                # Where the model is, there is what belongs to it.
+                folder.model.unlink(missing_ok=True)
+                folder.schema.mkdir(exist_ok=True)
+                self.schema.save(folder.schema)
+                text = json.dumps(self._description(), indent=2)
+                folder.description.write_text(text + "\n")
+                whole.rename(temporary)
+            finally:
+                whole.unlink(missing_ok=True)
 
     def _description(self):
         images = self.definition.images

@@ -113,7 +113,7 @@ def _random_inputs(model):
     for name, tensor in model.input.items():
         shape = [3 if size is None else size for size in tensor.shape]
         is_float = "float" in tensor.dtype
-        values = rng.normal(size=shape) if is_float else rng.integers(0, 2, shape)
+        values = rng.normal(size=shape) if is_float else rng.integers(1, 3, shape)
         inputs[name] = values.astype(tensor.dtype)
     return inputs
 
@@ -207,7 +207,7 @@ def _change(**changes):
         ("model.keras", _first_half, "is no trained model"),
         ("schema/schema.json", pathlib.Path.unlink, ""),
         ("schema/schema.json", _first_half, ""),
-        ("schema/vocabularies/user_id.npy", pathlib.Path.unlink, ""),
+        ("schema/vocabularies/user_id.parquet", pathlib.Path.unlink, ""),
     ],
 )
 def test_a_damaged_run_is_an_error_of_one_line(models, tmp_path, name, damage, message):

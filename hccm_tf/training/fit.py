@@ -50,11 +50,9 @@ class FittedModel:
 
     def batches_of(self, data_dir=None):
         """`Batches` of a data folder; by default of the one that it was trained on."""
+        data_dir = data_dir or self.trained.configuration.data_dir
         if self.batches is None:
-            data_dir = data_dir or self.trained.configuration.data_dir
             self.batches = open_batches(self.trained, data_dir)
-        if data_dir is None:
-            return self.batches
         return dataclasses.replace(self.batches, data_dir=data_dir)
 
     def predictions(self, split, data_dir=None, batch_size=None):
