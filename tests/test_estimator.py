@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import joblib
+import keras
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -170,6 +171,12 @@ def test_labels_as_y(shop, on_frames):
         on_frames.predict_proba(_later(shop)),
         atol=1e-3,
     )
+
+
+def test_training_needs_tensorflow(shop, monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(InputError, match="KERAS_BACKEND=jax: .*=tensorflow"):
+        CTREstimator("din").fit(shop.data)
 
 
 def test_frames_need_the_catalogue(shop):
@@ -352,7 +359,7 @@ def test_load_of_what_was_fitted_on_frames(shop, on_frames, tmp_path):
     validation = loaded.evaluate(loaded.frames_.training, "validation")
     assert validation == on_frames.validation_metrics_
     assert (loaded.export(tmp_path / "export") / "saved_model.pb").is_file()
-    with pytest.raises(InputError, match="items.* 1 impressions.*424242"):
+    with pytest.raises(InputError, match="item_id: 1 impressions.*424242"):
         loaded.predict_proba(later.iloc[:1].assign(item_id=424_242))
 
 

@@ -12,6 +12,7 @@ from hccm_tf.comparison.runs import (
     subprocess_trainer,
 )
 from hccm_tf.errors import InputError
+from hccm_tf.runs import RunFolder
 
 FLAGS = {"model": "--model=din", "seed": "--seed=3"}
 SCRIPT = """
@@ -101,6 +102,16 @@ def test_a_run_that_still_lives_is_not_trained_twice(tmp_path, train):
             train([f"--run_dir={tmp_path}"], tmp_path)
     train([f"--run_dir={tmp_path}"], tmp_path)
     assert (tmp_path / "metrics.json").exists()
+
+
+def test_a_run_that_is_trained_elsewhere_is_not_removed(tmp_path, train):
+    folder = RunFolder(tmp_path / "run")
+    with folder.training(resume=False):
+        folder.checkpoints.mkdir()
+        with pytest.raises(InputError, match="another process trains this run"):
+            run_once(folder.path, FLAGS, train)
+        assert folder.checkpoints.is_dir()
+    assert run_once(folder.path, FLAGS, train)
 
 
 def test_a_run_ends_with_its_comparison(tmp_path):
