@@ -27,7 +27,7 @@ import sys
 from absl import app, flags
 
 from hccm_tf.backend import require_tensorflow
-from hccm_tf.commands import check_no_words
+from hccm_tf.commands import check_no_words, quiet_libraries
 from hccm_tf.errors import report_input_errors
 
 with report_input_errors():
@@ -37,9 +37,15 @@ with report_input_errors():
 # ruff: noqa: E402
 from hccm_tf.comparison.compare import compare
 from hccm_tf.comparison.runs import subprocess_trainer
-from hccm_tf.flags.groups import ComparisonOptions, ResultOptions, RunOptions
+from hccm_tf.flags.groups import ComparisonOptions, ResultOptions
 from hccm_tf.flags.help import help_text
-from hccm_tf.flags.read import options_of, parse, read_configuration_flags, typed
+from hccm_tf.flags.read import (
+    options_of,
+    own_models,
+    parse,
+    read_configuration_flags,
+    typed,
+)
 from hccm_tf.models import MODELS
 from hccm_tf.training_run import run
 
@@ -48,10 +54,11 @@ FLAGS = flags.FLAGS
 
 def parse_flags(argv):
     """Parses the command line; `--help` and errors end the program."""
-    if {"--help", "-h"} & set(argv[1:]):
-        print(help_text(__doc__, MODELS.values()), end="")
-        sys.exit(0)
     with report_input_errors(FLAGS):
+        if {"--help", "-h"} & set(argv[1:]):
+            models = [*MODELS.values(), *own_models(argv[1:])]
+            print(help_text(__doc__, models), end="")
+            sys.exit(0)
         return parse(FLAGS, argv)
 
 
@@ -64,8 +71,10 @@ def main(argv):
             compare(FLAGS, typed_names, subprocess_trainer(sys.argv[0]))
             return
         configuration = read_configuration_flags(FLAGS, typed_names)
-    run(configuration, options_of(RunOptions, FLAGS), options_of(ResultOptions, FLAGS))
+        results = options_of(ResultOptions, FLAGS)
+    run(configuration, results, FLAGS.from_run)
 
 
 if __name__ == "__main__":
+    quiet_libraries()
     app.run(main, flags_parser=parse_flags)

@@ -46,22 +46,36 @@ def new_folder(path, resume=False):
 
 
 @contextlib.contextmanager
-def only_writer(folder, wait=True):
+def locked(file):
+    """Keeps other processes from this block for the same file, which it makes.
+
+    The lock goes with the process, so that a killed one leaves none. A disk that knows
+    no locks, as some network disks are, is named, and the block goes on.
+
+    Raises:
+        BlockingIOError: if another process is in the block.
+    """
+    # Network disks lock only what is open for writing.
+    with open(file, "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            print(f"{file} cannot be locked ({error}): start no other process with it")
+        yield
+
+
+@contextlib.contextmanager
+def only_writer(folder):
     """Waits until no other process is in this block for the same folder, and makes it.
 
     The lock goes with the process, so that a killed one leaves none.
-
-    Args:
-        folder: path.
-        wait: `False` to raise instead.
-
-    Raises:
-        BlockingIOError: if another process is in the block, and `wait` is false.
     """
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -9,8 +9,11 @@ from hccm_tf.quiet import quiet_tensorflow
 
 # Before a command imports what imports TensorFlow.
 quiet_tensorflow()
-# `app.run` would show what libraries tell their own developers; --verbosity=0 does.
-flags.FLAGS.verbosity = logging.WARNING
+
+
+def quiet_libraries():
+    """Hides what libraries tell their own developers, unless --verbosity=0 asks."""
+    flags.FLAGS.verbosity = logging.WARNING
 
 
 def check_no_words(words):
@@ -22,7 +25,7 @@ def check_no_words(words):
         )
 
 
-def run(main, define_flags, words=None, flags_parser=None):
+def run(main, define_flags, words=None):
     """Runs a command.
 
     Words that belong to no flag are an error, unless the command takes some: a flag
@@ -33,8 +36,8 @@ def run(main, define_flags, words=None, flags_parser=None):
         define_flags: function that defines the command's flags.
         words: `None` if the command takes no words; `"--"` if it takes what stands
             after `--`; otherwise what they are, such as `"RUN"`, for all of them.
-        flags_parser: of `absl.app.run`; by default absl's own.
     """
+    quiet_libraries()
     define_flags()
     argv, after = sys.argv, []
     if words == "--" and "--" in argv:
@@ -47,5 +50,4 @@ def run(main, define_flags, words=None, flags_parser=None):
                 check_no_words(argv[1:])
             main(after if words == "--" else argv[1:])
 
-    arguments = {} if flags_parser is None else {"flags_parser": flags_parser}
-    app.run(call, argv, **arguments)
+    app.run(call, argv)

@@ -1,8 +1,10 @@
 """What a run is told: its model with its options, its settings, its folders."""
 
 import dataclasses
+import os
 
 from hccm_tf.errors import InputError
+from hccm_tf.files import is_remote
 from hccm_tf.models import Model, find_model, name_of
 from hccm_tf.options import Options, option
 
@@ -72,6 +74,8 @@ class Configuration:
         resume: whether to go on from the newest checkpoint in `run_dir`.
         warm_start_from: folder of a run whose weights to begin with, or `None`.
         warm_start: which of them, see `hccm_tf.training.warm_start`.
+        strategy: name of the strategy of TensorFlow, see
+            `hccm_tf.training.strategies`.
     """
 
     model: type[Model]
@@ -84,10 +88,11 @@ class Configuration:
     resume: bool = False
     warm_start_from: str | None = None
     warm_start: str = "all"
+    strategy: str = "one_device"
 
     @property
-    def images_flag(self):
-        """Name of the folder that the model takes images from."""
+    def images_argument(self):
+        """Name of the argument that says where the model's images are."""
         return "image_dir" if self.model.takes_pixels else "feature_maps"
 
     def values(self):
@@ -97,12 +102,11 @@ class Configuration:
 
     def to_json(self):
         """What of it a run keeps, as JSON holds it; dict."""
-        folders = {name: getattr(self, name) for name in FOLDERS}
         return {
             "model": name_of(self.model),
             "options": dataclasses.asdict(self.options),
             "settings": dataclasses.asdict(self.settings),
-            **{name: path and str(path) for name, path in folders.items()},
+            **{name: _absolute(getattr(self, name)) for name in FOLDERS},
         }
 
     @classmethod
@@ -127,8 +131,8 @@ def configure(model, given, base=None, **folders):
     """A configuration of options by their names, whosever they are.
 
     Args:
-        model: see `hccm_tf.models.find_model`; `None` for that of `base` or, without
-            it, `"hccm"`.
+        model: subclass of `hccm_tf.models.Model`, or what `find_model` takes; `None`
+            for that of `base` or, without it, `"hccm"`.
         given: dict name → value, of the model's options and `TrainingSettings`.
         base: `Configuration` of a run to start from: options of the model that are not
             given are its own. Otherwise, as the settings, they have their defaults.
@@ -140,8 +144,9 @@ def configure(model, given, base=None, **folders):
     """
     try:
         if model is None:
-            model = DEFAULT_MODEL if base is None else name_of(base.model)
-        model = find_model(model)
+            model = DEFAULT_MODEL if base is None else base.model
+        if isinstance(model, str):
+            model = find_model(model)
         unread = sorted(set(given) - set(readable(model)))
         if unread:
             raise ValueError(
@@ -178,18 +183,27 @@ def to_flags(configuration):
     All options are there, so that the run stays the same when a default changes; not
     there are `run_dir` and `resume`.
     """
-    kept = configuration.to_json()
-    values = {"model": kept["model"], **{name: kept[name] for name in FOLDERS}}
+    names = ["data_dir", "strategy"]
+    if configuration.model.has_images:
+        names.append(configuration.images_argument)
     if configuration.warm_start_from is not None:
-        values["warm_start_from"] = configuration.warm_start_from
-        values["warm_start"] = configuration.warm_start
+        names += ["warm_start_from", "warm_start"]
+    values = {"model": name_of(configuration.model)}
+    values.update({name: getattr(configuration, name) for name in names})
     values.update(configuration.values())
     return {n: to_flag(n, value) for n, value in values.items() if value is not None}
 
 
 def to_flagfile(configuration):
-    """`to_flags` as the text of a flagfile."""
-    return "\n".join(to_flags(configuration).values()) + "\n"
+    """`to_flags` as the text of a flagfile, for any working directory."""
+    names = (*FOLDERS, "warm_start_from")
+    folders = {name: _absolute(getattr(configuration, name)) for name in names}
+    flags = to_flags(dataclasses.replace(configuration, **folders))
+    return "\n".join(flags.values()) + "\n"
+
+
+def _absolute(path):
+    return path if path is None or is_remote(path) else os.path.abspath(path)
 
 
 def to_flag(name, value):

@@ -1,6 +1,5 @@
 """scikit-learn's interface to the whole path: data folder or data frame → model."""
 
-import dataclasses
 import pathlib
 import shutil
 
@@ -16,7 +15,7 @@ from hccm_tf.models import name_of
 from hccm_tf.preparation.examples.data_frames import FrameFolders
 from hccm_tf.runs import RunFolder, TrainedModel, read_configuration
 from hccm_tf.serving.export import export
-from hccm_tf.training.fit import FittedModel, fit
+from hccm_tf.training.fit import FittedModel, fit, run_in_training
 
 # Its own; the others are options of the model and `TrainingSettings`.
 PARAMETERS = {
@@ -111,7 +110,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             The estimator.
 
         Raises:
-            InputError: names the file, column, row, option or flag to mend.
+            InputError: names the file, column, row or argument to mend.
             FloatingPointError: if the loss is not finite; names the step.
         """
         self.frames_ = None
@@ -121,7 +120,9 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             self.frames_ = FrameFolders(self.items, X, y)
             X = self.frames_.training
         self.classes_ = np.array([0, 1])
-        self.fitted_ = fit(self._configure(X), self.strategy)
+        configuration = self._configure(X)
+        with run_in_training(configuration, self.strategy):
+            self.fitted_ = fit(configuration, self.strategy)
         self.validation_metrics_ = self.fitted_.evaluate("validation")
         return self
 
@@ -154,8 +155,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
                     "a data frame can be predicted after fit on a data frame"
                 )
             X, split = self.frames_.scoring(X, self.schema_), "test"
-        size = self._configure().settings.batch_size
-        return self.fitted_.predictions(split, X, size)
+        return self.fitted_.predictions(split, X, self.options.get("batch_size"))
 
     def evaluate(self, X, split="test"):
         """Metrics of one split, see `hccm_tf.metrics.evaluate_predictions`."""
@@ -197,13 +197,17 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         folders = {name: getattr(told, name) for name in ("feature_maps", "image_dir")}
         estimator = cls(name_of(told.model), **folders, **told.values())
         estimator.classes_, estimator.frames_ = np.array([0, 1]), None
+        estimator.fitted_ = FittedModel(trained)
         if frames.exists():
             estimator.frames_ = FrameFolders.load(frames)
-            told = dataclasses.replace(told, data_dir=estimator.frames_.training)
-        estimator.fitted_ = FittedModel(
-            dataclasses.replace(trained, configuration=told)
-        )
+            estimator.fitted_ = estimator.fitted_.moved(estimator.frames_.training)
         return estimator
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if state.get("frames_") is not None:
+            # Its folders are other ones in another process.
+            self.fitted_ = self.fitted_.moved(self.frames_.training)
 
     def export(self, export_dir, representation_dtype="float32"):
         """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
@@ -217,14 +221,14 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             representation_dtype,
         )
 
-    def explain(self, path, image_dir, count, data_dir=None):
+    def explain(self, data_dir, path, image_dir, count):
         """Writes a page of some test impressions, see `hccm_tf.explanation`.
 
         Args:
+            data_dir: data folder.
             path: HTML file to write.
             image_dir: folder of the images.
             count: number of impressions, the first of the test split.
-            data_dir: data folder; by default that of `fit`.
         """
         check_is_fitted(self, "fitted_")
         batches = self.fitted_.batches_of(data_dir)

@@ -5,22 +5,22 @@ Nothing else knows the files of a run.
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import pathlib
+import shutil
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from hccm_tf import formats
-from hccm_tf.atomic import new_file, only_writer
-from hccm_tf.configuration import Configuration
+from hccm_tf.atomic import locked, new_file
+from hccm_tf.configuration import Configuration, to_flagfile
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.models import ImageInput, Model
 from hccm_tf.version import __version__
 
-PACKAGES = ("tensorflow", "keras")
 TRAIN = "python train_main.py --run_dir=RUN"
 
 
@@ -46,6 +46,8 @@ class RunFolder:
         explanation: the page of --explain.
         frames: folder of the data frames that an estimator was fitted on.
         log: what the run printed, where a comparison started it.
+        arm: JSON with the flags and the data of such a run.
+        lock: held by the process that trains the run.
     """
 
     def __init__(self, path):
@@ -63,6 +65,8 @@ class RunFolder:
         self.explanation = self.path / "explanation.html"
         self.frames = self.path / "frames"
         self.log = self.path / "log.txt"
+        self.arm = self.path / "flags.json"
+        self.lock = self.path / "lock"
 
     def exists(self):
         """Whether a run has left something that another would overwrite."""
@@ -80,9 +84,11 @@ class RunFolder:
             InputError: if there is a run and `resume` is false, or another process
                 trains it.
         """
+        is_new = not self.path.exists()
         with contextlib.ExitStack() as stack:
+            self.path.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(only_writer(self.path, wait=False))
+                stack.enter_context(locked(self.lock))
             except BlockingIOError as error:
                 raise InputError(
                     f"run_dir={self.path}: another process trains this run; wait "
@@ -94,7 +100,17 @@ class RunFolder:
                     f"run_dir={self.path}: it holds a run already; go on with resume, "
                     "name another folder, or remove it"
                 )
-            yield
+            try:
+                yield
+            except InputError:
+                if is_new and list(self.path.iterdir()) == [self.lock]:
+                    shutil.rmtree(self.path)
+                raise
+
+    def note_flags(self, text):
+        """Writes `flags`, unless the run began with some."""
+        if not self.flags.exists():
+            self.flags.write_text(text)
 
     def write_metrics(self, content):
         """Writes `metrics`, whole or not at all."""
@@ -160,6 +176,7 @@ class TrainedModel:
                 folder.model.unlink(missing_ok=True)
                 folder.schema.mkdir(exist_ok=True)
                 self.schema.save(folder.schema)
+                folder.flags.write_text(to_flagfile(self.configuration))
                 text = json.dumps(self._description(), indent=2)
                 folder.description.write_text(text + "\n")
                 whole.rename(temporary)
@@ -175,10 +192,13 @@ class TrainedModel:
                 "channel_mean": _to_list(images.channel_mean),
                 "channel_std": _to_list(images.channel_std),
             }
-        packages = {name: importlib.metadata.version(name) for name in PACKAGES}
         return {
             "format": formats.RUN,
-            "versions": {"hccm_tf": __version__, **packages},
+            "versions": {
+                "hccm_tf": __version__,
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+            },
             **self.configuration.to_json(),
             "images": images,
         }

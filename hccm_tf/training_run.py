@@ -16,29 +16,29 @@ from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.runs import RunFolder
 from hccm_tf.serving.export import export
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
-from hccm_tf.training.fit import fit
+from hccm_tf.training.fit import fit, run_in_training
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES, is_chief, make_strategy
 
 
-def run(configuration, options, results):
+def run(configuration, results, from_run=None):
     """Does a run, and ends the program as its outcome wants it.
 
     Args:
         configuration: `Configuration`.
-        options: `hccm_tf.flags.groups.RunOptions`.
         results: `hccm_tf.flags.groups.ResultOptions`.
+        from_run: folder of the run that is taken as it is, if one is.
     """
-    if options.strategy not in CLUSTER_STRATEGIES:
+    if configuration.strategy not in CLUSTER_STRATEGIES:
         # What makes a seed reproduce a run exactly, parallel sums included.
         tf.config.experimental.enable_op_determinism()
         with report_input_errors(FLAGS), _preemption_ends_the_run(configuration):
-            _run(configuration, options, results)
+            _run(configuration, results, from_run)
         return
     try:
         with report_input_errors(FLAGS), _preemption_ends_the_run(configuration):
-            _run(configuration, options, results)
-        if options.strategy == "parameter_server":
+            _run(configuration, results, from_run)
+        if configuration.strategy == "parameter_server":
             # Otherwise TensorFlow waits for a worker that died last, without end.
             _end(0)
     except SystemExit as end:
@@ -54,20 +54,29 @@ def run(configuration, options, results):
         _end(1)
 
 
-def _run(configuration, options, results):
-    check_results(configuration, options, results)
+def _run(configuration, results, from_run):
+    check_results(configuration, results, from_run)
     strategy = None
-    if options.strategy != "one_device":
-        strategy = make_strategy(options.strategy)
-    fitted = fit(configuration, strategy)
-    folder = RunFolder(configuration.run_dir or options.from_run)
-    if configuration.run_dir is not None:
-        test = fitted.predictions("test")
+    if configuration.strategy != "one_device":
+        strategy = make_strategy(configuration.strategy)
+    folder = RunFolder(configuration.run_dir or from_run)
+    with run_in_training(configuration, strategy):
+        fitted = fit(configuration, strategy)
+        if configuration.run_dir is not None:
+            # With all processes of a cluster, before all but one end.
+            validation = fitted.evaluate("validation")
+            test = fitted.predictions("test")
         if strategy is not None and not is_chief(strategy):
             return
-        fitted.trained.save(folder.path)
-        test.to_parquet(folder.predictions)
-        print(json.dumps(_write_metrics(fitted, test, folder)))
+        if configuration.run_dir is not None:
+            fitted.trained.save(folder.path)
+            test.to_parquet(folder.predictions)
+            print(json.dumps(_write_metrics(fitted, validation, test, folder)))
+        _write_results(fitted, results, folder)
+
+
+def _write_results(fitted, results, folder):
+    """Exports and explains, as far as it is asked for."""
     batches = fitted.batches
     if results.export_dir is not None:
         version = export(
@@ -80,13 +89,13 @@ def _run(configuration, options, results):
         print(f"exported {version}")
         _write_request(fitted, folder)
     if results.explain:
-        image_dir = configuration.image_dir
+        image_dir = fitted.trained.configuration.image_dir
         page = folder.explanation
         write_explanation(page, fitted.trained, batches, image_dir, results.explain)
         print(f"wrote {page}")
 
 
-def check_results(configuration, options, results):
+def check_results(configuration, results, from_run=None):
     """Raises an `InputError` for what a run could not do once it has trained."""
     model, settings = configuration.model, configuration.settings
     if results.explain and configuration.image_dir is None:
@@ -97,7 +106,7 @@ def check_results(configuration, options, results):
         raise InputError("--explain would show what a control's model was not told")
     if results.export_dir is not None and settings.is_control:
         raise InputError("--export_dir: a control is not for serving")
-    if options.from_run is not None and configuration.run_dir is None:
+    if from_run is not None and configuration.run_dir is None:
         if results.export_dir is None and not results.explain:
             raise InputError(
                 "--from_run: what to do with the run is missing: --export_dir, "
@@ -105,18 +114,17 @@ def check_results(configuration, options, results):
             )
 
 
-def _write_metrics(fitted, test, folder):
+def _write_metrics(fitted, validation, test, folder):
     """Writes `metrics.json` of a run and returns its content."""
     trained, training = fitted.trained, fitted.training
     examples = DataFolder(fitted.batches.data_dir).num_impressions("train")
+    examples *= training["epochs"]
     content = {
         "model": trained.name,
         "seed": trained.configuration.settings.seed,
-        "validation": fitted.evaluate("validation"),
+        "validation": validation,
         "test": evaluate_predictions(test.label, test.ctr, test.user_key),
-        "examples_per_second": training["epochs"]
-        * examples
-        / max(training["seconds"], 1e-9),
+        "examples_per_second": examples / max(training["seconds"], 1e-9),
         "training": {**training, "parameters": trained.keras_model.count_params()},
     }
     folder.write_metrics(content)

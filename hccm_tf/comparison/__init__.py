@@ -1,1 +1,1 @@
-"""Models compared over seeds: runs, statistics, slices, report."""
+"""Models compared over seeds: arms, runs, statistics, slices, a report."""

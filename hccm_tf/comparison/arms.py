@@ -7,9 +7,9 @@ import shlex
 
 from absl import flags
 
-from hccm_tf.configuration import Configuration, readable, to_flag, to_flags
+from hccm_tf.configuration import Configuration, readable, to_flags
 from hccm_tf.errors import InputError, with_flag
-from hccm_tf.flags.groups import ComparisonOptions, ResultOptions, RunOptions
+from hccm_tf.flags.groups import ComparisonOptions, ResultOptions
 from hccm_tf.flags.read import (
     given_options,
     model_of,
@@ -22,7 +22,12 @@ from hccm_tf.flags.read import (
 COMMON_FLAGS = (
     *ComparisonOptions.names(),
     *ResultOptions.names(),
-    *(n for n in RunOptions.names() if n not in ("feature_maps", "image_dir")),
+    "data_dir",
+    "flagfile",
+    "from_run",
+    "model",
+    "resume",
+    "run_dir",
     "seed",
 )
 
@@ -138,9 +143,8 @@ def _read_arm(flag_values, label):
     except InputError as error:
         message = with_flag(str(error), flag_values)
         raise InputError(f"--compare: arm {label!r}: {message}") from error
-    strategy = to_flag("strategy", options_of(RunOptions, values).strategy)
-    written = {**to_flags(configuration), "strategy": strategy}
-    return Arm(label, configuration, written, configuration.settings.shuffle_images)
+    is_control = configuration.settings.shuffle_images
+    return Arm(label, configuration, to_flags(configuration), is_control)
 
 
 def pairs(arms):

@@ -121,7 +121,7 @@ def _train_arm(folder, arm, settings, seeds, train):
         return folder / "runs" / arm.folder / f"trial-{trial}" / f"seed-{seed}"
 
     def run(trial, seed):
-        flags = {**arm.flags, **written(settings[trial]), "seed": f"--seed={seed}"}
+        flags = {**arm.flags, **written(arm, settings[trial]), "seed": f"--seed={seed}"}
         metrics = run_once(run_dir(trial, seed), flags, train)
         outcome = "failed"
         if metrics:

@@ -118,7 +118,7 @@ def _arm(trained):
     )
     return {
         "label": trained.arm.label,
-        "flags": list({**trained.arm.flags, **written(settings)}.values()),
+        "flags": list({**trained.arm.flags, **written(trained.arm, settings)}.values()),
         "settings": settings,
         "chosen_trial": trained.chosen,
         "trials": trained.trials,

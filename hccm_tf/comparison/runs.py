@@ -14,18 +14,11 @@ import pandas as pd
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data.feature_maps import METADATA
-from hccm_tf.data.folder import INFO
-from hccm_tf.data.schema import SCHEMA
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file
 from hccm_tf.runs import RunFolder
 
-# Flag of a folder -> files that change with what the folder holds.
-CONTENTS = {
-    "data_dir": (INFO, SCHEMA),
-    "feature_maps": (METADATA,),
-}
-RECORD = "flags.json"  # of a run: its flags, its data and feature maps
 LAST_BYTES, LAST_LINES = 8_192, 10
 
 
@@ -48,8 +41,7 @@ def run_once(run_dir, flags, train):
         InputError: if the run was finished with other flags or data; names them.
     """
     folder = RunFolder(run_dir)
-    record = folder.path / RECORD
-    before = json.loads(record.read_text()) if record.exists() else {}
+    before = json.loads(folder.arm.read_text()) if folder.arm.exists() else {}
     now = {**flags, **_contents(flags)}
     if folder.metrics.exists():
         _check_flags(run_dir, before, now)
@@ -59,7 +51,7 @@ def run_once(run_dir, flags, train):
             with folder.training(resume=True):
                 shutil.rmtree(folder.path)
         folder.path.mkdir(parents=True, exist_ok=True)
-        with new_file(record) as file:
+        with new_file(folder.arm) as file:
             file.write_text(json.dumps(now, indent=2) + "\n")
         resume = ["--resume"] * (now == before)
         train([*flags.values(), *resume, f"--run_dir={run_dir}"], run_dir)
@@ -72,16 +64,25 @@ def run_once(run_dir, flags, train):
 def _contents(flags):
     """Checksums of the data and feature maps that flags name, by what they are of."""
     result = {}
-    for name in CONTENTS.keys() & flags.keys():
+    for name, files in (("data_dir", _data_files), ("feature_maps", _map_files)):
+        if name not in flags:
+            continue
         folder, checksum = flags[name].partition("=")[2], 0
-        for file in CONTENTS[name]:
-            try:
-                with open_file(join(folder, file)) as handle:
-                    checksum = zlib.crc32(handle.read(), checksum)
-            except OSError:
-                continue  # of which the run tells
+        for file in files(folder):
+            # What cannot be read, the run tells of.
+            with contextlib.suppress(OSError), open_file(file) as handle:
+                checksum = zlib.crc32(handle.read(), checksum)
         result[f"content of {name}"] = f"{folder} of checksum {checksum:08x}"
     return result
+
+
+def _data_files(folder):
+    """The files that change with what a data folder holds."""
+    return DataFolder(folder).info_file, DataFolder(folder).schema_file
+
+
+def _map_files(folder):
+    return [join(folder, METADATA)]
 
 
 def _check_flags(run_dir, before, now):

@@ -39,15 +39,16 @@ def draw_settings(trials, rng_seed=0):
     return settings
 
 
-def written(settings):
-    """Settings as flags: name → `--name=value`."""
-    return {name: f"--{name}={value}" for name, value in settings.items()}
+def written(arm, settings):
+    """The settings that an arm's model reads as flags: name → `--name=value`."""
+    reads = arm.configuration.values()
+    return {n: f"--{n}={value}" for n, value in settings.items() if n in reads}
 
 
 def values_of(arm, settings):
     """The values of the searched flags in a run; dict name → float."""
-    values = {**arm.configuration.values(), **settings}
-    return {name: float(values[name]) for name in SPACE}
+    values = arm.configuration.values()
+    return {n: float({**values, **settings}[n]) for n in SPACE if n in values}
 
 
 def check_same_budget(arms):
@@ -58,7 +59,7 @@ def check_same_budget(arms):
     """
     for arm in arms[1:]:
         for name in SPACE:
-            if arm.flags[name] != arms[0].flags[name]:
+            if name in arm.flags and arm.flags[name] != arms[0].flags.get(name):
                 raise InputError(
                     f"--compare: arm {arm.label!r} sets --{name}, which the search "
                     "sets; set --search_trials=0, or leave it out"

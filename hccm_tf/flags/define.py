@@ -5,6 +5,14 @@ from absl import flags
 from hccm_tf.flags.groups import all_groups, own_fields
 from hccm_tf.options import describe, kind_of
 
+MAKERS = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    tuple: flags.DEFINE_list,
+    list: flags.DEFINE_list,
+}
+
 
 def define_flags(flag_values, models):
     """Defines the flags that are not there yet.
@@ -21,20 +29,6 @@ def define_flags(flag_values, models):
 
 
 def _define(field, flag_values):
-    kind, metadata = kind_of(field), field.metadata
-    arguments = {"name": field.name, "default": None, "help": describe(field)}
-    arguments["flag_values"] = flag_values
-    if kind in (int, float):
-        arguments["lower_bound"] = metadata["lower"]
-        arguments["upper_bound"] = metadata["upper"]
-        make = flags.DEFINE_integer if kind is int else flags.DEFINE_float
-    elif metadata["choices"] is not None:
-        arguments["enum_values"] = list(metadata["choices"])
-        make = flags.DEFINE_enum
-    elif kind is bool:
-        make = flags.DEFINE_bool
-    elif kind in (tuple, list):
-        make = flags.DEFINE_list
-    else:
-        make = flags.DEFINE_string
-    make(**arguments)
+    # Whether the option takes the value, its class says.
+    make = MAKERS.get(kind_of(field), flags.DEFINE_string)
+    make(field.name, None, describe(field), flag_values=flag_values)

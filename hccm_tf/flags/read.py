@@ -1,6 +1,7 @@
 """Reads the flags: what was given, by whom, and the configuration that it makes."""
 
 import dataclasses
+from dataclasses import fields
 
 from absl import flags
 
@@ -12,11 +13,12 @@ from hccm_tf.configuration import (
 )
 from hccm_tf.errors import InputError
 from hccm_tf.flags.define import define_flags
-from hccm_tf.flags.groups import ComparisonOptions, RunOptions
+from hccm_tf.flags.groups import RunOptions
 from hccm_tf.models import MODELS, find_model, name_of
+from hccm_tf.options import kind_of
 from hccm_tf.runs import read_configuration
 
-FOLDERS = ("data_dir", "feature_maps", "image_dir", "run_dir")
+RUN_FOLDERS = ("data_dir", "feature_maps", "image_dir", "run_dir")
 
 
 def parse(flag_values, argv):
@@ -35,14 +37,14 @@ def parse(flag_values, argv):
     define_flags(flag_values, MODELS.values())
     try:
         words = flag_values.read_flags_from_files(argv[1:], force_gnu=False)
-        define_flags(flag_values, _own_models(words))
+        define_flags(flag_values, own_models(words))
         return flag_values(argv)
     except flags.Error as error:
         raise InputError(str(error)) from error
 
 
-def _own_models(words):
-    """Classes of the models outside of the package that words name."""
+def own_models(words):
+    """Classes of the models outside of the package that a command line names."""
     found = []
     for name in _named_models(words):
         if ":" in name and name not in MODELS:
@@ -75,28 +77,35 @@ def typed(flag_values, words):
         name = word.lstrip("-").partition("=")[0]
         if word.startswith("-"):
             found |= {name, name.removeprefix("no")} & set(flag_values)
-    return found - {"flagfile"}
+    return found
 
 
 def options_of(options, flag_values):
-    """An instance of a class of options; flags that are not given have the default."""
-    given = {name: value_of(flag_values, name) for name in options.names()}
-    return options(**{name: v for name, v in given.items() if v is not None})
+    """An instance of a class of options; flags that are not given have the default.
+
+    Raises:
+        InputError: if an option does not have a value.
+    """
+    given = {field.name: value_of(flag_values, field) for field in fields(options)}
+    try:
+        return options(**{name: v for name, v in given.items() if v is not None})
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
-def value_of(flag_values, name):
+def value_of(flag_values, field):
     """The value of a flag as its option takes it.
 
     Raises:
         InputError: if a list of numbers has something else; names the flag.
     """
-    value = flag_values[name].value
-    if isinstance(value, list) and name not in ComparisonOptions.names():
+    value, name = flag_values[field.name].value, field.name
+    if value is not None and kind_of(field) is tuple:
         try:
             return tuple(int(entry) for entry in value)
         except ValueError as error:
             raise InputError(
-                f"--{name}: integers separated by commas. Received: {value}"
+                f"{name}: integers separated by commas. Received: {','.join(value)}"
             ) from error
     return value
 
@@ -119,17 +128,19 @@ def read_configuration_flags(flag_values, typed_names):
             "--from_run takes a run as it is, --warm_start_from trains it further: "
             "give one of them"
         )
+    if "warm_start" in typed_names and run.warm_start_from is None:
+        raise InputError("--warm_start: the run, --warm_start_from, is missing")
     start = run.from_run or run.warm_start_from
     if start is not None:
         base = read_configuration(start)
     model = model_of(run.model, base)
     given = given_options(flag_values, model)
-    folders = {name: getattr(run, name) for name in (*FOLDERS, "resume")}
+    folders = {name: getattr(run, name) for name in (*RUN_FOLDERS, "resume")}
     if run.from_run is not None:
         unread = [*given, "model"] if run.model is not None else [*given]
         why = f"--from_run={run.from_run} takes the run as it is"
         _leave_out(unread, typed_names, why)
-        return _as_it_is(base, run.from_run, folders)
+        return _as_it_is(base, run.from_run, run.strategy, folders)
     read = readable(model)
     unread = [name for name in given if name not in read]
     why = f"model {model.name} does not read it; it reads --{', --'.join(read)}"
@@ -140,11 +151,12 @@ def read_configuration_flags(flag_values, typed_names):
     if folders["run_dir"] is None:
         raise InputError("--run_dir: the folder RUN for what the run leaves is missing")
     return configure(
-        name_of(model),
+        model,
         given,
         base,
         warm_start_from=run.warm_start_from,
         warm_start=run.warm_start,
+        strategy=run.strategy,
         **folders,
     )
 
@@ -172,17 +184,19 @@ def model_of(name, base):
 def given_options(flag_values, model):
     """The options and settings that are given; dict name → value."""
     classes = [TrainingSettings, model.Options, *(m.Options for m in MODELS.values())]
-    names = dict.fromkeys(name for options in classes for name in options.names())
-    given = {n: value_of(flag_values, n) for n in names if n in flag_values}
+    found = {field.name: field for options in classes for field in fields(options)}
+    given = {n: value_of(flag_values, f) for n, f in found.items() if n in flag_values}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _as_it_is(base, from_run, folders):
+def _as_it_is(base, from_run, strategy, folders):
     """The configuration of a run that is not trained further."""
     given = {name: value for name, value in folders.items() if value is not None}
     return dataclasses.replace(
         base,
         settings=dataclasses.replace(base.settings, epochs=0),
         warm_start_from=from_run,
+        warm_start="all",
+        strategy=strategy,
         **given,
     )

@@ -40,8 +40,7 @@ class CSCNN(ImageModel):
     """
 
     name = "cscnn"
-    takes_maps, takes_pixels = False, True
-    tells_category = True
+    takes_pixels = tells_category = True
     sides = ("candidate",)
 
     @dataclasses.dataclass(frozen=True)

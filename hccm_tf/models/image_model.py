@@ -27,12 +27,12 @@ class ImageModel(Model, abc.ABC):
 
     Attributes:
         tells_category: whether the image encoder may be told the category.
-        takes_maps: whether it takes feature maps.
-        takes_pixels: whether it takes the images themselves.
+        takes_pixels: whether it takes the images themselves, of an option
+            `image_size`, and not their feature maps.
     """
 
     Options = ImageHistoryOptions
-    has_images = takes_maps = True
+    has_images = True
 
     @property
     def image_dim(self):

@@ -51,7 +51,7 @@ class Model:
 
     name = None
     Options = NetworkOptions
-    has_images = takes_pixels = takes_maps = tells_category = False
+    has_images = takes_pixels = tells_category = False
     has_attention = True
 
     def __init__(self, schema, options=None, images=None, embedding_shards=1):

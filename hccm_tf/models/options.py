@@ -38,7 +38,7 @@ class DINOptions(NetworkOptions):
         (80, 40), "The widths of the hidden layers of DIN's unit.", lower=1
     )
     attention_activation: str = option(
-        "dice", "The activation in DIN's unit: {choices}.", ("dice", "relu")
+        "dice", "The activation in DIN's unit: dice, or one of Keras such as relu."
     )
     products: bool = option(
         False,

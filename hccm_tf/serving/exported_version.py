@@ -100,7 +100,7 @@ class Version:
         """Rows of a table, in its type: `(vectors [N, D], scales [N] or None)`.
 
         Args:
-            feature_maps: `FeatureMapStore` or `ImageFolder`.
+            feature_maps: `ImageStore`.
             rows: int64 `[N]`, rows of the store.
             categories: `[N]` of the log's type, `None` for a model without them.
         """

@@ -94,7 +94,7 @@ def encode(encoder, feature_maps, rows, categories, dtype):
 
     Args:
         encoder: function from `image_map` and `image_category` to vectors.
-        feature_maps: `FeatureMapStore` or `ImageFolder`.
+        feature_maps: `ImageStore`.
         rows: int64 `[N]`, rows of the store, N at least 1.
         categories: `[N]`, what `encoder` takes.
         dtype: one of `REPRESENTATION_DTYPES`.
@@ -125,7 +125,7 @@ def encode_catalogue(
 
     Args:
         encoder: the model's `image_encoder`.
-        feature_maps: `FeatureMapStore` or `ImageFolder`.
+        feature_maps: `ImageStore`.
         image_keys: int64 `[N]`, one for each item.
         categories: int32 `[N]`, category indices; `None` if the encoder does not look
             at them, and each image is in the table once.

@@ -1,1 +1,1 @@
-"""Training: callbacks, the loop, evaluation."""
+"""A configuration becomes a trained model: loop, checkpoints, strategies."""

@@ -3,11 +3,10 @@
 import dataclasses
 import pathlib
 
-from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.models import ImageInput
-from hccm_tf.training.fit import build
+from hccm_tf.training.fit import build, prepare
 from hccm_tf.training.images import images_path
 
 
@@ -19,18 +18,24 @@ def check(configuration):
     Args:
         configuration: `Configuration`.
     """
-    schema = DataFolder(configuration.data_dir).schema()
-    if configuration.settings.max_history is not None:
-        schema = schema.with_max_history(configuration.settings.max_history)
-    options, images = configuration.options, None
-    path = images_path(configuration)
     if configuration.model.takes_pixels:
-        if not pathlib.Path(path).is_dir():
-            raise InputError(f"image_dir={path}: no such folder")
-        images = ImageInput((options.image_size, options.image_size, 3))
-    elif path is not None:
-        store = FeatureMapStore.open(path)
-        images = ImageInput(store.shape, store.channel_mean, store.channel_std)
+        _check_pixels(configuration)
+        return
+    options = configuration.options
     if getattr(options, "projection", None) == "pca":
         options = dataclasses.replace(options, projection="trainable")
+    prepare(dataclasses.replace(configuration, options=options))
+
+
+def _check_pixels(configuration):
+    options, path = configuration.options, images_path(configuration)
+    schema = DataFolder(configuration.data_dir).schema()
+    if not pathlib.Path(path).is_dir():
+        raise InputError(f"image_dir={path}: no such folder")
+    weights = getattr(options, "cnn_weights", "random")
+    if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
+        raise InputError(f"cnn_weights={weights}: no such file")
+    if configuration.settings.shuffle_categories and "category" not in schema:
+        raise InputError("shuffle_categories: the schema has no feature category")
+    images = ImageInput((options.image_size, options.image_size, 3))
     build(configuration.model(schema, options, images))

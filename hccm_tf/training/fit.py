@@ -25,7 +25,12 @@ from hccm_tf.training.pretraining import begin_cnn
 from hccm_tf.training.strategies import has_parameter_servers, is_chief, num_tasks
 from hccm_tf.training.synchronous import SynchronousTrainer
 from hccm_tf.training.trainer import Trainer
-from hccm_tf.training.warm_start import started_schema, warm_start
+from hccm_tf.training.warm_start import (
+    check_same_features,
+    check_same_model,
+    started_schema,
+    warm_start,
+)
 
 NO_TRAINING = {"seconds": 0.0, "epochs": 0}
 
@@ -50,10 +55,22 @@ class FittedModel:
 
     def batches_of(self, data_dir=None):
         """`Batches` of a data folder; by default of the one that it was trained on."""
-        data_dir = data_dir or self.trained.configuration.data_dir
+        own = self.trained.configuration.data_dir
+        data_dir = data_dir or own
+        if self.batches is None and data_dir == own:
+            self.batches = open_batches(self.trained, own)
         if self.batches is None:
-            self.batches = open_batches(self.trained, data_dir)
+            return open_batches(self.trained, data_dir)
         return dataclasses.replace(self.batches, data_dir=data_dir)
+
+    def moved(self, data_dir):
+        """The same model, whose data folder is now elsewhere."""
+        told = dataclasses.replace(self.trained.configuration, data_dir=data_dir)
+        trained = dataclasses.replace(self.trained, configuration=told)
+        batches = self.batches
+        if batches is not None:
+            batches = dataclasses.replace(batches, data_dir=data_dir)
+        return dataclasses.replace(self, trained=trained, batches=batches)
 
     def predictions(self, split, data_dir=None, batch_size=None):
         """Predicts a split; data frame `user_key, label, ctr`, in the data's order.
@@ -92,25 +109,31 @@ def fit(configuration, strategy=None):
         `FittedModel`.
 
     Raises:
-        InputError: names the file, column, row, option or flag to mend.
+        InputError: names the file, column, row or argument to mend.
         FloatingPointError: if the loss is not finite; names the step.
     """
     require_tensorflow(keras.config.backend())
-    settings, run_dir = configuration.settings, configuration.run_dir
-    if not settings.epochs and configuration.warm_start_from is None:
+    epochs, run_dir = configuration.settings.epochs, configuration.run_dir
+    if not epochs and configuration.warm_start_from is None:
         raise InputError("epochs=0: it trains nothing and needs warm_start_from")
     if configuration.resume and run_dir is None:
         raise InputError("resume: the run_dir in which to go on is missing")
-    with contextlib.ExitStack() as stack:
-        if run_dir is not None and (strategy is None or is_chief(strategy)):
-            folder = RunFolder(run_dir)
-            stack.enter_context(folder.training(configuration.resume))
-            folder.flags.write_text(to_flagfile(configuration))
-        keras.utils.set_random_seed(settings.seed)
-        trained, batches, started = prepare(configuration)
-        if not settings.epochs:
-            return FittedModel(trained, batches)
-        return _train(configuration, trained, batches, started, strategy)
+    trained, batches, started = prepare(configuration)
+    if not epochs:
+        return FittedModel(trained, batches)
+    return _train(configuration, trained, batches, started, strategy)
+
+
+def run_in_training(configuration, strategy=None):
+    """`RunFolder.training` of a configuration, in the process that writes.
+
+    Around `fit` and what a run leaves after it. In other processes, and without a
+    `run_dir`, it does nothing.
+    """
+    writes = strategy is None or is_chief(strategy)
+    if configuration.run_dir is None or not writes:
+        return contextlib.nullcontext()
+    return RunFolder(configuration.run_dir).training(configuration.resume)
 
 
 def prepare(configuration):
@@ -129,15 +152,20 @@ def prepare(configuration):
     """
     settings, started = configuration.settings, None
     schema = DataFolder(configuration.data_dir).schema()
-    if settings.max_history is not None:
-        schema = schema.with_max_history(settings.max_history)
     if configuration.warm_start_from is not None:
         started = TrainedModel.load(configuration.warm_start_from)
-        schema = started_schema(schema, started, configuration.warm_start)
+        check_same_model(configuration.model, started)
+        check_same_features(schema, started.schema)
     if not settings.epochs:
         _check_not_changed(configuration, started)
         trained = dataclasses.replace(started, configuration=configuration)
         return trained, open_batches(trained, configuration.data_dir), started
+    # Only now: a model that is loaded draws random numbers too.
+    keras.utils.set_random_seed(settings.seed)
+    if settings.max_history is not None:
+        schema = schema.with_max_history(settings.max_history)
+    if started is not None:
+        schema = started_schema(schema, started.schema, configuration.warm_start)
     store, tell_category = open_images(configuration, schema, started)
     images, options = measure(configuration, store)
     definition = configuration.model(schema, options, images)
@@ -177,13 +205,15 @@ def _batches(trained, store, tell_category):
 
 def _check_not_changed(configuration, started):
     """Raises an `InputError` if a run's model is to be another without training."""
-    if configuration.model is not started.configuration.model:
-        raise InputError(
-            f"warm_start_from holds a model {started.name}. Received: model "
-            f"{configuration.model.name}"
-        )
-    was = vars(started.configuration.options)
-    for name, value in vars(configuration.options).items():
+    was = {
+        **vars(started.configuration.options),
+        "max_history": started.schema.max_history,
+        "warm_start": "all",
+    }
+    asked = {**vars(configuration.options), "warm_start": configuration.warm_start}
+    if configuration.settings.max_history is not None:
+        asked["max_history"] = configuration.settings.max_history
+    for name, value in asked.items():
         if value != was[name]:
             raise InputError(
                 f"{name}: without training, the model is that of the run, whose {name} "
@@ -207,6 +237,8 @@ def _train(configuration, trained, batches, started, strategy):
         warm_start(trained, started, configuration.warm_start)
     elif isinstance(trained.definition, CSCNN):
         begin_cnn(trained, batches)
+    if configuration.run_dir is not None and (strategy is None or is_chief(strategy)):
+        RunFolder(configuration.run_dir).note_flags(to_flagfile(configuration))
     trainer = _make_trainer(trained, batches, strategy)
     # In a cluster the same errors tell of lost processes.
     report = DataFolder(configuration.data_dir).report_damage()

@@ -24,11 +24,11 @@ def images_path(configuration):
     """
     if not configuration.model.has_images:
         return None
-    path = getattr(configuration, configuration.images_flag)
+    path = getattr(configuration, configuration.images_argument)
     if path is None:
         raise InputError(
-            f"{configuration.images_flag}: model {configuration.model.name} needs a "
-            "folder"
+            f"{configuration.images_argument}: the folder that model "
+            f"{configuration.model.name} needs is missing"
         )
     return path
 
@@ -84,9 +84,9 @@ def _open(configuration, path):
     found = int((store.find(keys).numpy() > 0).sum())
     if found < MIN_IMAGES_FOUND * len(keys):
         raise InputError(
-            f"{configuration.images_flag}={path}: it holds {found} of the {len(keys)} "
-            f"images of data_dir={configuration.data_dir}: they do not belong "
-            "together"
+            f"{configuration.images_argument}={path}: it holds {found} of the "
+            f"{len(keys)} images of data_dir={configuration.data_dir}: they do not "
+            "belong together"
         )
     if found < len(keys):
         print(f"{len(keys) - found} of {len(keys)} images {missing}")

@@ -84,8 +84,9 @@ def _check_cluster(name, kinds):
         found, known = set(), False
     if found != kinds or not known:
         raise InputError(
-            f"strategy {name} needs the environment variable TF_CONFIG with a cluster "
-            f"of {', '.join(sorted(kinds))}, and this process's task. Received: {text}"
+            f"strategy={name}: it needs the environment variable TF_CONFIG with a "
+            f"cluster of {', '.join(sorted(kinds))}, and this process's task. "
+            f"Received: {text}"
         )
 
 

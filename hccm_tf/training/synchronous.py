@@ -76,7 +76,7 @@ class SynchronousTrainer(Trainer):
         checksums = self._gather({"checksum": np.array([checksum])}, workers)
         if len(set(checksums["checksum"].tolist())) > 1:
             raise InputError(
-                "strategy multi_worker_mirrored: the workers have different weights, "
+                "strategy=multi_worker_mirrored: the workers have different weights, "
                 "or are at different steps; start all of them with resume"
             )
 

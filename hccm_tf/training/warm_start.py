@@ -29,29 +29,51 @@ WARM_STARTS = ("all", "all_but_ids")
 TABLE = "embeddings"  # Keras' name of an embedding layer's weight
 
 
-def started_schema(schema, started, how):
+def check_same_features(schema, old):
+    """Raises an `InputError` if a run's model takes other features than the data have.
+
+    Args:
+        schema: `Schema` of today's data.
+        old: `Schema` of the run.
+    """
+    for before, now in itertools.zip_longest(old.features, schema.features):
+        if _kind(before) != _kind(now):
+            raise InputError(
+                f"warm_start_from: the run's model has {_kind(before)} where the data "
+                f"have {_kind(now)}; build the examples with the run's schema.json as "
+                "their schema"
+            )
+
+
+def check_same_model(model, started):
+    """Raises an `InputError` if a run's model is of another class.
+
+    Args:
+        model: subclass of `hccm_tf.models.Model`.
+        started: `TrainedModel` of the run.
+    """
+    if started.configuration.model is not model:
+        raise InputError(
+            f"warm_start_from: it holds a model {started.name}. Received: model "
+            f"{model.name}"
+        )
+
+
+def started_schema(schema, old, how):
     """The schema of a model that a run starts.
 
     Floats are standardised as in the run and, with `"all"`, its ids are kept.
 
     Args:
         schema: `Schema` of today's data.
-        started: `TrainedModel` of the run.
+        old: `Schema` of the run, of the same features.
         how: one of `WARM_STARTS`.
 
     Raises:
-        InputError: if the features are not those of the run.
+        InputError: if `how` is none of them.
     """
     if how not in WARM_STARTS:
-        raise InputError(f"warm_start is one of {WARM_STARTS}. Received: {how}")
-    old = started.schema
-    for before, now in itertools.zip_longest(old.features, schema.features):
-        if _kind(before) != _kind(now):
-            raise InputError(
-                f"warm_start_from: the run's model has {_kind(before)} where the data "
-                f"have {_kind(now)}; build the examples with --schema=SCHEMA, the "
-                "schema.json that is in the run's folder"
-            )
+        raise InputError(f"warm_start: one of {WARM_STARTS}. Received: {how}")
     scales = {f.name: {"mean": f.mean, "std": f.std} for f in old.features}
     features = tuple(
         dataclasses.replace(f, **scales[f.name]) if f.is_float else f
@@ -96,11 +118,7 @@ def warm_start(model, started, how):
     Raises:
         InputError: if the run is of another model or other widths; names the weight.
     """
-    if started.name != model.name:
-        raise InputError(
-            f"warm_start_from holds a model {started.name}. Received: model "
-            f"{model.name}"
-        )
+    check_same_model(model.configuration.model, started)
     weights, old_weights = _weights(model.keras_model), _weights(started.keras_model)
     for place in sorted({*weights, *old_weights}):
         weight, old = weights.get(place), old_weights.get(place)

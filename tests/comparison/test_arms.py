@@ -64,6 +64,8 @@ def test_flags_of_an_arm():
         ("din,hccm --seed=4", "sets --seed, which all arms share"),
         ("din,hccm --data_dir=OTHER", "sets --data_dir"),
         ("din,hccm --model=hcm", "sets --model"),
+        ("din,hccm --flagfile=nowhere", "nowhere|sets --flagfile"),
+        ("din,din --feature_maps=OTHER", "the same model with the same settings"),
         ("din,hccm 'x", "quotation"),
         ("din,din --shuffle_images", "--shuffle_images: model din does not read it"),
         ("din,cscnn --similarity=cosine", "--similarity: model cscnn does not read it"),

@@ -67,7 +67,7 @@ def explained(shop, fitted):
 def pages(shop, fitted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     for name, estimator in fitted.items():
-        estimator.explain(folder / name, shop.images, COUNT)
+        estimator.explain(shop.data, folder / name, shop.images, COUNT)
     return {name: (folder / name).read_text("utf-8") for name in fitted}
 
 

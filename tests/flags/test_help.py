@@ -1,5 +1,6 @@
 """The help of `train_main.py` has every flag, with a sentence of what it is."""
 
+import pathlib
 import re
 
 import pytest
@@ -9,6 +10,7 @@ import train_main
 from hccm_tf.flags.define import define_flags
 from hccm_tf.flags.groups import all_groups, own_fields
 from hccm_tf.flags.help import WIDTH, help_text
+from hccm_tf.flags.reference import reference
 from hccm_tf.models import MODELS, find_model
 from hccm_tf.options import describe
 from tests.flags.test_read import MINE
@@ -90,3 +92,9 @@ def test_help_ends_the_program(capsys):
         output = capsys.readouterr()
         assert output.out == help_text(train_main.__doc__, MODELS.values())
         assert not output.err
+
+
+def test_the_reference_page_is_that_of_the_options():
+    page = pathlib.Path(train_main.__file__).parent / "docs" / "flags.md"
+    # python -m hccm_tf.flags.reference > docs/flags.md
+    assert page.read_text() == reference(MODELS.values())

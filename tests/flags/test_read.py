@@ -1,6 +1,7 @@
 """What the command line says: which flags were typed, and the configuration of them."""
 
 import dataclasses
+import os
 import pathlib
 
 import pytest
@@ -58,9 +59,14 @@ def test_a_flagfile_makes_the_same_configuration(tmp_path, name, changed):
         fields = dataclasses.fields(model.Options)
         fields += dataclasses.fields(TrainingSettings)
         given = {f.name: another(f) for f in fields if f.name in readable(model)}
-    folders = {"data_dir": "some data", "feature_maps": "maps", "image_dir": "photos"}
-    expected = configure(name, given, **folders, run_dir="RUN")
-    (tmp_path / "run.flags").write_text(to_flagfile(expected))
+    folders = {"data_dir": "some data"}
+    if model.has_images:
+        folders["image_dir" if model.takes_pixels else "feature_maps"] = "maps"
+    relative = configure(name, given, **folders, run_dir="RUN", strategy="mirrored")
+    # It is the same from another working directory.
+    folders = {name: os.path.join(os.getcwd(), path) for name, path in folders.items()}
+    expected = dataclasses.replace(relative, **folders)
+    (tmp_path / "run.flags").write_text(to_flagfile(relative))
     assert read(f"--flagfile={tmp_path / 'run.flags'}", "--run_dir=RUN") == expected
     assert set(expected.values()) == set(readable(model))
     if changed:
@@ -72,7 +78,8 @@ def test_json_makes_the_same_configuration():
     for name in (*MODELS, MINE):
         configuration = configure(name, {"dropout": 0.25}, data_dir=pathlib.Path("D"))
         again = Configuration.from_json(configuration.to_json())
-        assert again == dataclasses.replace(configuration, data_dir="D")
+        here = os.path.join(os.getcwd(), "D")
+        assert again == dataclasses.replace(configuration, data_dir=here)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,7 @@ def test_flags_that_are_typed(tmp_path, words, names):
         (["--model=tests.flags.my_model:No"], "--model: .*has no attribute 'No'"),
         (["--model=tests.flags.my_model:MINE"], "--model: "),
         (["--model=json:JSONDecoder"], "--model: .*a subclass of hccm_tf.models.Model"),
-        (["--model=hcm", "--cnn_filters=8,wide"], "--cnn_filters: integers.*wide"),
+        (["--model=hcm", "--cnn_filters=8,wide"], "^cnn_filters: integers.*wide"),
         (["--model=hcm", "--cnn_filters=8"], "cnn_filters: one width for each"),
         (["--model=hcm", "--hidden_units=0"], "hidden_units: integers from 1 on"),
         (["--model=hcm", "--hidden_units="], "hidden_units: "),

@@ -206,7 +206,7 @@ def test_a_warm_start_has_the_runs_cnn(shop, trained, tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_explained_on_a_page(shop, trained, tmp_path, case):
-    trained[case].explain(tmp_path / "page.html", shop.images, 2)
+    trained[case].explain(shop.data, tmp_path / "page.html", shop.images, 2)
     page = (tmp_path / "page.html").read_text()
     assert page.count("<article>") == 2 and "item attention" in page
     assert ("image attention" in page) == (case == "history")

@@ -204,7 +204,7 @@ def test_answers_are_those_of_a_table_made_afresh(
         export_dir.name,
     )
     forms = {"ranker": estimator.model_.get_layer("ranker")}
-    afresh = Signatures(estimator.schema_, forms, table)
+    afresh = Signatures(estimator.fitted_.trained.definition, forms, table)
     rows = Impressions(shop.data, "test", 60).rows
     request = impressions_request(rows, estimator.schema_, with_images=True)
     models = [tf.saved_model.load(str(export_dir / name)) for name in ("1", "2")]
@@ -317,7 +317,7 @@ def test_errors(export_dir, items, items_csv, store, shop, maps, fitted, tmp_pat
     for column in ("image", "category"):
         path = tmp_path / f"{column}.csv"
         items.drop(columns=column).to_csv(path, index=False)
-        fails(f"--items: .*no column {column}", items=path)
+        fails(f"^items: .*no column {column}", items=path)
     other = tmp_path / "other.csv"
     items[items.image == ""].to_csv(other, index=False)
     fails("^items: no image of the table", items=other, remove=True)

@@ -7,7 +7,9 @@ import sys
 import keras
 import pytest
 
-from hccm_tf.quiet import INHERITED, LEVEL
+from hccm_tf.layers import HybridCNN
+from hccm_tf.optimizers import LazyAdam
+from hccm_tf.quiet import LEVEL
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -18,7 +20,7 @@ def _run(*arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={n: v for n, v in os.environ.items() if n not in (LEVEL, INHERITED)},
+        env={n: v for n, v in os.environ.items() if n != LEVEL},
     )
 
 
@@ -55,6 +57,16 @@ def test_extract_feature_maps(shop, tmp_path):
     )
     _assert_input_error(result, "--layer", "no_such_layer")
     assert not (tmp_path / "maps").exists()
+
+
+def test_inspect_examples(shop, tmp_path):
+    command = ("-m", "tfrecords_tools.inspect_examples")
+    result = _run(*command, f"--data_dir={shop.data}", "--split=test", "--count=2")
+    assert result.returncode == 0 and not result.stderr
+    assert result.stdout.startswith("test, impression 1\n")
+    assert "test, impression 2" in result.stdout
+    assert "test, impression 3" not in result.stdout
+    _assert_input_error(_run(*command, f"--data_dir={tmp_path}"), str(tmp_path))
 
 
 def test_make_demo_and_an_unknown_flag(tmp_path):
@@ -110,6 +122,8 @@ def test_train_main(shop, tmp_path):
     assert (
         (tmp_path / "run" / "history.csv").read_text().startswith("epoch,loss,val_auc")
     )
-    assert model.get_layer("image_encoder").get_layer("hybrid_cnn").channel_attention
+    assert isinstance(model.optimizer, LazyAdam)
+    cnn = model.get_layer("image_encoder").get_layer("hybrid_cnn")
+    assert isinstance(cnn, HybridCNN) and cnn.channel_attention
     assert (tmp_path / "run" / "explanation.html").is_file()
     assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()

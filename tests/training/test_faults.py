@@ -7,7 +7,6 @@ import signal
 import keras
 import numpy as np
 import pandas as pd
-import pytest
 
 from hccm_tf.errors import LOST_PROCESS, PREEMPTED
 from tests.training.cluster import TRAIN_MAIN, Cluster, newest_checkpoint
@@ -123,32 +122,41 @@ def test_parameter_servers_through_deaths(shop, tmp_path):
     assert len(np.unique(table, axis=0)) >= ROWS
 
 
-# The first gets the signal, of SIGTERM both; what each ends with.
-@pytest.mark.parametrize(
-    ("number", "codes"),
-    [
-        (signal.SIGKILL, {"worker-0": -signal.SIGKILL, "worker-1": LOST_PROCESS}),
-        (signal.SIGKILL, {"worker-1": -signal.SIGKILL, "worker-0": LOST_PROCESS}),
-        # A cluster takes all of them back; the first saves, also within an epoch.
-        (signal.SIGTERM, {"worker-0": PREEMPTED, "worker-1": LOST_PROCESS}),
-    ],
-)
-def test_several_workers_end_together_and_go_on(shop, tmp_path, number, codes):
+# What is sent to which workers, and what both end with. By SIGTERM a cluster takes all
+# back at once; the first saves, also within an epoch.
+ENDS = [
+    (signal.SIGKILL, ["worker-0"], [-signal.SIGKILL, LOST_PROCESS]),
+    (signal.SIGKILL, ["worker-1"], [LOST_PROCESS, -signal.SIGKILL]),
+    (signal.SIGTERM, ["worker-0", "worker-1"], [PREEMPTED, LOST_PROCESS]),
+]
+
+
+def test_several_workers_end_together_and_go_on(shop, tmp_path):
     run_dir = tmp_path / "run"
     command = _command(shop, run_dir, "multi_worker_mirrored")
-    with Cluster(tmp_path, 2, 0, command) as cluster:
+
+    def cluster_in(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        cluster = Cluster(folder, 2, 0, command)
         _copy_maps(shop, cluster)
-        cluster.start()
-        _advance(cluster, run_dir)
-        for name in list(codes)[: 2 if number == signal.SIGTERM else 1]:
-            cluster.signal(name, number)
-        for name, code in codes.items():
-            assert cluster.wait(name) == code, cluster.text(name)[-3000:]
-            lost = "a process of the cluster was lost" in cluster.text(name)
-            assert lost == (code == LOST_PROCESS)
-        epoch = newest_checkpoint(run_dir)[1]
-    with Cluster(tmp_path, 2, 0, command) as cluster:
+        return cluster
+
+    more = []
+    for place, (number, receivers, codes) in enumerate(ENDS):
+        with cluster_in(f"end-{place}") as cluster:
+            cluster.start(more=more)
+            _advance(cluster, run_dir)
+            for name in receivers:
+                cluster.signal(name, number)
+            for name, code in zip(cluster.configs, codes, strict=True):
+                assert cluster.wait(name) == code, cluster.text(name)[-3000:]
+                lost = "a process of the cluster was lost" in cluster.text(name)
+                assert lost == (code == LOST_PROCESS)
+        more = ["--resume"]
+    epoch = newest_checkpoint(run_dir)[1]
+    with cluster_in("to-the-end") as cluster:
         cluster.start(more=["--resume", f"--epochs={epoch + 1}"])
-        for name in ("worker-0", "worker-1"):
+        for name in cluster.configs:
             assert cluster.wait(name) == 0, cluster.text(name)[-3000:]
     _check_whole_run(shop, run_dir)

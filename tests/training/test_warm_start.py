@@ -15,7 +15,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.models import ImageInput
 from hccm_tf.runs import TrainedModel
 from hccm_tf.training.images import check_same_cnn
-from hccm_tf.training.warm_start import started_schema, warm_start
+from hccm_tf.training.warm_start import check_same_features, started_schema, warm_start
 from tests.conftest import tiny
 from tests.reference import fingerprint
 
@@ -159,7 +159,7 @@ def test_what_is_standardised_keeps_its_scale(shop, fitted, runs, started, tmp_p
     assert first["images"] == second["images"] and first["images"]["channel_mean"]
     assert first["options"] == second["options"]
     for how in ("all", "all_but_ids"):
-        schema = started_schema(Schema.load(data), started["hccm"], how)
+        schema = started_schema(Schema.load(data), started["hccm"].schema, how)
         # Training teaches the model how many negatives there are.
         assert schema.negative_keep_rate == 0.25
         for feature in floats:
@@ -186,8 +186,8 @@ def test_training_goes_on(shop, fitted, runs, tmp_path):
 
 def test_all_keeps_the_old_ids(shop, started):
     today = _of_another_day(shop.schema)
-    assert started_schema(today, started["din"], "all_but_ids") == today
-    both = started_schema(today, started["din"], "all")
+    assert started_schema(today, started["din"].schema, "all_but_ids") == today
+    both = started_schema(today, started["din"].schema, "all")
     for name, keys in both.vocabularies.items():
         expected = {*today.vocabularies[name].tolist()}
         expected |= {*shop.schema.vocabularies[name].tolist()}
@@ -212,12 +212,12 @@ def test_tables_without_keys(shop, tmp_path, kind):
         np.testing.assert_array_equal(value, _values(old)[path], err_msg=path)
     other = _with(schema, user_id={"size": 10})
     with pytest.raises(InputError, match=f"user_id of kind {kind}.*size 9.*size 10"):
-        started_schema(other, run, "all")
+        check_same_features(other, run.schema)
 
 
 def test_other_features_are_an_error(shop, started):
     schema = shop.schema
-    named = "^warm_start_from: the run's model has .*--schema=.*run's folder"
+    named = "^warm_start_from: the run's model has .*the run's schema.json"
     first, *rest = schema.features
     for features in ((*rest, first), tuple(rest), (*schema.features, first)):
         if len(features) > len(schema.features):
@@ -225,12 +225,12 @@ def test_other_features_are_an_error(shop, started):
             features = (*schema.features, more)
         other = dataclasses.replace(schema, features=features)
         with pytest.raises(InputError, match=named):
-            started_schema(other, started["din"], "all")
+            check_same_features(other, started["din"].schema)
     other = _with(schema, item_id={"dtype": "string"})
     with pytest.raises(InputError, match=r"item_id.*\(int64\).*\(string\)"):
-        started_schema(other, started["din"], "all")
-    with pytest.raises(InputError, match="^warm_start is one of.*half"):
-        started_schema(schema, started["din"], "half")
+        check_same_features(other, started["din"].schema)
+    with pytest.raises(InputError, match="^warm_start: one of.*half"):
+        started_schema(schema, started["din"].schema, "half")
 
 
 @pytest.mark.parametrize(
@@ -301,6 +301,7 @@ def test_saving_replaces_a_run(shop, fitted, runs, tmp_path):
         "model.keras",
         "schema",
         "run.json",
+        "run.flags",
     }
     assert Schema.load(tmp_path / "schema").features == shop.schema.features
     model, run = _model("hccm", shop.schema, shop.store), TrainedModel.load(tmp_path)
@@ -331,6 +332,8 @@ def test_the_models_options_are_those_of_the_run(shop, fitted, runs):
         ({"model": "din"}, "holds a model hccm. Received: model din"),
         ({"hidden_units": (9,)}, r"^hidden_units: .* is \(8,\). Received: \(9,\)"),
         ({"dropout": 0.5}, "^dropout: .* whose dropout is 0.0. Received: 0.5"),
+        ({"max_history": 2}, "^max_history: .* is 8. Received: 2"),
+        ({"warm_start": "all_but_ids"}, "^warm_start: .* is all. Received: all_but"),
     ],
 )
 def test_without_training_no_option_may_change(shop, runs, changed, message):

@@ -7,7 +7,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.impressions import CHECKED, HISTORY_ITEM, log_type
 
 LOG_COLUMNS = ["user_id", "item_id", "label"]
-RESERVED = ("key", "user_key", "item_row", "image_key")
+OWN_COLUMNS = ("key", "user_key", "item_row", "image_key")
 
 
 def column_types(types, item_types):
@@ -36,7 +36,7 @@ def column_types(types, item_types):
 def _check_names(types, item_types):
     for name in (*types, *item_types):
         other_history = name.startswith(HISTORY) and name != HISTORY_ITEM
-        if name in RESERVED or other_history or not name or "/" in name:
+        if name in OWN_COLUMNS or other_history or not name or "/" in name:
             raise InputError(
                 f"column {name!r}: the name is used here or is none for a file; rename "
                 "the column"

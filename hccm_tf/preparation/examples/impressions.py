@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from etils import epy
 
 from hccm_tf.data import ids
-from hccm_tf.data.feature import HISTORY, MISSING_INTEGER
+from hccm_tf.data.feature import HISTORY, MISSING
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.tables import read_batches
 
@@ -18,7 +18,8 @@ SPLITS = ("train", "validation", "test")
 ALL_SPLITS = (*SPLITS, "history")
 LISTED_BAD_ROWS = 20
 HISTORY_ITEM = HISTORY + "item_id"
-MISSING = {pa.int64(): MISSING_INTEGER, pa.float32(): np.nan, pa.string(): ""}
+# The types of columns from here on, as features call them.
+FEATURE_DTYPES = {pa.int64(): "int64", pa.float32(): "float32", pa.string(): "string"}
 CHECKED = ("label", "timestamp", "split", HISTORY_ITEM)
 
 
@@ -58,7 +59,7 @@ def to_log_type(name, column):
         column = column.cast(dtype)
     except pa.ArrowInvalid as error:
         raise InputError(f"column {name}: {error}") from error
-    return column.fill_null(MISSING[dtype])
+    return column.fill_null(MISSING[FEATURE_DTYPES[dtype]])
 
 
 def column_keys(column):
@@ -208,7 +209,7 @@ class LogReader:
         keys = {}
         for name in ("user_id", "item_id"):
             column = to_log_type(name, batch[name])
-            empty = pc.equal(column, MISSING[column.type])
+            empty = pc.equal(column, MISSING[FEATURE_DTYPES[column.type]])
             check(name, empty.to_numpy(zero_copy_only=False), "empty")
             keys[name] = column_keys(column)
         item_row = find_keys(self.item_keys, keys["item_id"])

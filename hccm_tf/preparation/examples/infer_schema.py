@@ -7,9 +7,9 @@ import pyarrow as pa
 from hccm_tf.data.feature import HISTORY, Feature
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
+from hccm_tf.preparation.examples.impressions import FEATURE_DTYPES
 
 MAX_HISTORY = 100
-FEATURE_DTYPES = {pa.int64(): "int64", pa.float32(): "float32", pa.string(): "string"}
 
 
 def infer_schema(types):
