@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 # Installs in a fraction of pip's time, where there is one.
 UV ?= $(shell command -v uv)
 OUT := quickstart
-PYTEST := -m pytest -q --numprocesses=auto --dist=loadfile
+# The longest files come first, see tests/conftest.py.
+PYTEST := -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 TRAIN := $(BIN)/python train_main.py --data_dir=$(OUT)/data --feature_maps=$(OUT)/maps
 
 ifneq ($(UV),)

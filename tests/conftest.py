@@ -30,6 +30,11 @@ def tiny(model, **options):
     return {**{n: v for n, v in TINY.items() if n in reads}, **options}
 
 
+def pytest_collection_modifyitems(items):
+    """Files of clusters first: at the end one of them would keep one core busy."""
+    items.sort(key=lambda item: "training" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory):
     """The tiny shop, see `make_shop`."""

@@ -14,9 +14,10 @@ TARGETS = ("quickstart", "test", "lint", "test-io", "test-backends", "soak")
 def commands(*words):
     """The command lines of a target, as if nothing were made yet."""
     # The suite may itself be started by make, with variables.
-    settings = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "VENV", "UV", "PYTHON")
+    settings = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
+    settings += ("VENV", "UV", "PYTHON")
     found = subprocess.run(
-        ["make", "--dry-run", "--always-make", *words],
+        ["make", "--no-print-directory", "--dry-run", "--always-make", *words],
         cwd=ROOT,
         env={name: os.environ[name] for name in os.environ if name not in settings},
         capture_output=True,

@@ -42,7 +42,7 @@ def test_what_a_cluster_lacks_is_named(monkeypatch, name, config):
     if config is not None:
         text = config if isinstance(config, str) else json.dumps(config)
         monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(InputError, match=f"strategy {name} needs .*TF_CONFIG"):
+    with pytest.raises(InputError, match=f"^strategy={name}: it needs .*TF_CONFIG"):
         make_strategy(name)
 
 

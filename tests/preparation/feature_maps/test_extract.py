@@ -33,7 +33,7 @@ from hccm_tf.preparation.images import decode_image
 from tests.conftest import MAPS, tiny
 from tests.reference import read_maps
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 SHARD_ROWS, BATCH_SIZE = 4, 3
 
 

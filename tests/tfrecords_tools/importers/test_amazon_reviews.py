@@ -16,7 +16,7 @@ from tests.reference import histories
 from tfrecords_tools.importers import amazon_reviews as tool
 from tfrecords_tools.importers.amazon_metadata import main_image, to_price
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 URL = "https://m.media-amazon.com/images/I/"
 LIST_IMAGES = [
     {"thumb": URL + "t1", "large": URL + "l1", "hi_res": None, "variant": "PT01"},

@@ -17,7 +17,7 @@ from tests.preparation.examples.logs import read_rows
 from tests.reference import histories
 from tfrecords_tools.importers.dvbpr import import_dvbpr
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 KEYS = ("productid", "imgs", "c", "asin", "categories", "reviewerID")
 
 

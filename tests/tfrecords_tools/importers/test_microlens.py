@@ -14,7 +14,7 @@ from hccm_tf.preparation.examples.build import build_examples
 from tests.preparation.examples.logs import read_rows
 from tfrecords_tools.importers import microlens as tool
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 LENGTH = 4
 # The challenge's tables pad on the left; rows 1 and 3 have padding elsewhere.
 TRAIN = [
