@@ -5,9 +5,10 @@ A form gets another number when what was written before can no longer be read.
 
 from hccm_tf.errors import InputError
 
-DATA = 1
+# 2: a record is a request, not an impression.
+DATA = 2
 MAPS = 1
-RUN = 1
+RUN = 2
 
 
 def check_format(path, found, expected, command):

@@ -5,10 +5,18 @@
 
 DATA holds `impressions-<split>.tfrecord-00000-of-00004`, the feature schema
 (`schema.json`, which can be edited and passed back with --schema), the vocabularies of
-the training split, the images of the catalogue (`catalogue.parquet`), what was left out
-(`summary.json`), and the two files with which
-`tensorflow_datasets.builder_from_directory(DATA)` opens it. A user's impressions are in
+the training split, the images of the catalogue (`catalogue.parquet`), what was written
+and left out (`summary.json`), and the two files with which
+`tensorflow_datasets.builder_from_directory(DATA)` opens it. A user's requests are in
 the shards of one number.
+
+A record is a request: what a user was shown at one moment, with user, context and
+history once and a list of candidates. Impressions of one user and `timestamp` are one
+request or, with a column `request_id`, those of one id; a log with neither has requests
+of one impression. The history ends before the request's first second, which also
+decides its split. Columns that differ within a request belong to its candidates. A
+column `weight` weighs impressions in loss and metrics; neither it nor `request_id` is a
+feature. Long requests are cut.
 
 The log is read in pieces and may be larger than memory; the catalogue, and a vocabulary
 in each worker, are held in memory. Without a `split` column the newest 10% of the
@@ -54,7 +62,7 @@ def define_flags():
     flags.DEFINE_integer(
         "seed",
         0,
-        "The seed of the training rows' order and of the sample of negatives.",
+        "The seed of the training requests' order and of the sample of negatives.",
         lower_bound=0,
     )
     flags.DEFINE_float(

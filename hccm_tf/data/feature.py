@@ -30,7 +30,8 @@ class Feature:
         std: of a `float`, over the training split.
         frequency: of a `vocabulary` or `integer`: how often a value occurs in the
             training split, the mean over the values that do.
-        candidate: whether it is a column of the items, and not of user or context.
+        candidate: whether it may differ within a request, as all columns of the items
+            do, and is not one of user or context.
     """
 
     name: str

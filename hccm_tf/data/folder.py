@@ -1,6 +1,7 @@
 """The data folder DATA, as `tfrecords_tools.build_examples` writes it.
 
-Nothing else knows its files, their names and how many impressions they hold.
+Nothing else knows its files, their names, and how many requests and impressions they
+hold.
 """
 
 import contextlib
@@ -20,6 +21,16 @@ INFO = "dataset_info.json"
 CATALOGUE_COLUMNS = ["item_id", "image", "image_key", "category"]
 
 
+def _of_split(file, splits, split):
+    """What a file says of a split, in a dict of those that it knows."""
+    if split not in splits:
+        raise InputError(
+            f"{file}: no split {split}, make it with {BUILD}. Received: "
+            f"{', '.join(splits)}"
+        )
+    return splits[split]
+
+
 class DataFolder:
     """The folder DATA.
 
@@ -30,10 +41,10 @@ class DataFolder:
         path: as given.
         schema_file: path of the feature schema; beside it are the vocabularies.
         catalogue_file: path of the items' ids, images and categories.
-        info_file: path of the number of impressions of each shard, as
-            tensorflow-datasets has it.
+        info_file: path of the number of records of each shard, as tensorflow-datasets
+            has it.
         features_file: path of the types of the columns, likewise.
-        summary_file: path of what was read and left out.
+        summary_file: path of what was read, left out and written.
     """
 
     def __init__(self, path):
@@ -81,7 +92,7 @@ class DataFolder:
         return join(self.path, name)
 
     def shard_lengths(self):
-        """Number of impressions in each shard: dict from split to list of int.
+        """Number of records, requests, in each shard: dict from split to list of int.
 
         Raises:
             InputError: if the file that says so is missing or damaged.
@@ -108,8 +119,8 @@ class DataFolder:
         total = len(self._lengths(split))
         return [self.shard_file(split, number, total) for number in range(total)]
 
-    def num_impressions(self, split):
-        """Number of a split's impressions.
+    def num_requests(self, split):
+        """Number of a split's records, which are requests.
 
         Raises:
             InputError: if there is no such split.
@@ -117,13 +128,47 @@ class DataFolder:
         return sum(self._lengths(split))
 
     def _lengths(self, split):
-        lengths = self.shard_lengths()
-        if split not in lengths:
+        return _of_split(self.info_file, self.shard_lengths(), split)
+
+    def num_impressions(self, split):
+        """Number of a split's impressions, which are candidates of requests.
+
+        Raises:
+            InputError: if there is no such split, or the summary is missing or damaged.
+        """
+        return self._summary(
+            lambda found: int(_of_split(self.summary_file, found["splits"], split))
+        )
+
+    @property
+    def max_candidates(self):
+        """The most candidates that a record has.
+
+        Raises:
+            InputError: if the summary is missing or damaged.
+        """
+        return self._summary(lambda found: int(found["max_candidates"]))
+
+    @property
+    def weighted(self):
+        """Whether impressions have a weight.
+
+        Raises:
+            InputError: if the summary is missing or damaged.
+        """
+        return self._summary(lambda found: bool(found["weighted"]))
+
+    def _summary(self, read):
+        try:
+            with open_file(self.summary_file) as handle:
+                return read(json.load(handle))
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self.info_file}: no split {split}, make it with {BUILD}. Received: "
-                f"{', '.join(lengths)}"
-            )
-        return lengths[split]
+                f"{self.summary_file}: cannot be read ({error!r}); make the data "
+                f"folder with {BUILD}"
+            ) from error
 
     def found_files(self):
         """Paths, `pathlib.Path`, of all that a local folder holds of shards."""

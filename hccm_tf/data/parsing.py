@@ -8,18 +8,29 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 
-def parse_spec(schema):
-    """The spec with which `tf.io.parse_example` reads the examples."""
-    spec = {
-        "label": tf.io.FixedLenFeature([], tf.int64),
-        "user_key": tf.io.FixedLenFeature([], tf.int64),
-        "image": tf.io.FixedLenFeature([], tf.int64),
-        HISTORY_IMAGE: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
-    }
-    for feature in schema.scalars:
-        spec[feature.name] = tf.io.FixedLenFeature([], tf.as_dtype(feature.dtype))
-    for feature in schema.sequences:
-        spec[feature.name] = tf.io.RaggedFeature(
-            tf.as_dtype(feature.dtype), row_splits_dtype=tf.int64
-        )
+def parse_spec(schema, many_candidates=True):
+    """The spec with which `tf.io.parse_example` reads the examples.
+
+    Args:
+        schema: `hccm_tf.data.schema.Schema`.
+        many_candidates: whether a record is a request, whose candidates are ragged
+            `[R, (n)]`, and not one impression, `[B]`.
+
+    Returns:
+        dict of the columns of the schema and `label`, `row` (number of the row in the
+        log), `image` and `history_image` (keys) and `user_key`.
+    """
+
+    def one(dtype):
+        return tf.io.FixedLenFeature([], tf.as_dtype(dtype))
+
+    def some(dtype):
+        return tf.io.RaggedFeature(tf.as_dtype(dtype), row_splits_dtype=tf.int64)
+
+    candidate = some if many_candidates else one
+    spec = {name: candidate("int64") for name in ("label", "row", "image")}
+    spec |= {"user_key": one("int64"), HISTORY_IMAGE: some("int64")}
+    for feature in schema.features:
+        kind = candidate if feature.candidate else one
+        spec[feature.name] = (some if feature.is_sequence else kind)(feature.dtype)
     return spec

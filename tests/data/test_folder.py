@@ -47,7 +47,25 @@ def test_number_of_impressions(shop, split):
     folder = DataFolder(shop.data)
     count = int((shop.log.split == split).sum())
     assert folder.num_impressions(split) == count
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_number_of_requests(shop, split):
+    folder = DataFolder(shop.data)
+    rows = shop.log[shop.log.split == split]
+    # None is so long that it is cut.
+    count = len(rows.groupby(["user_id", "timestamp"]))
+    assert folder.num_requests(split) == count
     assert sum(folder.shard_lengths()[split]) == count
+
+
+def test_what_records_are_like(shop, tmp_path):
+    folder = DataFolder(shop.data)
+    assert (folder.max_candidates, folder.weighted) == (1, False)
+    summary = {"max_candidates": 7, "weighted": True}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    folder = DataFolder(tmp_path)
+    assert (folder.max_candidates, folder.weighted) == (7, True)
 
 
 def test_shards_are_named_by_their_number():
@@ -64,16 +82,16 @@ def test_schema(shop):
     assert without.features == shop.schema.features and not without.vocabularies
 
 
-@pytest.mark.parametrize(("found", "said"), [(None, "unknown"), (7, "7")])
+@pytest.mark.parametrize(("found", "said"), [(None, "unknown"), (1, "1"), (7, "7")])
 def test_another_format_is_refused(shop, tmp_path, found, said):
     shutil.copytree(shop.data / "vocabularies", tmp_path / "vocabularies")
     content = json.loads((shop.data / "schema.json").read_text())
-    assert content.pop("format") == 1
+    assert content.pop("format") == 2
     if found is not None:
         content["format"] = found
     (tmp_path / "schema.json").write_text(json.dumps(content))
     message = (
-        rf"schema.json: format {said}, this package reads 1; make it anew with "
+        rf"schema.json: format {said}, this package reads 2; make it anew with "
         "python -m tfrecords_tools.build_examples$"
     )
     for read in (Schema.load, lambda path: DataFolder(path).schema()):
@@ -84,10 +102,11 @@ def test_another_format_is_refused(shop, tmp_path, found, said):
 def test_missing_split_and_folder(shop, tmp_path):
     with pytest.raises(InputError, match="split other"):
         DataFolder(shop.data).files("other")
-    with pytest.raises(InputError, match="other.*train, validation, test"):
-        DataFolder(shop.data).num_impressions("other")
+    for count in ("num_impressions", "num_requests"):
+        with pytest.raises(InputError, match="other.*train, validation, test"):
+            getattr(DataFolder(shop.data), count)("other")
     with pytest.raises(InputError, match="dataset_info.json.*build_examples"):
-        DataFolder(tmp_path).num_impressions("train")
+        DataFolder(tmp_path).num_requests("train")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"splits": [{"name": "train"}]}'])
@@ -95,6 +114,19 @@ def test_damaged_counts(tmp_path, text):
     (tmp_path / "dataset_info.json").write_text(text)
     with pytest.raises(InputError, match="dataset_info.json: cannot be read"):
         DataFolder(tmp_path).files("train")
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"splits": 3, "weighted": {'])
+def test_damaged_summary(tmp_path, text):
+    if text is not None:
+        (tmp_path / "summary.json").write_text(text)
+    message = "summary.json: cannot be read.*build_examples"
+    folder = DataFolder(tmp_path)
+    with pytest.raises(InputError, match=message):
+        folder.num_impressions("train")
+    for name in ("max_candidates", "weighted"):
+        with pytest.raises(InputError, match=message):
+            getattr(folder, name)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])

@@ -11,9 +11,16 @@ import pyarrow.parquet as pq
 from hccm_tf.atomic import new_folder
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
-from hccm_tf.preparation.examples import fit_schema, shards, summary, write
+from hccm_tf.preparation.examples import (
+    count,
+    fit_schema,
+    max_candidates,
+    request_ids,
+    shards,
+    summary,
+    write,
+)
 from hccm_tf.preparation.examples.columns import LOG_COLUMNS, column_types
-from hccm_tf.preparation.examples.impressions import HISTORY_ITEM
 from hccm_tf.preparation.examples.infer_schema import (
     check_schema_fits,
     complete_schema,
@@ -21,6 +28,7 @@ from hccm_tf.preparation.examples.infer_schema import (
 )
 from hccm_tf.preparation.examples.items import ITEM_COLUMNS, prepare_items
 from hccm_tf.preparation.examples.job import BuildOptions, Job
+from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
 from hccm_tf.preparation.examples.metadata import write_metadata
 from hccm_tf.preparation.steps import Step, run_steps
 from hccm_tf.preparation.tables import estimate_rows, pieces, read_table, read_types
@@ -48,14 +56,14 @@ def build_examples(
         items: path or data frame of the catalogue: `item_id, image, category` and
             attributes.
         impressions: path or data frame of the log: `user_id, item_id, timestamp,
-            label`, optionally `split` or `history_item_id`, and user or context
-            attributes.
+            label`, optionally `split`, `request_id`, `weight` or `history_item_id`, and
+            attributes of user, context or impression.
         output_dir: folder to write.
         max_history: number of newest clicks that a history keeps; `None` for the
             schema's, or 100.
         schema: `Schema` to use; `None` infers one from the columns. One with
             vocabularies is used as it is, one without gets the training split's.
-        seed: of the order of the training split's rows and the sample of negatives.
+        seed: of the order of the training split's requests and the sample of negatives.
         beam_args: Beam's options, list of str.
         **options: fields of `hccm_tf.preparation.examples.job.BuildOptions`.
 
@@ -78,12 +86,7 @@ def build_examples(
         run_steps(_steps(job), work, beam_args, _processes(job.num_shards))
         found = _finish(job)
         shutil.rmtree(work)
-    print(
-        f"{found['splits']}; left out: {found['skipped']['unknown_item']} "
-        "impressions of items that are not in the catalogue, "
-        f"{found['skipped']['bad_row']} bad rows, "
-        f"{found['negatives_left_out']} negatives -> {output_dir}"
-    )
+    print(f"{summary.describe(found)} -> {output_dir}")
     return found
 
 
@@ -137,14 +140,18 @@ def _processes(num_shards):
 
 
 def _steps(job):
-    def step(function, count=1):
-        return Step(functools.partial(function, job), count)
+    def step(function, times=1):
+        return Step(functools.partial(function, job), times)
 
     steps = [step(shards.deal_out, len(job.pieces)), step(summary.check_read)]
     if "split" not in job.types:
         steps.append(step(shards.split_by_time))
+    steps.append(step(count.count, job.num_shards))
+    steps.append(step(max_candidates.choose))
+    if "request_id" in job.types and job.num_shards > 1:
+        ranges = request_ids.num_ranges(job)
+        steps.append(step(request_ids.check_across, ranges))
     if not job.schema.vocabularies:
-        steps.append(step(fit_schema.count, job.num_shards))
         steps.append(step(fit_schema.fit, len(job.schema.scalars)))
     return [*steps, step(write.write, job.num_shards)]
 
@@ -155,4 +162,4 @@ def _finish(job):
     written = summary.written_shards(job)
     write_metadata(job, schema, written)
     schema.save(job.output)
-    return summary.write_summary(job, written)
+    return summary.write_summary(job, schema, written)

@@ -4,10 +4,10 @@ import pyarrow as pa
 
 from hccm_tf.data.feature import HISTORY
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.examples.impressions import CHECKED, HISTORY_ITEM, log_type
+from hccm_tf.preparation.examples.log_values import CHECKED, HISTORY_ITEM, log_type
 
 LOG_COLUMNS = ["user_id", "item_id", "label"]
-OWN_COLUMNS = ("key", "user_key", "item_row", "image_key")
+OWN_COLUMNS = ("key", "user_key", "item_row", "image_key", "row", "request_key")
 
 
 def column_types(types, item_types):

@@ -36,7 +36,7 @@ class FrameFolders:
         self._folder = self._scored = None
         _check_items(items, log)
         if "split" not in log:
-            newest = log.timestamp.rank(method="min", pct=True) > 0.9
+            newest = _moments(log).rank(method="min", pct=True) > 0.9
             log = log.assign(split=np.where(newest, "validation", "train"))
         self._folder = _temporary_folder()
         self.training = pathlib.Path(self._folder.name) / "data"
@@ -63,7 +63,8 @@ class FrameFolders:
     def scoring(self, frame, schema):
         """Path of a data folder with split `test`, until the next one is made.
 
-        Its histories also see the clicks of the log.
+        Its histories also see the clicks of the log. In the order of `row`, its
+        impressions are those of the frame.
 
         Args:
             frame: data frame of impressions; with `label`, an impression that the log
@@ -77,12 +78,25 @@ class FrameFolders:
                 pd.MultiIndex.from_frame(frame[KEY])
             )
             clicks = clicks[~again]
+        # Of clicks neither counts, but it must be there as the frame has it.
+        clicks = clicks.drop(columns=["weight", "request_id"], errors="ignore")
+        if "weight" in frame:
+            clicks["weight"] = 1.0
+        if "request_id" in frame and len(frame):
+            clicks["request_id"] = frame.request_id.iloc[0]
         frame = frame.assign(split="test", label=frame.get("label", 0))
         log = pd.concat([clicks, frame], ignore_index=True)
         self._scored = _temporary_folder()
         path = pathlib.Path(self._scored.name) / "data"
         _build(self._items, log, path, splits=("test",), schema=schema)
         return path
+
+
+def _moments(log):
+    """The time of each impression's request, which is in one split as a whole."""
+    if "request_id" not in log:
+        return log.timestamp
+    return log.groupby("request_id").timestamp.transform("min")
 
 
 def _temporary_folder():

@@ -1,4 +1,4 @@
-"""Describes a few impressions of a data folder as people read them."""
+"""Describes a few requests of a data folder as people read them."""
 
 import itertools
 
@@ -10,13 +10,17 @@ from hccm_tf.data import ids
 from hccm_tf.data.catalogue import image_names
 from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE, MISSING_INTEGER
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.parsing import parse_spec
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote, join
 
 with epy.lazy_imports():
     import tensorflow as tf
 
-FIRST = ("user_id", "item_id", "category", "image", "timestamp", "label")
+FIRST = (
+    *("user_id", "user_key", "timestamp"),
+    *("label", "item_id", "category", "image"),
+)
 
 
 def _to_values(feature):
@@ -66,13 +70,58 @@ def _to_text(name, value, paths):
     return f"{name} {value}"
 
 
+def _in_order(names):
+    """Names as they are read: those of `FIRST`, then the others by the alphabet."""
+    return [*(n for n in FIRST if n in names), *sorted(set(names) - set(FIRST))]
+
+
+def _rows(example, names, paths, prefix=""):
+    """A line for each value of some columns, a list each: candidates or clicks."""
+    columns = [example.get(name, ()) for name in names]
+    for values in itertools.zip_longest(*columns, fillvalue=MISSING_INTEGER):
+        texts = (
+            _to_text(name.removeprefix(prefix), value, paths)
+            for name, value in zip(names, values, strict=True)
+        )
+        yield f"    {', '.join(texts)}"
+
+
+def _describe_request(example, candidates, histories, paths):
+    """Yields the lines of one example: its user and context, candidates, history.
+
+    Args:
+        example: dict from name to list of values.
+        candidates: names of the columns that have a value for each candidate.
+        histories: names of those that have one for each click.
+        paths: see `_image_paths`.
+    """
+    candidates = [name for name in _in_order(candidates) if name in example]
+    once = set(example) - {*candidates, *histories}
+    if "user_id" in once:
+        once.discard("user_key")
+    # Most requests are of one second.
+    if len(set(example.get("timestamp", ()))) == 1:
+        once.add("timestamp")
+        candidates.remove("timestamp")
+    for name in _in_order(once):
+        for value in example[name][:1]:
+            yield f"  {_to_text(name, value, paths)}"
+    for title, names, prefix in (
+        ("candidates: {}", candidates, ""),
+        ("history, oldest click first: {}", histories, HISTORY),
+    ):
+        lines = list(_rows(example, names, paths, prefix))
+        yield f"  {title.format(len(lines))}"
+        yield from lines
+
+
 def describe(data_dir, split="train", count=3, image_dir=""):
-    """Describes the first impressions of a split.
+    """Describes the first requests of a split.
 
     Args:
         data_dir: data folder.
         split: its name.
-        count: number of impressions.
+        count: number of requests.
         image_dir: folder of the images.
 
     Returns:
@@ -81,30 +130,18 @@ def describe(data_dir, split="train", count=3, image_dir=""):
     Raises:
         InputError: if the folder cannot be read.
     """
-    sequences = DataFolder(data_dir).schema(with_vocabularies=False).sequences
-    names = (*(feature.name for feature in sequences), HISTORY_IMAGE)
+    schema = DataFolder(data_dir).schema(with_vocabularies=False)
+    names = (*(feature.name for feature in schema.sequences), HISTORY_IMAGE)
     histories = list(dict.fromkeys(names))
+    spec = parse_spec(schema)
+    lists = {n for n, e in spec.items() if not isinstance(e, tf.io.FixedLenFeature)}
+    candidates = lists - set(histories) | {"timestamp", "weight"}
     examples = _read_examples(data_dir, split, count)
     if not examples:
         raise InputError(f"{data_dir}: split {split} is empty")
     paths = _image_paths(data_dir, examples, image_dir)
     lines = []
     for number, example in enumerate(examples, start=1):
-        lines.append(f"{split}, impression {number}")
-        names = [name for name in FIRST if name in example]
-        if "user_id" not in example:
-            names.insert(0, "user_key")
-        others = set(example) - {*names, "user_key", *histories}
-        for name in (*names, *sorted(others)):
-            for value in example.get(name, ()):
-                lines.append(f"  {_to_text(name, value, paths)}")
-        columns = [example.get(name, ()) for name in histories]
-        clicks = list(itertools.zip_longest(*columns, fillvalue=MISSING_INTEGER))
-        lines.append(f"  history of {len(clicks)} clicks, newest last")
-        for click in clicks:
-            texts = (
-                _to_text(name.removeprefix(HISTORY), value, paths)
-                for name, value in zip(histories, click, strict=True)
-            )
-            lines.append(f"    {', '.join(texts)}")
+        lines.append(f"{split}, request {number}")
+        lines += _describe_request(example, candidates, histories, paths)
     return lines

@@ -12,9 +12,10 @@ from hccm_tf.atomic import new_file
 from hccm_tf.data import ids
 from hccm_tf.data.feature import MISSING_INTEGER, Feature
 from hccm_tf.data.schema import write_vocabulary
-from hccm_tf.preparation.examples.impressions import SPLITS
 from hccm_tf.preparation.examples.job import write_json
-from hccm_tf.preparation.examples.shards import column_of, load_shard
+from hccm_tf.preparation.examples.log_values import SPLITS
+from hccm_tf.preparation.examples.requests import are_single, differ, values_of
+from hccm_tf.preparation.examples.shards import column_of, log_columns_of_requests
 
 # An integer attribute with more distinct values than this is a quantity, not a code.
 MAX_CODES = 1_000
@@ -61,16 +62,26 @@ def _known_values(feature, column):
     return column.filter(inside)
 
 
-def count(job, shard):
-    """Third step: counts the values and sums up the numbers of a shard's training rows.
+def count(job, shard, loaded):
+    """Counts the values and sums up the numbers of a shard's training rows.
 
-    Leaves `counts/<shard>.json` with moments, and `counts/<feature>/<shard>.parquet`.
+    Leaves `counts/<shard>.json` with moments and the columns that differ within
+    requests, and `counts/<feature>/<shard>.parquet`.
+
+    Args:
+        job: `Job`.
+        shard: its number.
+        loaded: `Shard`, or `None` where it has no rows.
     """
-    loaded = load_shard(job, shard)
-    moments = {}
+    moments, differing = {}, []
     if loaded is not None:
-        table, split, _ = loaded
-        train = split == SPLITS.index("train")
+        table, train = loaded.table, loaded.split == SPLITS.index("train")
+        if not are_single(loaded.request):
+            differing = [
+                name
+                for name in log_columns_of_requests(job)
+                if differ(loaded.request, values_of(table[name]))
+            ]
         for feature in job.schema.scalars:
             column = column_of(job, table, feature.name, train)
             quantity = feature.is_float or _may_be_quantity(job, feature)
@@ -88,7 +99,8 @@ def count(job, shard):
                 found = pa.table({"value": values, "count": counts})
                 with new_file(path) as temporary:
                     pq.write_table(found, temporary)
-    write_json(job.work / "counts" / f"{shard:05d}.json", moments)
+    found = {"moments": moments, "differing": differing}
+    write_json(job.work / "counts" / f"{shard:05d}.json", found)
 
 
 def _read_counts(job, feature):
@@ -100,14 +112,17 @@ def _read_counts(job, feature):
 
 
 def fit(job, number):
-    """Fourth step: fits feature `number` of the schema to all shards' counts.
+    """Step after the count: fits feature `number` of the schema to all shards' counts.
 
     Leaves `features/<name>.json` and, of a vocabulary, its values in the output.
     """
     feature = job.schema.scalars[number]
     moments = []
     for path in sorted((job.work / "counts").glob("*.json")):
-        moments.append(json.loads(path.read_text()).get(feature.name, (0, 0.0, 0.0)))
+        found = json.loads(path.read_text())
+        moments.append(found["moments"].get(feature.name, (0, 0.0, 0.0)))
+        if feature.name in found["differing"]:
+            feature = dataclasses.replace(feature, candidate=True)
     if feature.is_counted:
         table = _read_counts(job, feature)
         if _may_be_quantity(job, feature) and len(table) > MAX_CODES:

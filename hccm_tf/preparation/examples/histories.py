@@ -14,7 +14,7 @@ def point_in_time(click_users, click_times, users, times, max_history):
         click_users: int64 `[C]`.
         click_times: int64 `[C]`, seconds.
         users: int64 `[N]`, the impressions' users.
-        times: int64 `[N]`, seconds.
+        times: int64 `[N]`, seconds, of a request the earliest.
         max_history: int.
 
     Returns:

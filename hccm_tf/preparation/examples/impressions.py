@@ -1,136 +1,26 @@
 """Checks a click log batch by batch and brings its columns into the types used here."""
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from etils import epy
 
-from hccm_tf.data import ids
-from hccm_tf.data.feature import HISTORY, MISSING
+from hccm_tf.data.feature import MISSING
 from hccm_tf.errors import InputError
+from hccm_tf.preparation.examples.log_values import (
+    ALL_SPLITS,
+    CHECKED,
+    CHECKS,
+    FEATURE_DTYPES,
+    HISTORY_ITEM,
+    IDS,
+    column_keys,
+    find_keys,
+    history_rows,
+    to_log_type,
+)
 from hccm_tf.preparation.tables import read_batches
 
-with epy.lazy_imports():
-    import tensorflow as tf
-
-SPLITS = ("train", "validation", "test")
-ALL_SPLITS = (*SPLITS, "history")
 LISTED_BAD_ROWS = 20
-HISTORY_ITEM = HISTORY + "item_id"
-# The types of columns from here on, as features call them.
-FEATURE_DTYPES = {pa.int64(): "int64", pa.float32(): "float32", pa.string(): "string"}
-CHECKED = ("label", "timestamp", "split", HISTORY_ITEM)
-
-
-def log_type(name, dtype):
-    """The type that a raw column has from here on: int64, float32 or string.
-
-    Raises:
-        InputError: if it can be none of them.
-    """
-    if name in ("user_id", "item_id") and (
-        pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
-    ):
-        return pa.int64()
-    if pa.types.is_integer(dtype) or pa.types.is_boolean(dtype):
-        return pa.int64()
-    if pa.types.is_floating(dtype) or pa.types.is_decimal(dtype):
-        return pa.float32()
-    if pa.types.is_dictionary(dtype):
-        return log_type(name, dtype.value_type)
-    if (
-        pa.types.is_string(dtype)
-        or pa.types.is_large_string(dtype)
-        or pa.types.is_null(dtype)
-    ):
-        return pa.string()
-    raise InputError(
-        f"column {name}: a column holds integers, numbers or text. Received: {dtype}"
-    )
-
-
-def to_log_type(name, column):
-    """A column in its `log_type`, missing values as that type has them."""
-    dtype = log_type(name, column.type)
-    if dtype == pa.int64() and pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    try:
-        column = column.cast(dtype)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"column {name}: {error}") from error
-    return column.fill_null(MISSING[FEATURE_DTYPES[dtype]])
-
-
-def column_keys(column):
-    """`hccm_tf.data.ids.to_keys` of an int64 or string Arrow column, int64 array."""
-    if pa.types.is_integer(column.type):
-        return column.to_numpy(zero_copy_only=False)
-    distinct = column.dictionary_encode()
-    texts = distinct.dictionary.cast(pa.binary()).to_numpy(zero_copy_only=False)
-    keys = ids.to_keys(tf.constant(texts, tf.string)).numpy()
-    return keys[distinct.indices.to_numpy(zero_copy_only=False)]
-
-
-def find_keys(sorted_keys, keys):
-    """Places of keys among sorted ones, int64, −1 where a key does not occur."""
-    if not len(sorted_keys):
-        return np.full(len(keys), -1)
-    place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    return np.where(sorted_keys[place] == keys, place, -1)
-
-
-def _numbers(column):
-    """A column as float64, NaN where it is none."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        values = pd.to_numeric(column.to_pandas(), errors="coerce")
-        return values.to_numpy(np.float64, na_value=np.nan)
-    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-
-
-def _seconds(column):
-    """Timestamps as int64 seconds, and which of them are none."""
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.timestamp("s", "UTC"), safe=False).cast(pa.int64())
-    if pa.types.is_integer(column.type):
-        bad = column.is_null().to_numpy(zero_copy_only=False)
-        return column.fill_null(0).cast(pa.int64()).to_numpy(), bad
-    values = _numbers(column)
-    bad = ~(np.abs(values) < 2.0**62)
-    return np.where(bad, 0, values).astype(np.int64), bad
-
-
-def _labels(column):
-    values = _numbers(column)
-    bad = ~np.isin(values, (0, 1))
-    return np.where(bad, 0, values).astype(np.int8), bad
-
-
-def _splits(column):
-    codes = pc.index_in(column.cast(pa.string()), pa.array(ALL_SPLITS))
-    bad = codes.is_null().to_numpy(zero_copy_only=False)
-    return codes.fill_null(0).cast(pa.int8()).to_numpy(), bad
-
-
-CHECKS = {
-    "label": (_labels, "a label is 0 or 1"),
-    "timestamp": (_seconds, "not a time in seconds"),
-    "split": (_splits, f"a split is one of {ALL_SPLITS}"),
-}
-
-
-def _history_rows(column, item_keys):
-    """Ready-made histories of item ids as rows of the catalogue, unknown ones out."""
-    flat = to_log_type("item_id", column.flatten())
-    rows = find_keys(item_keys, column_keys(flat))
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    known = np.concatenate([[0], np.cumsum(rows >= 0)])
-    offsets = known[np.concatenate([[0], np.cumsum(lengths)])]
-    return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(rows[rows >= 0], pa.int32())
-    )
 
 
 class LogReader:
@@ -152,6 +42,7 @@ class LogReader:
         self.max_bad_rows = max_bad_rows
         self.counts = {"rows": 0, "bad_row": 0, "unknown_item": 0}
         self.bad_rows = []
+        self._bad_lines = []
 
     def _bad_row(self, problem, count=1):
         self.counts["bad_row"] += count
@@ -164,12 +55,16 @@ class LogReader:
     def read(self, piece):
         """Yields Arrow tables of a piece's good rows of known items.
 
-        Their columns are `user_key`, `item_row` (row of the catalogue), those of
-        `CHECKED` that the log has, and the attributes in their `log_type`.
+        Their columns are `row` (number in the piece, bad rows counted), `user_key`,
+        `item_row` (row of the catalogue), those of `CHECKED` that the log has, with the
+        key of a `request_id` as `request_key`, and the attributes in their `log_type`.
         """
+        self._bad_lines = []
 
         def on_bad_row(row):
             self.counts["rows"] += 1
+            # Arrow counts from 1, and the header too.
+            self._bad_lines.append(row.number - 2)
             self._bad_row(
                 f"{piece.file}: line {row.number}: {row.actual_columns} fields instead "
                 f"of {row.expected_columns}. Received: {row.text[:80]}"
@@ -179,7 +74,8 @@ class LogReader:
         try:
             for first_row, batch in read_batches(piece, self.types, on_bad_row):
                 self.counts["rows"] += len(batch)
-                table = self._check(piece.file, first_row, batch)
+                row = self._row_numbers(first_row - piece.first_row, len(batch))
+                table = self._check(piece.file, first_row, batch, row)
                 self._check_count()
                 yield table
             self._check_count()
@@ -187,7 +83,14 @@ class LogReader:
             name = "" if str(error).startswith(piece.file) else f"{piece.file}: "
             raise InputError(f"{name}{error}") from error
 
-    def _check(self, file, first_row, batch):
+    def _row_numbers(self, first, count):
+        """Numbers of rows of a piece, known by their places among the readable ones."""
+        place = first + np.arange(count)
+        readable_before = np.array(self._bad_lines, np.int64)
+        readable_before -= np.arange(len(readable_before))
+        return place + np.searchsorted(readable_before, place, side="right")
+
+    def _check(self, file, first_row, batch, row):
         good = np.ones(len(batch), bool)
 
         def check(name, bad, problem):
@@ -207,18 +110,29 @@ class LogReader:
                 columns[name], bad = parse(batch[name])
                 check(name, bad, problem)
         keys = {}
-        for name in ("user_id", "item_id"):
+        for name in IDS:
+            if name not in self.types:
+                continue
             column = to_log_type(name, batch[name])
             empty = pc.equal(column, MISSING[FEATURE_DTYPES[column.type]])
-            check(name, empty.to_numpy(zero_copy_only=False), "empty")
+            empty = empty.to_numpy(zero_copy_only=False)
+            if name == "request_id" and "split" in columns:
+                # What only feeds histories was perhaps no request.
+                empty = empty & (columns["split"] != ALL_SPLITS.index("history"))
+            check(name, empty, "empty")
             keys[name] = column_keys(column)
+            if name == "request_id" and pa.types.is_string(column.type):
+                columns[name] = column
         item_row = find_keys(self.item_keys, keys["item_id"])
         known = item_row >= 0
         self.counts["unknown_item"] += int((good & ~known).sum())
         table = {"user_key": keys["user_id"], "item_row": item_row.astype(np.int32)}
+        table["row"] = row
+        if "request_id" in keys:
+            table["request_key"] = keys["request_id"]
         table.update(columns)
         if HISTORY_ITEM in self.types:
-            table[HISTORY_ITEM] = _history_rows(batch[HISTORY_ITEM], self.item_keys)
+            table[HISTORY_ITEM] = history_rows(batch[HISTORY_ITEM], self.item_keys)
         for name in self.types:
             if name not in CHECKED and name != "item_id":
                 table[name] = to_log_type(name, batch[name])

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hccm_tf.data.feature import HISTORY, Feature
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.examples.impressions import FEATURE_DTYPES
+from hccm_tf.preparation.examples.log_values import FEATURE_DTYPES
 
 MAX_HISTORY = 100
 
@@ -40,7 +40,9 @@ def complete_schema(schema, item_columns, **choices):
         **choices: fields of `Schema`; `None` for the schema's own.
     """
     features = tuple(
-        dataclasses.replace(feature, candidate=feature.name in item_columns)
+        dataclasses.replace(feature, candidate=True)
+        if feature.name in item_columns
+        else feature
         for feature in schema.features
     )
     choices = {name: value for name, value in choices.items() if value is not None}

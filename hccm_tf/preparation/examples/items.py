@@ -8,7 +8,7 @@ from etils import epy
 from hccm_tf.data import ids
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.examples.impressions import to_log_type
+from hccm_tf.preparation.examples.log_values import to_log_type
 
 with epy.lazy_imports():
     import tensorflow as tf

@@ -1,5 +1,6 @@
 """What `build_examples` is told, and what its steps share."""
 
+import bisect
 import dataclasses
 import functools
 import json
@@ -9,7 +10,17 @@ import pyarrow as pa
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data.schema import Schema
-from hccm_tf.preparation.examples.impressions import SPLITS
+from hccm_tf.preparation.examples.log_values import SPLITS
+
+FOLDERS = (
+    "shards",
+    "pieces",
+    "requests",
+    "request_keys",
+    "counts",
+    "features",
+    "written",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Job:
         types: name → Arrow type of the log's columns.
         schema: `Schema`, without vocabularies unless they are given.
         inferred: whether the schema was inferred, not given.
-        seed: of the order of training rows and of the sample of negatives.
+        seed: of the order of training requests and of the sample of negatives.
         options: `BuildOptions`.
     """
 
@@ -67,9 +78,22 @@ class Job:
         with pa.memory_map(str(self.work / "items.arrow")) as source:
             return pa.ipc.open_file(source).read_all()
 
+    @functools.cached_property
+    def first_rows(self):
+        """Number of the first row in the log of each piece, list of int."""
+        return json.loads((self.work / "first_rows.json").read_text())
+
+    def place_of(self, row):
+        """Where a row of the log is, as errors say it: its file and row."""
+        number = bisect.bisect_right(self.first_rows, row) - 1
+        piece = self.pieces[number]
+        return (
+            f"{piece.file}, row {piece.first_row + row - self.first_rows[number] + 1}"
+        )
+
     def make_folders(self):
         """Makes the folders that the steps write into, once, before they run."""
-        for name in ("shards", "pieces", "counts", "features", "written"):
+        for name in FOLDERS:
             (self.work / name).mkdir()
         for feature in self.schema.scalars:
             (self.work / "counts" / feature.name).mkdir()

@@ -6,6 +6,7 @@ one machine.
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 
@@ -15,8 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hccm_tf.atomic import new_file
-from hccm_tf.preparation.examples.impressions import ALL_SPLITS, LogReader
+from hccm_tf.preparation.examples import request_ids, requests
+from hccm_tf.preparation.examples.impressions import LogReader
 from hccm_tf.preparation.examples.job import write_json
+from hccm_tf.preparation.examples.log_values import ALL_SPLITS, HISTORY_ITEM
+from hccm_tf.preparation.examples.shard_files import read_shard
 
 VALIDATION_FROM = 0.8
 TEST_FROM = 0.9
@@ -71,7 +75,8 @@ def split_by_time(job, _):
     """Second step, where the log has no splits: the times at which they begin.
 
     The newest 10% of the impressions are `test`, the 10% before them `validation`;
-    impressions of one second stay together. Memory: 16 bytes for each distinct second.
+    impressions of one second stay together, and a request is where its earliest is.
+    Memory: 16 bytes for each distinct second.
     """
     pieces = map(np.load, sorted((job.work / "pieces").glob("*.npy")))
     times, counts = functools.reduce(_add_seconds, pieces)
@@ -92,39 +97,76 @@ def _uniform(seed, *keys):
     return (state >> np.uint64(11)) * 2.0**-53
 
 
-def load_shard(job, shard):
-    """The rows of a shard's users, in the log's order, or `None` where it has none.
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The rows of a shard's users that are kept, in the log's order.
 
-    Returns:
-        `(table, split, items)`: Arrow table of the rows that are kept, int8 array of
-        their splits as places in `ALL_SPLITS`, and the number of negatives left out.
+    Args:
+        table: Arrow table.
+        split: int8 `[N]`, places in `ALL_SPLITS`, the same for a request's rows.
+        request: int64 `[N]`, see `hccm_tf.preparation.examples.requests.group`.
+        time: int64 `[N]`, the earliest second of a row's request; `None` without times.
+        left_out: number of negatives that are not kept.
     """
-    files = sorted(job.shard_folder(shard).glob("*.arrow"))
-    if not files:
+
+    table: pa.Table
+    split: np.ndarray
+    request: np.ndarray
+    time: np.ndarray | None
+    left_out: int
+
+
+def load_shard(job, shard):
+    """The `Shard` of this number, or `None` where it has no rows."""
+    table = read_shard(job, shard)
+    if table is None:
         return None
-    tables = [pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files]
-    table = pa.concat_tables(tables)
-    if "split" in job.types:
-        split = table["split"].to_numpy()
-    else:
+    split = table["split"].to_numpy() if "split" in job.types else None
+    request, time = requests.group(table, split)
+    if "request_id" in job.types:
+        request_ids.check_within(job, table, split, request)
+    if split is None:
         begins = json.loads((job.work / "split_times.json").read_text())
-        times = table["timestamp"].to_numpy()
-        split = np.searchsorted(begins, times, side="right").astype(np.int8)
-    left_out = np.zeros(len(table), bool)
-    if job.schema.negative_keep_rate < 1:
-        items = job.items["key"].to_numpy()[table["item_row"].to_numpy()]
-        keys = [table["user_key"].to_numpy(), items]
-        if "timestamp" in job.types:
-            keys.append(table["timestamp"].to_numpy())
-        # Rows that are alike are told apart by their order.
-        frame = pd.DataFrame(dict(enumerate(keys)))
-        keys.append(frame.groupby(list(frame)).cumcount().to_numpy())
-        draw = _uniform(job.seed, *keys)
-        left_out = draw >= job.schema.negative_keep_rate
-        left_out &= split == ALL_SPLITS.index("train")
-        left_out &= table["label"].to_numpy() == 0
-    kept = ~left_out
-    return table.filter(pa.array(kept)), split[kept], int(left_out.sum())
+        split = np.searchsorted(begins, time, side="right").astype(np.int8)
+    unused = [n for n in ("request_id", "request_key") if n in table.column_names]
+    table = table.drop_columns(unused)
+    kept = _kept(job, table, split)
+    left_out = len(kept) - int(kept.sum())
+    if left_out:
+        table, split = table.filter(pa.array(kept)), split[kept]
+        request = requests.keep(request, kept)
+        time = None if time is None else time[kept]
+    table = table.combine_chunks()
+    if HISTORY_ITEM in job.types:
+        longest = job.schema.max_history
+        request = requests.part_by_histories(table, request, longest)
+    if job.schema.vocabularies:
+        names = log_columns_of_requests(job)
+        request = requests.part_by_columns(table, request, names)
+    return Shard(table, split, request, time, left_out)
+
+
+def log_columns_of_requests(job):
+    """Names of the log's columns that the schema has as those of user or context."""
+    names = [feature.name for feature in job.schema.scalars if not feature.candidate]
+    return [name for name in names if name in job.types]
+
+
+def _kept(job, table, split):
+    """Which rows the sample of the training split's negatives keeps, bool `[N]`."""
+    if job.schema.negative_keep_rate == 1:
+        return np.ones(len(table), bool)
+    items = job.items["key"].to_numpy()[table["item_row"].to_numpy()]
+    keys = [table["user_key"].to_numpy(), items]
+    if "timestamp" in job.types:
+        keys.append(table["timestamp"].to_numpy())
+    # Rows that are alike are told apart by their order.
+    frame = pd.DataFrame(dict(enumerate(keys)))
+    keys.append(frame.groupby(list(frame)).cumcount().to_numpy())
+    left_out = _uniform(job.seed, *keys) >= job.schema.negative_keep_rate
+    left_out &= split == ALL_SPLITS.index("train")
+    left_out &= table["label"].to_numpy() == 0
+    return ~left_out
 
 
 def column_of(job, table, name, rows=None):
@@ -132,7 +174,7 @@ def column_of(job, table, name, rows=None):
 
     Args:
         job: `Job`.
-        table: of `load_shard`.
+        table: of a `Shard`, or some of its rows.
         name: column.
         rows: bool array, the rows wanted; all by default.
 

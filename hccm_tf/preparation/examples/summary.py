@@ -1,16 +1,26 @@
 """What was read, left out and written: `summary.json`."""
 
+import itertools
 import json
 import pathlib
 
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.examples.impressions import HISTORY_ITEM, check_bad_rows
+from hccm_tf.preparation.examples.impressions import check_bad_rows
+from hccm_tf.preparation.examples.job import write_json
+from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
+from hccm_tf.preparation.examples.max_candidates import max_candidates
 
 
 def check_read(job, _):
-    """Step after the log was read: the pieces' bad rows together are not too many."""
+    """Step after the log was read: the pieces' bad rows together are not too many.
+
+    Leaves `first_rows.json`: the number of the first row of each piece.
+    """
     read = _read_all(job.work / "pieces")
+    rows = [piece["counts"]["rows"] for piece in read]
+    first = list(itertools.accumulate(rows[:-1], initial=0))
+    write_json(job.work / "first_rows.json", first)
     total = _total_counts(read)
     check_bad_rows(total["bad_row"], _bad_rows(read), job.options.max_bad_rows)
     if total["rows"] == total["bad_row"] + total["unknown_item"]:
@@ -21,7 +31,7 @@ def check_read(job, _):
 
 
 def written_shards(job):
-    """Split → list of `(rows, bytes)` of its shards, once all are written.
+    """What was written: split → list of `(requests, bytes, impressions)` of its shards.
 
     Raises:
         InputError: if a split is empty.
@@ -32,16 +42,17 @@ def written_shards(job):
         for name in job.options.splits
     }
     for name, sizes in shards.items():
-        if not sum(rows for rows, _ in sizes):
+        if not sum(records for records, _, _ in sizes):
             raise InputError(f"impressions: split {name} is empty")
     return shards
 
 
-def write_summary(job, shards):
+def write_summary(job, schema, shards):
     """Writes and returns the summary, dict.
 
     Args:
         job: `Job`.
+        schema: `Schema` as it was fitted.
         shards: of `written_shards`.
     """
     read, written = (_read_all(job.work / name) for name in ("pieces", "written"))
@@ -54,12 +65,37 @@ def write_summary(job, shards):
         "history_rows": sum(shard["history_rows"] for shard in written),
         "ready_made_histories": HISTORY_ITEM in job.types,
         "splits": {
-            name: sum(rows for rows, _ in sizes) for name, sizes in shards.items()
+            name: sum(impressions for _, _, impressions in sizes)
+            for name, sizes in shards.items()
         },
+        "requests": {
+            name: sum(records for records, _, _ in sizes)
+            for name, sizes in shards.items()
+        },
+        "max_candidates": max_candidates(job),
+        "request_ids": "request_id" in job.types,
+        "weighted": "weight" in job.types,
+        "candidate_columns": [
+            feature.name
+            for feature in schema.scalars
+            if feature.candidate and feature.name not in job.items.column_names
+        ],
     }
     path = pathlib.Path(DataFolder(job.output).summary_file)
     path.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def describe(summary):
+    """A summary, dict, in one line."""
+    columns = ", ".join(summary["candidate_columns"]) or "none"
+    return (
+        f"impressions {summary['splits']}, requests {summary['requests']} of at most "
+        f"{summary['max_candidates']} candidates, the log's columns that differ among "
+        f"them: {columns}; left out: {summary['skipped']['unknown_item']} impressions "
+        f"of items that are not in the catalogue, {summary['skipped']['bad_row']} bad "
+        f"rows, {summary['negatives_left_out']} negatives"
+    )
 
 
 def _read_all(folder):

@@ -1,6 +1,4 @@
-"""Joins the histories of a shard's users and writes its `tf.train.Example`s."""
-
-import functools
+"""Joins the histories of a shard's users and writes its requests."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,49 +10,32 @@ from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.preparation.examples.fit_schema import feature_values, fitted_schema
 from hccm_tf.preparation.examples.histories import point_in_time
-from hccm_tf.preparation.examples.impressions import ALL_SPLITS, HISTORY_ITEM
 from hccm_tf.preparation.examples.job import write_json
+from hccm_tf.preparation.examples.log_values import ALL_SPLITS, HISTORY_ITEM
+from hccm_tf.preparation.examples.max_candidates import max_candidates
+from hccm_tf.preparation.examples.records import (
+    candidate_dtypes,
+    history_serializer,
+    request_dtypes,
+    serialize_lists,
+    serialize_single,
+    to_list,
+)
 from hccm_tf.preparation.examples.shards import column_of, load_shard
 
 with epy.lazy_imports():
     import tensorflow as tf
 
 SLICE_ROWS = 8_192
-CACHED_HISTORIES = 1 << 15
-ALWAYS = ("label", "timestamp", "user_key", "image")
-LISTS = {"int64": "int64_list", "float32": "float_list", "string": "bytes_list"}
 
 
-def scalar_dtypes(job, schema):
-    """Columns of every example that are no histories: name → dtype."""
-    names = [name for name in ALWAYS if name != "timestamp" or name in job.types]
-    dtypes = dict.fromkeys(names, "int64")
-    dtypes.update({feature.name: feature.dtype for feature in schema.scalars})
-    return dtypes
-
-
-def sequence_dtypes(schema):
-    """Histories of every example: name → dtype."""
-    dtypes = {HISTORY_IMAGE: "int64"}
-    dtypes.update({f.name: f.dtype for f in schema.sequences})
-    return dtypes
-
-
-def _to_list(column):
-    """Python values as protobuf takes them: strings as bytes."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if pa.types.is_string(column.type):
-        return column.cast(pa.binary()).to_pylist()
-    return column.to_numpy(zero_copy_only=False).tolist()
-
-
-def _histories(job, table, schema):
-    """The slices of every impression's history and the columns they are slices of.
+def _histories(job, loaded, schema):
+    """The slices of every row's history and the columns they are slices of.
 
     Returns:
         `(begin, end, columns)`: int64 `[N]` each and name → list.
     """
+    table = loaded.table
     if HISTORY_ITEM in job.types:
         ready = table[HISTORY_ITEM].combine_chunks()
         offsets = ready.offsets.to_numpy().astype(np.int64)
@@ -65,7 +46,7 @@ def _histories(job, table, schema):
         users, times = table["user_key"].to_numpy(), table["timestamp"].to_numpy()
         clicks = np.flatnonzero(table["label"].to_numpy() == 1)
         order, begin, end = point_in_time(
-            users[clicks], times[clicks], users, times, schema.max_history
+            users[clicks], times[clicks], users, loaded.time, schema.max_history
         )
         clicks = clicks[order]
         item_row = table["item_row"].to_numpy()[clicks]
@@ -76,78 +57,101 @@ def _histories(job, table, schema):
             column = pc.take(job.items[source], item_row)
         else:
             column = table[source].take(clicks)
-        columns[name] = _to_list(column)
+        columns[name] = to_list(column)
     return begin, end, columns
 
 
-def _value_lists(example, dtypes):
-    """The lists of a message's features, to fill it anew for each record.
+def cut_requests(loaded, split, most):
+    """The records of a split: its requests, cut where they are long.
 
-    To make a message for each record takes over twice as long.
+    Args:
+        loaded: `Shard`.
+        split: name of the split.
+        most: number of candidates of a record at most.
+
+    Returns:
+        `(rows, begin, size)`: the split's rows, those of a record adjacent and in the
+        log's order, and the slices of them that are records, in the order of their
+        requests' first rows.
     """
-    return [
-        getattr(example.features.feature[name], LISTS[dtype]).value
-        for name, dtype in dtypes.items()
-    ]
+    rows = np.flatnonzero(loaded.split == ALL_SPLITS.index(split))
+    rows = rows[np.argsort(loaded.request[rows], kind="stable")]
+    request, place = loaded.request[rows], np.arange(len(rows))
+    is_first = np.ones(len(rows), bool)
+    is_first[1:] = request[1:] != request[:-1]
+    first = np.maximum.accumulate(np.where(is_first, place, 0))
+    begin = np.flatnonzero((place - first) % most == 0)
+    return rows, begin, np.diff(begin, append=len(rows))
 
 
-def _history_serializer(schema, columns):
-    """Function from a slice of the histories' columns to a serialised message."""
-    example = tf.train.Example()
-    targets = _value_lists(example, sequence_dtypes(schema))
-    sources = [columns[name] for name in sequence_dtypes(schema)]
-
-    # Impressions between two clicks of a user have the same history.
-    @functools.lru_cache(CACHED_HISTORIES)
-    def serialize(first, last):
-        for target, values in zip(targets, sources, strict=True):
-            target[:] = values[first:last]
-        # Maps have no order of their own: without this, runs differ in bytes.
-        return example.SerializeToString(deterministic=True)
-
-    return serialize
+def _lists(job, schema, table, rows, names):
+    """Columns of some rows as lists."""
+    of_log = [name for name in (*names, "item_row") if name in table.column_names]
+    table = table.select(list(dict.fromkeys(of_log))).take(pa.array(rows))
+    columns = []
+    for name in names:
+        column = column_of(job, table, name)
+        if name in schema:
+            column = feature_values(schema[name], column)
+        columns.append(to_list(column))
+    return columns
 
 
-def _write_shard(path, job, schema, table, histories):
-    """Writes the rows of a table as one shard and returns its number of bytes.
+def _messages(job, schema, table, rows, size):
+    """Yields all of each record but its history, in slices of the records.
+
+    Args:
+        job: `Job`.
+        schema: `Schema`.
+        table: Arrow table of a shard.
+        rows: int64 `[M]`, the records' rows, one record after the other.
+        size: int64 `[R]`, the records' numbers of rows.
+    """
+    once, lists = request_dtypes(schema), candidate_dtypes(job, schema)
+    if size.max() == 1:
+        # One value is set faster than a list of one.
+        both = once | lists
+        yield from serialize_single(both, _lists(job, schema, table, rows, both))
+        return
+    bounds = np.concatenate([[0], np.cumsum(size)])
+    columns = _lists(job, schema, table, rows[bounds[:-1]], once)
+    of_requests = serialize_single(once, columns)
+    columns = _lists(job, schema, table, rows, lists)
+    of_candidates = serialize_lists(lists, columns, bounds.tolist())
+    for request, candidates in zip(of_requests, of_candidates, strict=True):
+        yield request + candidates
+
+
+def _write_shard(path, job, schema, loaded, records, histories):
+    """Writes records as one shard and returns its number of bytes.
 
     Args:
         path: file to write.
         job: `Job`.
         schema: `Schema`.
-        table: its rows.
-        histories: `(begin, end, serialize)`: int64 slices of these rows' histories and
+        loaded: `Shard`.
+        records: of `cut_requests`, in the order in which to write them.
+        histories: `(begin, end, serialize)`: int64 slices of all rows' histories and
             what makes messages of them.
     """
-    begin, end, serialize_history = histories
-    dtypes = scalar_dtypes(job, schema)
-    example = tf.train.Example()
-    targets = _value_lists(example, dtypes)
-    for target, dtype in zip(targets, dtypes.values(), strict=True):
-        target.append(b"" if dtype == "string" else 0)
-    num_bytes = 0
+    rows, begin, size = records
+    history_begin, history_end, serialize_history = histories
+    num_bytes, slice_records = 0, max(1, SLICE_ROWS // max(size, default=1))
     with new_file(path) as file, tf.io.TFRecordWriter(str(file)) as writer:
-        for start in range(0, len(table), SLICE_ROWS):
-            rows = table.slice(start, SLICE_ROWS)
-            columns = []
-            for name in dtypes:
-                column = column_of(job, rows, name)
-                if name in schema:
-                    column = feature_values(schema[name], column)
-                columns.append(_to_list(column))
-            stop = start + len(rows)
-            for first, last, *values in zip(
-                begin[start:stop].tolist(),
-                end[start:stop].tolist(),
-                *columns,
+        for start in range(0, len(begin), slice_records):
+            some = slice(start, start + slice_records)
+            bounds = np.cumsum(size[some])
+            places = np.repeat(begin[some] - bounds + size[some], size[some])
+            inside = rows[places + np.arange(bounds[-1])]
+            # All rows of a request have its history.
+            first = rows[begin[some]]
+            for message, oldest, newest in zip(
+                _messages(job, schema, loaded.table, inside, size[some]),
+                history_begin[first].tolist(),
+                history_end[first].tolist(),
                 strict=True,
             ):
-                for target, value in zip(targets, values, strict=True):
-                    target[0] = value
-                # Serialised messages one after the other are one merged message.
-                record = example.SerializeToString(
-                    deterministic=True
-                ) + serialize_history(first, last)
+                record = message + serialize_history(oldest, newest)
                 num_bytes += len(record)
                 writer.write(record)
     return num_bytes
@@ -156,29 +160,31 @@ def _write_shard(path, job, schema, table, histories):
 def write(job, shard):
     """Last step: writes the shard of this number of every split.
 
-    Leaves `written/<shard>.json`: split → rows and bytes, and what was left out.
+    Leaves `written/<shard>.json`: split → records, bytes and impressions, and what was
+    left out.
     """
-    schema = fitted_schema(job)
+    schema, most = fitted_schema(job), max_candidates(job)
     loaded = load_shard(job, shard)
     left_out, history_rows, written = 0, 0, {}
     if loaded is not None:
-        table, split, left_out = loaded
-        history_rows = int((split == ALL_SPLITS.index("history")).sum())
-        begin, end, columns = _histories(job, table, schema)
-        serialize = _history_serializer(schema, columns)
+        left_out = loaded.left_out
+        history_rows = int((loaded.split == ALL_SPLITS.index("history")).sum())
+        begin, end, columns = _histories(job, loaded, schema)
+        histories = begin, end, history_serializer(schema, columns)
     for name in job.options.splits:
         path = DataFolder(job.output).shard_file(name, shard, job.num_shards)
         if loaded is None:
             with new_file(path) as file:
                 tf.io.TFRecordWriter(str(file)).close()
-            written[name] = 0, 0
+            written[name] = 0, 0, 0
             continue
-        rows = np.flatnonzero(split == ALL_SPLITS.index(name))
+        rows, begin, size = cut_requests(loaded, name, most)
         if name == "train":
-            rows = np.random.default_rng((job.seed, shard)).permutation(rows)
-        histories = begin[rows], end[rows], serialize
-        num_bytes = _write_shard(path, job, schema, table.take(rows), histories)
-        written[name] = len(rows), num_bytes
+            order = np.random.default_rng((job.seed, shard)).permutation(len(begin))
+            begin, size = begin[order], size[order]
+        records = rows, begin, size
+        num_bytes = _write_shard(path, job, schema, loaded, records, histories)
+        written[name] = len(begin), num_bytes, len(rows)
     write_json(
         job.work / "written" / f"{shard:05d}.json",
         {"splits": written, "negatives": left_out, "history_rows": history_rows},

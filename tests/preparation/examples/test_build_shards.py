@@ -2,11 +2,11 @@
 
 import collections
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,16 +16,19 @@ from hypothesis import strategies as st
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.examples import build as tool
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.examples.shards import shard_of_users
 from hccm_tf.preparation.steps import Step, run_steps
+from hccm_tf.quiet import LEVEL
+from tests import processes
 from tests.preparation.examples.logs import (
     make_items,
     make_log,
     read_examples,
+    read_impressions,
     read_rows,
 )
+from tests.preparation.failing import die, fail, fail_otherwise
 from tests.reference import histories
 
 SPLITS = ("train", "validation", "test")
@@ -79,7 +82,7 @@ def test_histories_equal_brute_force(tmp_path_factory, events, max_history, num_
         num_shards=num_shards,
     )
     names = ("timestamp", "user_id", "item_id", "label", "history_item_id")
-    found = collections.Counter(read_rows(folder / "data", "train", *names))
+    found = collections.Counter(read_impressions(folder / "data", "train", *names))
     items = log.item_id.to_numpy()
     expected = collections.Counter(
         ((row.timestamp,), (row.user_id,), (row.item_id,), (row.label,), history)
@@ -122,26 +125,55 @@ def test_more_shards_than_users(tmp_path):
     log = make_log(40, users=1)
     summary = build_examples(make_items(), log, tmp_path / "data", num_shards=3)
     assert summary["splits"] == {"train": 36, "validation": 2, "test": 2}
-    assert len(read_examples(tmp_path / "data", "train")) == 36
+    assert len(read_impressions(tmp_path / "data", "train", "row")) == 36
 
 
-def test_processes_write_the_same_bytes(tables, tmp_path, monkeypatch):
-    for name, limit in (("here", 99), ("processes", 2)):
-        monkeypatch.setattr(tool, "SHARDS_FOR_PROCESSES", limit)
-        _build(tables, tmp_path / name)
+# The command, with a log that is large to it.
+IN_PROCESSES = """
+from hccm_tf.preparation.examples import build
+build.SHARDS_FOR_PROCESSES, build.SHARD_ROWS = 2, 250
+from tfrecords_tools.build_examples import define_flags, main
+from hccm_tf.commands import run
+run(main, define_flags, words="--")
+"""
+
+
+def test_processes_write_the_same_bytes_and_say_nothing(tables, tmp_path):
+    """Not even of the libraries that they start."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-c", IN_PROCESSES),
+            f"--items={tables / 'items.parquet'}",
+            f"--impressions={tables / 'log.parquet'}",
+            f"--output_dir={tmp_path / 'processes'}",
+        ],
+        capture_output=True,
+        text=True,
+        env={n: v for n, v in os.environ.items() if n != LEVEL}
+        | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    _build(tables, tmp_path / "here")
     _same_files(tmp_path / "here", tmp_path / "processes")
 
 
 def test_dask_writes_the_same_bytes(tables, tmp_path):
+    dask = pytest.importorskip("dask")
     distributed = pytest.importorskip("distributed")
     _build(tables, tmp_path / "here")
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,
-    ) as cluster:
+    processes.server()
+    # Its workers are processes, and have imported TensorFlow.
+    forked = {"distributed.worker.multiprocessing-method": "forkserver"}
+    with (
+        dask.config.set(forked),
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+        ) as cluster,
+    ):
         _build(
             tables,
             tmp_path / "dask",
@@ -155,56 +187,40 @@ def test_dask_writes_the_same_bytes(tables, tmp_path):
     _same_files(tmp_path / "here", tmp_path / "dask")
 
 
-def _fail(number):
-    if number == 2:
-        raise InputError("log.csv: row 3")
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_an_input_error_of_a_worker_is_the_callers(tmp_path, processes):
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_input_error_of_a_worker_is_the_callers(tmp_path, count):
     with pytest.raises(InputError, match="^log.csv: row 3$"):
-        run_steps([Step(_fail, 3)], tmp_path, processes=processes)
-
-
-def _die(number):
-    if number == 0:
-        os._exit(9)
+        run_steps([Step(fail, 3)], tmp_path, processes=count)
 
 
 def test_a_worker_that_is_killed_ends_the_run(tmp_path):
     with pytest.raises(InputError, match="a worker process was killed"):
-        run_steps([Step(_die, 2)], tmp_path, processes=2)
+        run_steps([Step(die, 2)], tmp_path, processes=2)
 
 
-def _fail_otherwise(number):
-    raise ZeroDivisionError("no input error")
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_another_error_of_a_worker_keeps_its_text(tmp_path, processes):
+@pytest.mark.parametrize("count", [1, 2])
+def test_another_error_of_a_worker_keeps_its_text(tmp_path, count):
     with pytest.raises(Exception, match="no input error"):
-        run_steps([Step(_fail_otherwise, 2)], tmp_path, processes=processes)
+        run_steps([Step(fail_otherwise, 2)], tmp_path, processes=count)
 
 
 def test_an_earlier_error_is_not_reported_again(tmp_path):
     with pytest.raises(InputError):
-        run_steps([Step(_fail, 3)], tmp_path)
+        run_steps([Step(fail, 3)], tmp_path)
     with pytest.raises(Exception, match="no input error"):
-        run_steps([Step(_fail_otherwise)], tmp_path)
+        run_steps([Step(fail_otherwise)], tmp_path)
 
 
 @pytest.mark.parametrize("option", ["--runer=Flink", "--runner=Nonsense"])
 def test_options_that_beam_does_not_know(tmp_path, option):
     with pytest.raises(InputError, match="options of Beam: .*(runer|Nonsense)"):
-        run_steps([Step(_fail)], tmp_path, [option])
+        run_steps([Step(fail)], tmp_path, [option])
 
 
 def test_killed_at_twenty_moments(tables, tmp_path):
     _build(tables, tmp_path / "whole")
     output, moments = tmp_path / "data", np.random.default_rng(0)
-    # A server that has imported everything once forks the processes to kill.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tfrecords_tools.build_examples"])
+    context = processes.server()
     killed = 0
     while killed < 20:
         process = context.Process(target=_build, args=(tables, output))
@@ -254,8 +270,12 @@ def test_a_training_batch_mixes_the_shards(tables, tmp_path):
     _build(tables, tmp_path / "data")
     schema = Schema.load(tmp_path / "data")
     dataset = Batches(tmp_path / "data", schema, 30).dataset("train", epoch=0)
-    users = next(iter(dataset))[2].numpy()
+    users = next(iter(dataset))[3]["user_key"].numpy()
     assert set(shard_of_users(users, 3)) == {0, 1, 2}
-    everything = sorted(np.concatenate([batch[2] for batch in dataset]))
+    everything = [
+        np.repeat(keys["user_key"], inputs["candidate_mask"].numpy().sum(axis=1))
+        for inputs, _, _, keys in dataset
+    ]
     log = _log()
-    assert everything == sorted(log.user_id[log.split == "train"])
+    expected = sorted(log.user_id[log.split == "train"])
+    assert sorted(np.concatenate(everything)) == expected

@@ -12,7 +12,7 @@ from hccm_tf.data.feature import Feature
 from hccm_tf.data.schema import Schema, read_schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
-from tests.preparation.examples.logs import make_items, make_log, read_rows
+from tests.preparation.examples.logs import make_items, make_log, read_impressions
 from tests.reference import histories
 
 KEY = ("user_id", "item_id", "timestamp", "label")
@@ -34,8 +34,8 @@ def test_a_folder_of_files(tmp_path, suffix):
     build_examples(tmp_path / "items.csv", tmp_path / "log", tmp_path / "files")
     for split in ("train", "validation", "test"):
         names = (*KEY, "history_item_id", "history_category", "image", "category")
-        frames = read_rows(tmp_path / "frames", split, *names)
-        assert frames == read_rows(tmp_path / "files", split, *names)
+        frames = read_impressions(tmp_path / "frames", split, *names)
+        assert frames == read_impressions(tmp_path / "files", split, *names)
 
 
 def test_ids_are_any_signed_integer_or_text(tmp_path):
@@ -48,15 +48,15 @@ def test_ids_are_any_signed_integer_or_text(tmp_path):
     build_examples(text_items, text, tmp_path / "text")
     expected = log.item_id.to_numpy()
     for row, history in zip(
-        read_rows(tmp_path / "numbers", "test", "history_item_id"),
+        read_impressions(tmp_path / "numbers", "test", "history_item_id"),
         histories(log, 100)[-2:],
         strict=True,
     ):
         assert list(row[0]) == expected[history].tolist()
-    found = read_rows(tmp_path / "text", "train", "item_id", "history_item_id")
+    found = read_impressions(tmp_path / "text", "train", "item_id", "history_item_id")
     as_text = [
         tuple(tuple(str(v).encode() for v in values) for values in row)
-        for row in read_rows(
+        for row in read_impressions(
             tmp_path / "numbers", "train", "item_id", "history_item_id"
         )
     ]
@@ -106,8 +106,11 @@ def test_bad_rows_are_counted_up_to_a_limit(tmp_path):
     assert summary["skipped"] == {"unknown_item": 0, "bad_row": count}
     assert summary["rows"] == len(dirty) and len(summary["bad_rows"]) == 4
     for split in ("train", "validation", "test"):
-        expected = read_rows(tmp_path / "clean", split, *KEY, "history_item_id")
-        assert read_rows(tmp_path / "data", split, *KEY, "history_item_id") == expected
+        expected = read_impressions(tmp_path / "clean", split, *KEY, "history_item_id")
+        assert (
+            read_impressions(tmp_path / "data", split, *KEY, "history_item_id")
+            == expected
+        )
 
 
 def test_a_csv_row_with_too_few_fields(tmp_path):
@@ -131,7 +134,7 @@ def test_ready_made_histories(tmp_path):
     summary = build_examples(make_items(), log, tmp_path / "data", max_history=2)
     assert summary["ready_made_histories"]
     rows = {
-        split: read_rows(
+        split: read_impressions(
             tmp_path / "data", split, "history_item_id", "history_category"
         )
         for split in summary["splits"]
@@ -150,7 +153,7 @@ def test_the_time_split_keeps_a_second_together(tmp_path):
     place = log.timestamp.rank(method="min", pct=True)
     expected = np.select([place <= 0.8, place <= 0.9], ["train", "validation"], "test")
     for split in ("train", "validation", "test"):
-        found = sorted(read_rows(tmp_path / "data", split, *KEY))
+        found = sorted(read_impressions(tmp_path / "data", split, *KEY))
         rows = log[expected == split][list(KEY)].itertuples(index=False)
         assert found == sorted(tuple((v,) for v in row) for row in rows)
     assert summary["splits"] == pd.Series(expected).value_counts().to_dict()
@@ -203,7 +206,7 @@ def test_lists_of_other_types(tmp_path, dtype):
     make_items().to_parquet(tmp_path / "items.parquet")
     tables = tmp_path / "items.parquet", tmp_path / "log.parquet"
     build_examples(*tables, tmp_path / "data")
-    rows = read_rows(tmp_path / "data", "test", "history_item_id")
+    rows = read_impressions(tmp_path / "data", "test", "history_item_id")
     assert rows == [((3, 4),), ((1, 2),)]
 
 
@@ -225,7 +228,7 @@ def test_columns_of_other_types(tmp_path):
     build_examples(
         make_items(), log.assign(timestamp=log.timestamp * 86_400), tmp_path / "0"
     )
-    expected = read_rows(
+    expected = read_impressions(
         tmp_path / "0", "test", "timestamp", "label", "history_item_id"
     )
     make_items().to_parquet(tmp_path / "items.parquet")
@@ -233,7 +236,7 @@ def test_columns_of_other_types(tmp_path):
         pq.write_table(columns, tmp_path / f"{name}.parquet")
         paths = tmp_path / "items.parquet", tmp_path / f"{name}.parquet"
         build_examples(*paths, tmp_path / name)
-        found = read_rows(
+        found = read_impressions(
             tmp_path / name, "test", "timestamp", "label", "history_item_id"
         )
         assert found == expected
@@ -279,14 +282,15 @@ def test_text_with_line_breaks_and_a_column_that_is_empty_at_first(
     log.to_csv(tmp_path / "log.csv", index=False)
     make_items().to_csv(tmp_path / "items.csv", index=False)
     build_examples(tmp_path / "items.csv", tmp_path / "log.csv", tmp_path / "data")
-    rows = read_rows(tmp_path / "data", "train", "place", "note")
+    rows = read_impressions(tmp_path / "data", "train", "place", "note")
     assert len(rows) == 196
     assert {place for place, _ in rows} == {(b'shelf,\n"one"',)}
     assert sum(note == (b"late",) for _, note in rows) == 6
 
 
 @pytest.mark.parametrize(
-    "name", ["user_key", "item_row", "key", "a/b", "", "history_hour"]
+    "name",
+    ["user_key", "item_row", "key", "row", "request_key", "a/b", "", "history_hour"],
 )
 @pytest.mark.parametrize("table", ["items", "log"])
 def test_names_that_no_column_may_have(tmp_path, name, table):
@@ -336,7 +340,7 @@ def test_max_history_changes_that_of_a_schema(tmp_path):
             make_items(), make_log(), tmp_path / name, schema=schema, **options
         )
         assert Schema.load(tmp_path / name).max_history == expected
-        rows = read_rows(tmp_path / name, "train", "history_item_id")
+        rows = read_impressions(tmp_path / name, "train", "history_item_id")
         assert max(len(history) for (history,) in rows) == expected
 
 

@@ -13,14 +13,14 @@ from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
 from tests.conftest import tiny
-from tests.preparation.examples.logs import make_items, make_log, read_rows
+from tests.preparation.examples.logs import make_items, make_log, read_impressions
 
 RATE = 0.2
 
 
 def _kept(folder, split="train"):
     """label → timestamps of the rows that are there."""
-    rows = read_rows(folder, split, "label", "timestamp")
+    rows = read_impressions(folder, split, "label", "timestamp")
     return {
         label: {times[0] for labels, times in rows if labels[0] == label}
         for label in (0, 1)
@@ -70,8 +70,8 @@ def test_histories_and_statistics_are_those_of_the_data(tmp_path):
     build_examples(make_items(), log, tmp_path / "all")
     build_examples(make_items(), log, tmp_path / "some", negative_keep_rate=RATE)
     names = ("timestamp", "history_item_id")
-    everything = dict(read_rows(tmp_path / "all", "train", *names))
-    some = read_rows(tmp_path / "some", "train", *names)
+    everything = dict(read_impressions(tmp_path / "all", "train", *names))
+    some = read_impressions(tmp_path / "some", "train", *names)
     assert all(everything[time] == history for time, history in some)
     kept = _kept(tmp_path / "some")
     train = log[log.timestamp.isin(kept[0] | kept[1]) & (log.split == "train")]
@@ -129,7 +129,10 @@ def test_the_click_rate_of_the_whole_log_comes_back(tmp_path):
         keras.optimizers.Adam(decay), "binary_crossentropy", jit_compile=False
     )
     estimator.model_.fit(
-        dataset.map(lambda inputs, label, user: (inputs, label)), verbose=0
+        dataset.map(
+            lambda inputs, label, weight, _: (inputs, label[..., None], weight)
+        ),
+        verbose=0,
     )
     expected = log.label[log.split == "test"].mean()
     predictions = estimator.predictions(tmp_path / "data")

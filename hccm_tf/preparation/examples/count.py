@@ -1,0 +1,17 @@
+"""What is counted of the rows before they are written."""
+
+from hccm_tf.preparation.examples import fit_schema, max_candidates, request_ids
+from hccm_tf.preparation.examples.shards import load_shard
+
+
+def count(job, shard):
+    """Third step: counts a shard's requests and what its training rows hold.
+
+    Values are counted only for a schema that is not yet fitted.
+    """
+    if "request_id" in job.types and job.num_shards > 1:
+        request_ids.leave_keys(job, shard)
+    loaded = load_shard(job, shard)
+    max_candidates.count_sizes(job, shard, loaded)
+    if not job.schema.vocabularies:
+        fit_schema.count(job, shard, loaded)
