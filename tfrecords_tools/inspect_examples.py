@@ -1,6 +1,9 @@
-"""Prints a few impressions of a data folder and their histories as people read them.
+"""Prints a few requests of a data folder as people read them.
 
-python -m tfrecords_tools.inspect_examples --data_dir=DATA --image_dir=SHOP/images
+    python -m tfrecords_tools.inspect_examples --data_dir=DATA --image_dir=SHOP/images
+
+A request is what one user was shown at one moment: user and context stand there once,
+then its candidates, with their labels, and the history that they share.
 """
 
 from absl import flags
@@ -17,9 +20,7 @@ def define_flags():
         "data_dir", None, "The folder DATA of build_examples.", required=True
     )
     flags.DEFINE_string("split", "train", "The split: train, validation or test.")
-    flags.DEFINE_integer(
-        "count", 3, "The number of impressions to print.", lower_bound=1
-    )
+    flags.DEFINE_integer("count", 3, "The number of requests to print.", lower_bound=1)
     flags.DEFINE_string("image_dir", "", "The folder of the images.")
 
 

@@ -23,13 +23,26 @@ def define_flags():
     flags.DEFINE_integer(
         "impressions", 120_000, "The number of impressions.", lower_bound=1
     )
+    flags.DEFINE_integer(
+        "request_size",
+        1,
+        "The number of different items that a user is shown at a time.",
+        lower_bound=1,
+    )
     flags.DEFINE_integer("seed", 0, "The seed of everything that is drawn.")
 
 
 def main(words):
     """Runs the command line."""
     del words
-    make_demo(FLAGS.output_dir, FLAGS.items, FLAGS.users, FLAGS.impressions, FLAGS.seed)
+    make_demo(
+        FLAGS.output_dir,
+        FLAGS.items,
+        FLAGS.users,
+        FLAGS.impressions,
+        FLAGS.seed,
+        FLAGS.request_size,
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,12 @@ because users' histories still show them; --remove_missing drops them.
 """
 
 from absl import flags
+from etils import epy
 
 from hccm_tf.commands import run
-from hccm_tf.serving.refresh import refresh
+
+with epy.lazy_imports():
+    from hccm_tf.serving import refresh
 
 FLAGS = flags.FLAGS
 
@@ -48,7 +51,7 @@ def define_flags():
 def main(words):
     """Runs the command line."""
     del words
-    refresh(
+    refresh.refresh(
         FLAGS.export_dir,
         FLAGS.items,
         FLAGS.feature_maps,

@@ -10,18 +10,16 @@ import pytest
 from hccm_tf.layers import HybridCNN
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.quiet import LEVEL
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+ENVIRONMENT = {n: v for n, v in os.environ.items() if n != LEVEL}
+
+
 def _run(*arguments):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={n: v for n, v in os.environ.items() if n != LEVEL},
-    )
+    return processes.run(arguments, env=ENVIRONMENT, cwd=ROOT)
 
 
 def _assert_input_error(result, *words):
@@ -63,15 +61,16 @@ def test_inspect_examples(shop, tmp_path):
     command = ("-m", "tfrecords_tools.inspect_examples")
     result = _run(*command, f"--data_dir={shop.data}", "--split=test", "--count=2")
     assert result.returncode == 0 and not result.stderr
-    assert result.stdout.startswith("test, impression 1\n")
-    assert "test, impression 2" in result.stdout
-    assert "test, impression 3" not in result.stdout
+    assert result.stdout.startswith("test, request 1\n")
+    assert "test, request 2" in result.stdout
+    assert "test, request 3" not in result.stdout
     _assert_input_error(_run(*command, f"--data_dir={tmp_path}"), str(tmp_path))
 
 
 def test_make_demo_and_an_unknown_flag(tmp_path):
     command = ("-m", "tfrecords_tools.make_demo", f"--output_dir={tmp_path}")
     _assert_input_error(_run(*command), "exists already", str(tmp_path))
+    _assert_input_error(_run(*command, "--request_size=9999"), "request_size", "9999")
     result = _run(*command, "--photos=3")
     assert result.returncode == 1 and "photos" in result.stderr
 
@@ -96,8 +95,9 @@ def test_train_main_input_errors(shop, tmp_path, flags, word):
 
 
 def test_train_main(shop, tmp_path):
-    result = _run(
-        "train_main.py",
+    """And all that it says from its start on."""
+    command = [
+        *(sys.executable, "train_main.py"),
         f"--data_dir={shop.data}",
         f"--feature_maps={shop.maps}",
         f"--run_dir={tmp_path / 'run'}",
@@ -106,6 +106,9 @@ def test_train_main(shop, tmp_path):
         *("--hidden_units=8,4", "--cnn_filters=4,4", "--image_embedding_dim=4"),
         *("--channel_attention", "--similarity=histogram"),
         *("--explain=2", f"--image_dir={shop.images}"),
+    ]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
     )
     assert (result.returncode, result.stderr) == (0, "")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

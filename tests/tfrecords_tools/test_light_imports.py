@@ -42,6 +42,7 @@ print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
         "tfrecords_tools.importers.microlens",
         "tfrecords_tools.inspect_examples",
         "tfrecords_tools.make_demo",
+        "tfrecords_tools.refresh_export",
         "tfrecords_tools.validate",
         "hccm_tf.serving.server_config",
         "hccm_tf.training.local_cluster",
@@ -101,6 +102,7 @@ from hccm_tf.data.schema import Schema
 from hccm_tf.preparation.examples.columns import LOG_COLUMNS
 from hccm_tf.preparation.examples.job import BuildOptions, Job
 from hccm_tf.preparation.examples.shards import deal_out, load_shard, split_by_time
+from hccm_tf.preparation.examples.summary import check_read
 from hccm_tf.preparation.tables import pieces, read_types
 
 work = pathlib.Path(sys.argv[1])
@@ -114,39 +116,10 @@ job = Job(
 )
 job.make_folders()
 deal_out(job, 0)
+check_read(job, 0)
 split_by_time(job, 0)
-assert load_shard(job, 0)[0]["user_key"].to_pylist() == [5, 6, 5]
+loaded = load_shard(job, 0)
+assert loaded.table["user_key"].to_pylist() == [5, 6, 5]
+assert loaded.request.tolist() == [0, 1, 0]
 """
     assert _run(script + FOUND, tmp_path) == []
-
-
-BUILD = """
-import sys
-from hccm_tf.preparation.examples import build
-build.SHARDS_FOR_PROCESSES, build.SHARD_ROWS = 2, 30
-from tfrecords_tools.build_examples import define_flags, main
-from hccm_tf.commands import run
-run(main, define_flags, words="--")
-"""
-
-
-def test_a_build_in_processes_says_nothing_of_its_libraries(tmp_path, monkeypatch):
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
-    items = pd.DataFrame({"item_id": ["a", "b"], "image": ["x", "y"], "category": "c"})
-    log = pd.DataFrame({"user_id": range(40), "item_id": ["a", "b"] * 20})
-    log = log.assign(timestamp=range(40), label=[0, 1, 1, 0] * 10)
-    items.to_csv(tmp_path / "items.csv", index=False)
-    log.to_csv(tmp_path / "log.csv", index=False)
-    result = subprocess.run(
-        [
-            *(sys.executable, "-c", BUILD),
-            f"--items={tmp_path / 'items.csv'}",
-            f"--impressions={tmp_path / 'log.csv'}",
-            f"--output_dir={tmp_path / 'data'}",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0 and result.stderr == ""
-    assert len(list((tmp_path / "data").glob("impressions-train.tfrecord-*"))) == 2

@@ -1,10 +1,10 @@
 """Words that belong to no flag, such as `--products false` leaves, are errors."""
 
 import pathlib
-import subprocess
-import sys
 
 import pytest
+
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 IMPORTERS = ("amazon_reviews", "dvbpr", "microlens")
@@ -25,8 +25,7 @@ COMMANDS = {
 
 
 def _run(*arguments, cwd=ROOT):
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    return processes.run(arguments, cwd=cwd)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

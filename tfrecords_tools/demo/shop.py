@@ -10,6 +10,9 @@ popularity and enter the shop over 30 days, so the test days show unseen items.
 with + where the user likes the item's value of the attribute that its category is
 bought for; a user likes half of the values of each attribute.
 
+A moment shows a user one item or, with a larger request size, several different ones,
+each of which is clicked or not by itself.
+
 `oracle.csv` holds the true click probability of every impression, `oracle.json` the
 metrics of that truth on the test split: the ceiling for any model.
 """
@@ -21,6 +24,7 @@ import pandas as pd
 from PIL import Image
 
 from hccm_tf.atomic import new_folder
+from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_predictions
 from tfrecords_tools.demo.photos import COLOURS, PATTERNS, SHAPES, draw_photo
 
@@ -40,6 +44,9 @@ ATTRIBUTES = {"colour": COLOURS, "pattern": PATTERNS, "shape": SHAPES}
 DAYS = 30
 START = 1_700_000_000
 SECONDS_PER_DAY = 86_400
+# Of the first day's items at least so many for each that a moment shows: then different
+# ones are soon drawn, however unlike their popularity is.
+ITEMS_FOR_EACH = 2
 
 
 def make_items(num_items, rng):
@@ -95,8 +102,50 @@ def _draw_items(items, seconds, category, rng):
     return item
 
 
-def make_impressions(items, num_users, num_impressions, rng):
-    """Impressions in order of time, with the true click probability in `ctr`."""
+def _draw_shown(items, seconds, request, cumulative, rng):
+    """What is shown: the items of a request are different ones.
+
+    Args:
+        items: data frame of `make_items`.
+        seconds: `[N]`, when they are shown.
+        request: int64 `[N]`, ascending: which request each is shown in.
+        cumulative: `[N, C]`, the cumulative probabilities of its user's categories.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        `(item, category)`: int64 `[N]` each, rows of `items` and places of categories.
+    """
+    item, category = np.empty((2, len(seconds)), np.int64)
+    rows = np.arange(len(seconds))
+    while rows.size:
+        drawn = (rng.random((rows.size, 1)) > cumulative[rows]).sum(1)
+        category[rows] = np.minimum(drawn, len(CATEGORIES) - 1)
+        item[rows] = _draw_items(items, seconds[rows], category[rows], rng)
+        shown = pd.DataFrame({"request": request, "item": item})
+        rows = np.flatnonzero(shown.duplicated())
+    return item, category
+
+
+def make_impressions(items, num_users, num_impressions, rng, request_size=1):
+    """Impressions in order of time, with the true click probability in `ctr`.
+
+    Args:
+        items: data frame of `make_items`.
+        num_users: number of users.
+        num_impressions: number of impressions.
+        rng: `numpy.random.Generator`.
+        request_size: number of items that a user is shown at a time; the last request
+            has what is left.
+
+    Raises:
+        InputError: if there are too few items for requests of this size.
+    """
+    most = int((items._entry_day == 0).sum()) // ITEMS_FOR_EACH
+    if request_size > most:
+        raise InputError(
+            f"request_size: with these {len(items)} items at most {most}, half of what "
+            f"the shop has on its first day. Received: {request_size}"
+        )
     names = list(CATEGORIES)
     activity = np.exp(rng.normal(0, 0.5, num_users))
     category_taste = rng.normal(size=(num_users, len(names)))
@@ -106,14 +155,14 @@ def make_impressions(items, num_users, num_impressions, rng):
         for name, values in ATTRIBUTES.items()
     }
     user_bias = rng.normal(size=num_users)
-    seconds = np.sort(rng.uniform(0, DAYS * SECONDS_PER_DAY, num_impressions))
-    user = rng.choice(num_users, num_impressions, p=activity / activity.sum())
+    num_requests = -(-num_impressions // request_size)
+    request = np.arange(num_impressions) // request_size
+    seconds = np.sort(rng.uniform(0, DAYS * SECONDS_PER_DAY, num_requests))[request]
+    user = rng.choice(num_users, num_requests, p=activity / activity.sum())[request]
     exposure = np.exp(0.7 * category_taste)
     cumulative = np.cumsum(exposure / exposure.sum(1, keepdims=True), axis=1)
-    category = (rng.random((num_impressions, 1)) > cumulative[user]).sum(1)
-    category = np.minimum(category, len(names) - 1)
-    shown = items.iloc[_draw_items(items, seconds, category, rng)]
-    shown = shown.reset_index(drop=True)
+    item, category = _draw_shown(items, seconds, request, cumulative[user], rng)
+    shown = items.iloc[item].reset_index(drop=True)
     taste = np.zeros(num_impressions)
     for name in ATTRIBUTES:
         counts = shown.category.map(CATEGORIES).to_numpy() == name
@@ -124,7 +173,7 @@ def make_impressions(items, num_users, num_impressions, rng):
         user_bias[user] + shown._quality.to_numpy() + category_taste[user, category]
     )
     ctr = 1 / (1 + np.exp(-logit))
-    place = np.arange(num_impressions) / num_impressions
+    place = request / num_requests
     return pd.DataFrame(
         {
             "user_id": 1 + user,
@@ -140,11 +189,11 @@ def make_impressions(items, num_users, num_impressions, rng):
     )
 
 
-def make_demo(output_dir, num_items, num_users, num_impressions, seed):
+def make_demo(output_dir, num_items, num_users, num_impressions, seed, request_size=1):
     """Writes the shop into `output_dir` and returns the oracle's test metrics."""
     rng = np.random.default_rng(seed)
     items = make_items(num_items, rng)
-    impressions = make_impressions(items, num_users, num_impressions, rng)
+    impressions = make_impressions(items, num_users, num_impressions, rng, request_size)
     test = impressions[impressions.split == "test"]
     oracle = evaluate_predictions(test.label, test.ctr, test.user_id)
     seen = impressions.item_id[impressions.split == "train"]
@@ -159,10 +208,11 @@ def make_demo(output_dir, num_items, num_users, num_impressions, seed):
         impressions.drop(columns="ctr").to_csv(folder / "impressions.csv", index=False)
         impressions.to_csv(folder / "oracle.csv", index=False)
         (folder / "oracle.json").write_text(json.dumps(oracle, indent=2) + "\n")
+    unseen = (~test.item_id.isin(seen)).mean()
     print(
-        f"synthetic shop: {num_items} photos, {num_users} users, "
-        f"{num_impressions} impressions, click rate {impressions.label.mean():.3f}; "
-        f"{(~test.item_id.isin(seen)).mean():.1%} of test impressions show an item "
-        f"unseen in training\noracle on test: {oracle}\n-> {output_dir}"
+        f"synthetic shop: {num_items} photos, {num_users} users, {num_impressions} "
+        f"impressions, {request_size} at a time, click rate "
+        f"{impressions.label.mean():.3f}; {unseen:.1%} of test impressions show an "
+        f"item unseen in training\noracle on test: {oracle}\n-> {output_dir}"
     )
     return oracle

@@ -13,7 +13,8 @@ SHOP gets `items.parquet` and `impressions.parquet`.
 - `image` is the URL of the main photo, `category` the last of `categories` or
   `main_category`, `price` a number where there is one.
 - Every review is a click, whatever its rating. Each gets --negatives items that its
-  user reviewed in none of the files, with the click's timestamp and split.
+  user reviewed in none of the files, with the click's timestamp and split. They are one
+  request, `request_id`, because a user has several reviews of one second.
 - A `history` column is ignored: the reviews' times say the same.
 
 Reviews and metadata are read in pieces. In memory are the reviewed items' ids and 8
@@ -53,6 +54,7 @@ REVIEWS = {
 IMPRESSIONS = pa.schema(
     [
         ("user_id", pa.string()),
+        ("request_id", pa.int64()),
         ("item_id", pa.string()),
         ("timestamp", pa.int64()),
         ("label", pa.int64()),
@@ -132,11 +134,12 @@ def _write_items(source, wanted, target):
     return pd.Index(ids)
 
 
-def _to_impressions(batch, items, labels, names, split):
+def _to_impressions(batch, first_request, items, labels, names, split):
     """The impressions of a batch of reviews.
 
     Args:
         batch: reviews, `[N]`.
+        first_request: the first one's request.
         items: int64 `[N * (1 + negatives)]`, rows of `names`.
         labels: int64, of the same shape.
         names: Arrow array, the catalogue's ids.
@@ -145,6 +148,7 @@ def _to_impressions(batch, items, labels, names, split):
     rows = np.repeat(np.arange(len(batch)), len(items) // max(len(batch), 1))
     columns = {
         "user_id": batch["user_id"].take(pa.array(rows)),
+        "request_id": first_request + rows,
         "item_id": names.take(pa.array(items)),
         "timestamp": batch["timestamp"].to_numpy()[rows] // 1000,
         "label": labels,
@@ -188,7 +192,7 @@ def import_amazon_reviews(metadata, splits, output_dir, negatives=1, seed=0):
                         users, items[known], clicked, catalogue, negatives, rng
                     )
                     writer.write_table(
-                        _to_impressions(batch, rows, labels, names, split)
+                        _to_impressions(batch, clicks, rows, labels, names, split)
                     )
                     clicks += len(batch)
                     left_out += np.count_nonzero(~known)

@@ -11,7 +11,8 @@ number of users and the number of items. SHOP gets `items.parquet`,
 - The dataset has no times: `timestamp` is the click's place in its user's sequence,
   training clicks first, then validation, then test.
 - It has no impressions: each click gets --negatives items that its user never clicked,
-  with the click's timestamp and split.
+  with the click's timestamp and split. Nothing else of its user has that timestamp, so
+  they are one request.
 - `category` is the index of the one-hot vector `c` or, where that is missing, the last
   name of the first path in `categories`, or empty.
 - JPEGs are written as they are; whether they can be decoded turns out when feature maps

@@ -8,7 +8,8 @@ SHOP gets `items.parquet`, whose images are named as the covers in `item_images.
 `impressions.parquet`.
 
 - The dataset has no times: each impression brings its history, `history_item_id`, the
-  non-zero values of `item_seq`, oldest first.
+  non-zero values of `item_seq`, oldest first. A user's impressions with the same one
+  are a request: a click and the negatives that were drawn for it.
 - `category` is the first tag of an item that is not padding, or 0.
 - `valid.parquet` is cut in two, by a hash of the user, into validation and test. The
   challenge's `test.parquet` has no labels; one with labels is the test split.

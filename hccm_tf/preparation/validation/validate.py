@@ -1,16 +1,14 @@
 """Checks a data folder and its feature maps, and describes what is in them."""
 
-import collections
 import functools
 import pathlib
 
 import numpy as np
 import pandas as pd
-from etils import epy
 
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.data.parsing import parse_spec
 from hccm_tf.errors import InputError
+from hccm_tf.preparation.validation.figures import Figures, count_errors, table
 from hccm_tf.preparation.validation.folder import (
     check_catalogue,
     check_feature_maps,
@@ -19,11 +17,11 @@ from hccm_tf.preparation.validation.folder import (
     read_json,
 )
 from hccm_tf.preparation.validation.histories import compare_histories
-from hccm_tf.preparation.validation.records import make_parser, read_shard
+from hccm_tf.preparation.validation.parser import OPTIONAL, Columns, make_parser
+from hccm_tf.preparation.validation.records import AGAIN, Limits, read_shard
 
-with epy.lazy_imports():
-    import tensorflow as tf
-
+LEAK = "a leak: its history holds a click of its earliest second or later"
+OTHER_CLICKS = "its history is not its user's newest clicks before it"
 SUMMARY = {
     "rows": int,
     "skipped": dict,
@@ -31,34 +29,47 @@ SUMMARY = {
     "history_rows": int,
     "ready_made_histories": bool,
     "splits": dict,
+    "requests": dict,
+    "max_candidates": int,
+    "weighted": bool,
+    "request_ids": bool,
 }
 
 
-def _history_errors(log, files, max_history):
-    """Yields the errors of the histories of `files`: `(path, number of records)`."""
-    wrong, leaks = compare_histories(log, max_history)
+def _errors_of_requests(problems, files):
+    """Yields the errors of the requests of some files.
+
+    Args:
+        problems: dict, text → bool `[R]`.
+        files: list of `(path, number of records)`.
+    """
     start = 0
     for path, count in files:
-        for bad, problem in (
-            (leaks, "a leak: its history holds a click of its own second or later"),
-            (wrong & ~leaks, "its history is not its user's newest clicks before it"),
-        ):
-            rows = np.flatnonzero(bad[start : start + count])
-            if rows.size:
-                record = f"{path}: record {rows[0] + 1}"
-                yield f"{record}: {problem} ({rows.size} such records)"
+        for problem, bad in problems.items():
+            records = np.flatnonzero(bad[start : start + count])
+            if records.size:
+                record = f"{path}: record {records[0] + 1}"
+                yield f"{record}: {problem} ({records.size} such records); {AGAIN}"
         start += count
 
 
-def _check_group(shards, read, splits, max_history):
-    """Checks shards that hold all impressions of their users.
+def _repeated(log, *names):
+    """Bool `[I]`: which candidates' columns, or their users', came before."""
+    owner = np.repeat(log["user"], log["size"])
+    columns = {name: owner if name == "user" else log[name] for name in names}
+    return pd.DataFrame(columns).duplicated().to_numpy()
+
+
+def _check_group(shards, read, splits, compare):
+    """Checks shards that hold all requests of their users.
 
     Args:
         shards: rows of `find_shards`.
         read: function of path and length, see `read_shard`.
-        splits: see `_table`; added to.
-        max_history: int, or `None` if the histories are not to be compared with the
-            clicks. Where records have errors of their own, they never are.
+        splits: dict, name → `Figures`; added to.
+        compare: `compare_histories` as a function of the log, or `None` if the
+            histories are not to be compared with the clicks. Where records have errors
+            of their own, they never are.
 
     Returns:
         `(repeated, errors)`: number of impressions whose user, item and second came
@@ -68,45 +79,25 @@ def _check_group(shards, read, splits, max_history):
     for shard in shards.itertuples():
         batches, shard_errors = read(shard.path, shard.length)
         errors += shard_errors
-        shares, lengths = splits[shard.split]
         for batch in batches:
-            shares.update(batch.pop("shares"))
-            values, counts = np.unique(batch["length"], return_counts=True)
-            lengths.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        files.append((shard.path, sum(batch["label"].size for batch in batches)))
+            splits[shard.split].add(batch)
+            del batch["shares"]
+        files.append((shard.path, sum(batch["size"].size for batch in batches)))
         log += batches
-    if not log or "time" not in log[0]:
+    if not log:
         return 0, errors
     log = {name: np.concatenate([batch[name] for batch in log]) for name in log[0]}
-    moments = pd.DataFrame({name: log[name] for name in ("user", "item", "time")})
-    repeated = int(moments.duplicated().sum())
-    if errors or max_history is None:
-        return repeated, errors
-    return repeated, [*_history_errors(log, files, max_history)]
-
-
-def _table(splits):
-    """Lines that describe the splits.
-
-    Args:
-        splits: name → `(shares, lengths)`, `Counter`s of `_shares` and of the lengths
-            of histories.
-    """
-    columns = {}
-    for split, (shares, lengths) in splits.items():
-        count = lengths.total()
-        column = {"impressions": f"{count}"}
-        if count:
-            values = np.array(sorted(lengths))
-            ends = np.cumsum([lengths[value] for value in values])
-            middle = np.searchsorted(ends, [(count - 1) // 2, count // 2], "right")
-            mean = sum(value * n for value, n in lengths.items()) / count
-            column["history length, mean"] = f"{mean:.2f}"
-            column["history length, median"] = f"{values[middle].mean():g}"
-            column["history length, max"] = f"{values[-1]}"
-        column |= {name: f"{n / count:.2%}" for name, n in shares.items()}
-        columns[split] = column
-    return pd.DataFrame(columns).fillna("").to_string().splitlines()
+    problems = {}
+    owner = np.repeat(np.arange(log["size"].size), log["size"])
+    problem = "a row of the log that is in another place too"
+    problems[problem] = np.bincount(owner, _repeated(log, "row")) > 0
+    repeated = 0
+    if "timestamp" in log:
+        repeated = int(_repeated(log, "user", "item", "timestamp").sum())
+        if not errors and compare is not None:
+            wrong, leaks = compare(log)
+            problems[LEAK], problems[OTHER_CLICKS] = leaks, wrong & ~leaks
+    return repeated, [*errors, *_errors_of_requests(problems, files)]
 
 
 def _describe_log(summary, schema):
@@ -118,9 +109,9 @@ def _describe_log(summary, schema):
     )
 
 
-def _why_not_compared(summary, has_times, complete):
+def _why_not_compared(summary, columns, complete):
     """Why the folder's clicks do not determine its histories, `None` if they do."""
-    if not has_times:
+    if "timestamp" not in columns.spec:
         return "the impressions have no timestamp"
     if summary is None:
         return "summary.json cannot be read"
@@ -131,8 +122,8 @@ def _why_not_compared(summary, has_times, complete):
     return None if complete else "files are missing"
 
 
-def _has_timestamp(features):
-    return "timestamp" in features["featuresDict"]["features"]
+def _optional_columns(content):
+    return [n for n in OPTIONAL if n in content["featuresDict"]["features"]]
 
 
 def _to_summary(content):
@@ -150,54 +141,51 @@ def _check_impressions(data_dir, schema, known, lines, errors):
         errors: list of str; appended to.
     """
     folder = DataFolder(data_dir)
-    has_times = read_json(folder.features_file, _has_timestamp, errors)
-    spec = parse_spec(schema)
-    if has_times:
-        spec["timestamp"] = tf.io.FixedLenFeature([], tf.int64)
+    optional = read_json(folder.features_file, _optional_columns, errors) or ()
+    columns = Columns(schema, optional)
     summary = read_json(folder.summary_file, _to_summary, errors)
+    limits = Limits(schema.max_history)
+    if summary:
+        limits = Limits(limits.max_history, summary["max_candidates"], summary["rows"])
     shards, complete = find_shards(data_dir, errors)
-    why_not = _why_not_compared(summary, has_times, complete)
+    why_not = _why_not_compared(summary, columns, complete)
     read = functools.partial(
         read_shard,
-        parse=make_parser(schema, spec, known),
-        spec=spec,
-        max_history=schema.max_history,
+        parse=make_parser(schema, columns, known),
+        columns=columns,
+        limits=limits,
     )
-    splits = {
-        split: (collections.Counter(), collections.Counter())
-        for split in shards.split.unique()
-    }
+    compare = None
+    if why_not is None:
+        compare = functools.partial(
+            compare_histories,
+            max_history=schema.max_history,
+            several_seconds=summary["request_ids"],
+        )
+    splits = {split: Figures() for split in shards.split.unique()}
     repeated = 0
     for _, group in shards.groupby("number"):
-        count, group_errors = _check_group(
-            group, read, splits, None if why_not else schema.max_history
-        )
+        count, group_errors = _check_group(group, read, splits, compare)
         repeated += count
         errors += group_errors
     if splits:
-        lines += _table(splits)
-    if has_times:
+        lines += table(splits)
+    if "timestamp" in columns.spec:
         lines.append(f"impressions whose user, item and second came before: {repeated}")
     if summary:
         lines.append(_describe_log(summary, schema))
-        errors += _count_errors(folder.summary_file, summary, splits)
+        errors += count_errors(folder.summary_file, summary, splits)
+        if summary["weighted"] != ("weight" in columns.spec):
+            errors.append(
+                f"{folder.summary_file}: weighted is {summary['weighted']}, and "
+                f"{folder.features_file} says otherwise; {AGAIN}"
+            )
     if why_not:
         lines.append(f"histories cannot be checked for leaks: {why_not}")
     else:
         lines.append("histories were compared with the clicks of undamaged shards")
     if not shards.length[shards.split == "train"].any():
-        errors.append(f"{data_dir}: split train is empty; build the examples again")
-
-
-def _count_errors(summary_file, summary, splits):
-    """Yields the splits that do not have as many impressions as the summary says."""
-    counts = {split: lengths.total() for split, (_, lengths) in splits.items()}
-    for split, expected in summary["splits"].items():
-        if counts.get(split, 0) != expected:
-            yield (
-                f"{summary_file}: split {split} has {expected} impressions, but "
-                f"{counts.get(split, 0)} could be read"
-            )
+        errors.append(f"{data_dir}: split train is empty; {AGAIN}")
 
 
 def validate(data_dir, feature_maps=None):

@@ -1,14 +1,11 @@
 import functools
 import http.server
 import json
-import multiprocessing
 import os
 import pathlib
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -30,6 +27,7 @@ from hccm_tf.preparation.feature_maps.extract import extract_feature_maps
 from hccm_tf.preparation.feature_maps.fixed_cnn import estimate_normalization
 from hccm_tf.preparation.feature_maps.shards import Encoding, write_shard
 from hccm_tf.preparation.images import decode_image
+from tests import processes
 from tests.conftest import MAPS, tiny
 from tests.reference import read_maps
 
@@ -144,9 +142,7 @@ def _wait_for(path, process):
 
 
 def test_killed_again_and_again(names, photos, weights, tmp_path, capsys):
-    # A server imports the package once and forks a fresh process for each run.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = processes.server()
     arguments = {
         **MAPS,
         "images": [names[0], "none.jpg", *names[1:]],
@@ -468,7 +464,7 @@ def test_the_step_travels_to_workers(tmp_path):
 
 def test_what_follows_two_dashes_goes_to_beam(shop, weights, tmp_path):
     command = [
-        *(sys.executable, "-m", "tfrecords_tools.extract_feature_maps"),
+        *("-m", "tfrecords_tools.extract_feature_maps"),
         f"--items={shop.path / 'shop' / 'items.csv'}",
         f"--image_dir={shop.images}",
         f"--output_dir={tmp_path / 'maps'}",
@@ -476,7 +472,7 @@ def test_what_follows_two_dashes_goes_to_beam(shop, weights, tmp_path):
         "--image_size=33",
         *("--", "--runner=NoSuchRunner"),
     ]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = processes.run(command, cwd=ROOT)
     assert result.returncode and "NoSuchRunner" in result.stderr
 
 

@@ -1,10 +1,5 @@
-import json
-import os
 import pathlib
-import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -21,6 +16,15 @@ from hccm_tf.preparation.validation.validate import (
     read_shard,
     validate,
 )
+from tests import processes
+from tests.preparation.validation.folders import (
+    check_errors,
+    edit_json,
+    figures,
+    read,
+    values,
+    write,
+)
 from tests.reference import histories
 
 MAX_HISTORY = 8
@@ -29,45 +33,6 @@ COLUMNS = ("item_id", "category", "image")
 
 def _copy(shop, tmp_path):
     return pathlib.Path(shutil.copytree(shop.data, tmp_path / "data"))
-
-
-def _read(path):
-    return [
-        tf.train.Example.FromString(record)
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
-    ]
-
-
-def _write(path, examples):
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in examples:
-            writer.write(example.SerializeToString(deterministic=True))
-
-
-def _edit_json(path, edit):
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-
-
-def _values(example, name):
-    feature = example.features.feature[name]
-    return getattr(feature, feature.WhichOneof("kind")).value
-
-
-def _figures(lines):
-    """The report's table as a data frame of str."""
-    start = next(
-        i for i, line in enumerate(lines) if re.match(r"impressions +\d", line)
-    )
-    columns = lines[start - 1].split()
-    rows = {}
-    for line in lines[start:]:
-        name, *cells = re.split(r"\s{2,}", line)
-        if len(cells) != len(columns):
-            break
-        rows[name] = cells
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 # --- The report ---------------------------------------------------------------------
@@ -90,8 +55,11 @@ def test_the_figures_are_those_of_the_log(shop):
     expected = {}
     for split, rows in log.groupby("split"):
         length = lengths[rows.index]
+        requests = rows.groupby(["user_id", "timestamp"]).ngroups
         column = {
             "impressions": str(len(rows)),
+            "requests": str(requests),
+            "candidates a request, mean": f"{len(rows) / requests:.2f}",
             "history length, mean": f"{length.mean():.2f}",
             "history length, median": f"{length.median():g}",
             "history length, max": str(length.max()),
@@ -109,7 +77,7 @@ def test_the_figures_are_those_of_the_log(shop):
         column.update({name: f"{mark.mean():.2%}" for name, mark in marks.items()})
         expected[split] = column
     expected = pd.DataFrame(expected)
-    found = _figures(lines)
+    found = figures(lines)
     assert list(found) == ["train", "validation", "test"]
     pd.testing.assert_frame_equal(
         found.sort_index(), expected[list(found)].sort_index(), check_dtype=False
@@ -137,7 +105,7 @@ def test_coarse_times_repeats_and_features_of_other_kinds(shop, tmp_path):
     assert repeated >= 7
     line = f"impressions whose user, item and second came before: {repeated}"
     assert line in lines
-    found = _figures(lines)
+    found = figures(lines)
     test = log[log.split == "test"]
     assert found.test["hour out of range"] == f"{(test.hour >= 20).mean():.2%}"
     assert found.test["price not finite"] == f"{test.price.isna().mean():.2%}"
@@ -158,7 +126,7 @@ def test_ids_that_are_text(tmp_path):
     build_examples(items, log, tmp_path / "data")
     lines, errors = validate(tmp_path / "data")
     assert errors == []
-    found = _figures(lines)
+    found = figures(lines)
     assert found.loc["history length, median"].tolist() == ["0.5", "2", "1"]
     assert found.loc["history length, mean"].tolist() == ["0.50", "2.00", "1.00"]
     assert found.loc["item_id unseen in training"].tolist() == ["0.00%"] * 2 + [
@@ -184,14 +152,14 @@ def test_rows_that_are_not_in_the_folder(shop, tmp_path):
     )
     (line,) = [line for line in lines if line.startswith("rows of the log")]
     assert "1500; skipped: unknown_item 2, bad_row 0" in line
-    left_out = 1500 - 202 - int(_figures(lines).loc["impressions"].astype(int).sum())
+    left_out = 1500 - 202 - int(figures(lines).loc["impressions"].astype(int).sum())
     assert left_out > 100
     assert f"negatives left out: {left_out} (negative_keep_rate 0.5)" in line
 
 
 def test_histories_that_the_log_brought(shop, tmp_path):
     data = _copy(shop, tmp_path)
-    _edit_json(
+    edit_json(
         data / "summary.json", lambda content: content.update(ready_made_histories=True)
     )
     _leak(shop, data)
@@ -206,16 +174,16 @@ def test_histories_that_the_log_brought(shop, tmp_path):
 def test_without_times(shop, tmp_path):
     data = _copy(shop, tmp_path)
     for path in data.glob("*.tfrecord-*"):
-        examples = _read(path)
+        examples = read(path)
         for example in examples:
             del example.features.feature["timestamp"]
-        _write(path, examples)
+        write(path, examples)
     _, errors = validate(data)
     assert (
         sorted(error.split(": ", 1)[1] for error in errors)[:3]
-        == ["record 1: no feature timestamp"] * 3
+        == ["record 1: no feature timestamp; build the examples again"] * 3
     )
-    _edit_json(
+    edit_json(
         data / "features.json",
         lambda content: content["featuresDict"]["features"].pop("timestamp"),
     )
@@ -240,44 +208,52 @@ def test_without_a_summary(shop, tmp_path):
 
 
 def _random_log(rng, max_history):
-    """A small log, its histories by brute force, ties in random order."""
-    count = int(rng.integers(5, 60))
-    log = pd.DataFrame(
+    """A small log and its requests, histories by brute force, ties in random order."""
+    sizes = rng.integers(1, 4, int(rng.integers(5, 30)))
+    requests = pd.DataFrame(
         {
-            "user_id": rng.integers(0, 3, count),
-            "timestamp": rng.integers(0, 8, count),
-            "label": rng.integers(0, 2, count),
-            "key": rng.integers(-4, 4, count),
+            "user_id": rng.integers(0, 3, sizes.size),
+            "timestamp": rng.integers(0, 8, sizes.size),
         }
     )
+    log = requests.loc[np.repeat(requests.index, sizes)].rename_axis("request")
+    log = log.reset_index()
+    # Not all of a request need have its first second.
+    later = log.request.duplicated() * rng.integers(0, 3, len(log))
+    log["timestamp"] += later * rng.integers(0, 2)
+    log["label"] = rng.integers(0, 2, len(log))
+    log["key"] = rng.integers(-4, 4, len(log))
     # By brute force, with the clicks of a second in an order of chance.
     shuffled = log.sample(frac=1, random_state=int(rng.integers(1 << 30)))
-    shuffled["history"] = [
+    shuffled = pd.concat([shuffled, requests.assign(label=0)], ignore_index=True)
+    requests["history"] = [
         [int(shuffled.key.iloc[row]) for row in rows]
-        for rows in histories(shuffled, max_history)
+        for rows in histories(shuffled, max_history)[len(log) :]
     ]
-    return shuffled.sort_index()
+    return log, requests
 
 
-def _compare(log, max_history):
+def _compare(log, requests, max_history, several_seconds=False):
     return compare_histories(
         {
-            "user": log.user_id.to_numpy(),
-            "time": log.timestamp.to_numpy(),
+            "user": requests.user_id.to_numpy(),
+            "size": log.request.value_counts().sort_index().to_numpy(),
+            "timestamp": log.timestamp.to_numpy(),
             "label": log.label.to_numpy(),
             "shown": log.key.to_numpy(),
-            "length": log.history.map(len).to_numpy(),
-            "history": np.array([k for h in log.history for k in h], np.int64),
+            "length": requests.history.map(len).to_numpy(),
+            "history": np.array([k for h in requests.history for k in h], np.int64),
         },
         max_history,
+        several_seconds,
     )
 
 
-def _is_right(log, row, max_history):
+def _is_right(log, request, max_history):
     """Whether a history is one of those that ties and truncation allow."""
-    clicks = log[(log.user_id == log.user_id[row]) & (log.label == 1)]
-    clicks = clicks[clicks.timestamp < log.timestamp[row]]
-    history = list(log.history[row])
+    clicks = log[(log.user_id == request.user_id) & (log.label == 1)]
+    clicks = clicks[clicks.timestamp < request.timestamp]
+    history = list(request.history)
     if len(history) != min(len(clicks), max_history):
         return False
     for _, second in sorted(clicks.groupby("timestamp"), reverse=True):
@@ -291,11 +267,11 @@ def _is_right(log, row, max_history):
     return True
 
 
-def _is_leak(log, row):
-    clicks = log[(log.user_id == log.user_id[row]) & (log.label == 1)]
-    earlier = clicks[clicks.timestamp < log.timestamp[row]].key.tolist()
-    later = clicks[clicks.timestamp >= log.timestamp[row]].key.tolist()
-    history = log.history[row]
+def _is_leak(log, request):
+    clicks = log[(log.user_id == request.user_id) & (log.label == 1)]
+    earlier = clicks[clicks.timestamp < request.timestamp].key.tolist()
+    later = clicks[clicks.timestamp >= request.timestamp].key.tolist()
+    history = request.history
     return any(history.count(k) > earlier.count(k) and k in later for k in history)
 
 
@@ -306,11 +282,11 @@ def test_histories_against_brute_force(monkeypatch, seed):
     seen = set()
     for _ in range(10):
         max_history = int(rng.integers(1, 6))
-        log = _random_log(rng, max_history)
-        wrong, leaks = _compare(log, max_history)
+        log, requests = _random_log(rng, max_history)
+        wrong, leaks = _compare(log, requests, max_history)
         assert not wrong.any() and not leaks.any()
-        for row in rng.choice(len(log), 5):
-            history = list(log.history[row])
+        for row in rng.choice(len(requests), 5):
+            history = list(requests.history[row])
             change = rng.integers(4)
             if change == 0:
                 rng.shuffle(history)
@@ -320,34 +296,78 @@ def test_histories_against_brute_force(monkeypatch, seed):
                 history = history[1:]
             else:
                 history = [*history, int(rng.integers(-5, 5))][-max_history:]
-            log.at[row, "history"] = history
-        wrong, leaks = _compare(log, max_history)
-        right = [_is_right(log, row, max_history) for row in log.index]
+            requests.at[row, "history"] = history
+        wrong, leaks = _compare(log, requests, max_history)
+        right = [_is_right(log, row, max_history) for row in requests.itertuples()]
         assert wrong.tolist() == np.logical_not(right).tolist()
-        leaking = [_is_leak(log, row) for row in log.index]
+        leaking = [_is_leak(log, row) for row in requests.itertuples()]
         assert leaks.tolist() == (np.array(leaking) & wrong).tolist()
         seen |= set(zip(wrong.tolist(), leaks.tolist(), strict=True))
+    assert len(seen) == 3
+
+
+def _was_right(log, request, max_history):
+    """Whether a history is right for an earlier second."""
+    return any(
+        _is_right(log, request._replace(timestamp=time), max_history)
+        for time in range(-1, request.timestamp)
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_histories_of_requests_that_began_earlier(monkeypatch, seed):
+    monkeypatch.setattr(f"{compare_histories.__module__}.SLICE_ROWS", 20)
+    rng = np.random.default_rng(seed)
+    seen = set()
+    for _ in range(15):
+        max_history = int(rng.integers(1, 6))
+        log, requests = _random_log(rng, max_history)
+        # Those of an earlier second, which no impression of the record has.
+        earlier = requests.timestamp - rng.integers(0, 9, len(requests))
+        requests["history"] = [
+            [int(log.key[row]) for row in rows]
+            for rows in histories(
+                pd.concat(
+                    [log, requests.assign(label=0, timestamp=earlier)],
+                    ignore_index=True,
+                ),
+                max_history,
+            )[len(log) :]
+        ]
+        for row in rng.choice(len(requests), 5):
+            history = list(requests.history[row])
+            if history:
+                history[rng.integers(len(history))] = int(rng.integers(-5, 5))
+            requests.at[row, "history"] = history
+        right = [_is_right(log, row, max_history) for row in requests.itertuples()]
+        wrong, _ = _compare(log, requests, max_history)
+        assert wrong.tolist() == np.logical_not(right).tolist()
+        wrong, _ = _compare(log, requests, max_history, several_seconds=True)
+        rows = zip(requests.itertuples(), right, strict=True)
+        any_right = [ok or _was_right(log, row, max_history) for row, ok in rows]
+        assert wrong.tolist() == np.logical_not(any_right).tolist()
+        seen |= set(zip(right, any_right, strict=True))
     assert len(seen) == 3
 
 
 def _leak(shop, data, columns=COLUMNS):
     """Puts an impression's own click into its history; returns file and record."""
     (path,) = DataFolder(data).files("validation")
-    examples = _read(path)
+    examples = read(path)
 
     def is_first_click(example):
         item, user, time = (
-            _values(example, name)[0] for name in ("item_id", "user_key", "timestamp")
+            values(example, name)[0] for name in ("item_id", "user_key", "timestamp")
         )
         log = shop.log[(shop.log.user_id == user) & (shop.log.label == 1)]
         before = log[log.timestamp < time]
-        return _values(example, "label")[0] == 1 and item not in set(before.item_id)
+        return values(example, "label")[0] == 1 and item not in set(before.item_id)
 
     number = next(i for i, example in enumerate(examples) if is_first_click(example))
     for name in columns:
-        own = _values(examples[number], name)[0]
-        _values(examples[number], f"history_{name}")[-1] = own
-    _write(path, examples)
+        own = values(examples[number], name)[0]
+        values(examples[number], f"history_{name}")[-1] = own
+    write(path, examples)
     return f"{path}: record {number + 1}"
 
 
@@ -356,8 +376,8 @@ def test_a_leak(shop, tmp_path):
     record = _leak(shop, data)
     _, errors = validate(data)
     assert errors == [
-        f"{record}: a leak: its history holds a click of its own second or later "
-        "(1 such records)"
+        f"{record}: a leak: its history holds a click of its earliest second or later "
+        "(1 such records); build the examples again"
     ]
 
 
@@ -376,15 +396,15 @@ def test_a_leak_where_the_schema_has_no_history_of_items(shop, tmp_path):
 def test_a_history_column_out_of_order(shop, tmp_path, column):
     data = _copy(shop, tmp_path)
     (path,) = DataFolder(data).files("test")
-    examples = _read(path)
-    values = _values(examples[4], f"history_{column}")
-    assert list(values) != list(values)[::-1]
-    values[:] = list(values)[::-1]
-    _write(path, examples)
+    examples = read(path)
+    history = values(examples[4], f"history_{column}")
+    assert list(history) != list(history)[::-1]
+    history[:] = list(history)[::-1]
+    write(path, examples)
     _, errors = validate(data)
     assert errors == [
         f"{path}: record 5: its history is not its user's newest clicks before it "
-        "(1 such records)"
+        "(1 such records); build the examples again"
     ]
 
 
@@ -393,10 +413,10 @@ def test_shards_of_one_number_are_compared_with_each_other(shop, tmp_path):
     build_examples(shop.items, shop.impressions, data, num_shards=3)
     assert validate(data)[1] == []
     train, test = DataFolder(data).files("train")[1], DataFolder(data).files("test")[1]
-    examples = _read(train)
-    click = next(e for e in examples if _values(e, "label")[0] == 1)
-    _values(click, "label")[0] = 0
-    _write(train, examples)
+    examples = read(train)
+    click = next(e for e in examples if values(e, "label")[0] == 1)
+    values(click, "label")[0] = 0
+    write(train, examples)
     _, errors = validate(data)
     files = {error.split(": ")[0] for error in errors}
     # The user's later impressions, of all splits.
@@ -412,9 +432,9 @@ def _edit_record(edit):
 
     def damage(data, split):
         (path,) = DataFolder(data).files(split)
-        examples = _read(path)
+        examples = read(path)
         edit(examples[6].features.feature)
-        _write(path, examples)
+        write(path, examples)
 
     return damage
 
@@ -430,15 +450,15 @@ ALL = slice(None)
 def _move_click(data, split):
     """The images of all histories end to end stay the same."""
     (path,) = DataFolder(data).files(split)
-    examples = _read(path)
-    click = _values(examples[6], "history_image").pop()
-    _values(examples[7], "history_image").insert(0, click)
-    _write(path, examples)
+    examples = read(path)
+    click = values(examples[6], "history_image").pop()
+    values(examples[7], "history_image").insert(0, click)
+    write(path, examples)
 
 
 def _no_example(data, split):
     (path,) = DataFolder(data).files(split)
-    records = [example.SerializeToString() for example in _read(path)]
+    records = [example.SerializeToString() for example in read(path)]
     records[6] = b"\xff" * 20
     with tf.io.TFRecordWriter(path) as writer:
         for record in records:
@@ -447,7 +467,7 @@ def _no_example(data, split):
 
 def _drop_record(data, split):
     (path,) = DataFolder(data).files(split)
-    _write(path, _read(path)[:-1])
+    write(path, read(path)[:-1])
 
 
 def _truncate(data, split):
@@ -510,17 +530,7 @@ def test_broken_records(monkeypatch, shop, tmp_path, turn):
         messages += [f"{DataFolder(data).files(split)[0]}: {text}" for text in expected]
         if name not in ("label", "item"):
             messages.append(f"summary.json: split {split} has .* but .* could be read")
-    _check_errors(data, messages)
-
-
-def _check_errors(data, messages):
-    """Each error is told by one message, and there are no others."""
-    _, errors = validate(data)
-    for message in messages:
-        (found,) = [error for error in errors if re.search(message, error)]
-        assert "\n" not in found
-        errors.remove(found)
-    assert errors == []
+    check_errors(data, messages)
 
 
 def _set_json(name, *keys, **changes):
@@ -532,7 +542,7 @@ def _set_json(name, *keys, **changes):
                 content = content[key]
             content.update(changes)
 
-        _edit_json(data / name, edit)
+        edit_json(data / name, edit)
 
     return damage
 
@@ -561,7 +571,7 @@ def _empty_train(data):
             if split["name"] == "train":
                 split["shardLengths"] = ["0"]
 
-    _edit_json(data / "dataset_info.json", edit)
+    edit_json(data / "dataset_info.json", edit)
 
 
 @pytest.mark.parametrize(
@@ -573,7 +583,7 @@ def _empty_train(data):
                 "00000-of-00001: no such file, but it is in dataset_info.json",
                 "00000-of-00002: not in dataset_info.json",
                 "split train is empty",
-                "split train has 1050 impressions, but 0 could be read",
+                "split train has 1050 impressions in 1050 requests, but 0 in 0 could",
             ],
         ),
         (
@@ -582,7 +592,18 @@ def _empty_train(data):
         ),
         (
             [_set_json("summary.json", "splits", test=301)],
-            ["split test has 301 impressions, but 300 could be read"],
+            ["split test has 301 impressions in 300 requests, but 300 in 300 could"],
+        ),
+        (
+            [
+                _set_json("summary.json", "requests", test=301, validation=7),
+                _set_json("summary.json", weighted=True),
+            ],
+            [
+                "split test has 300 impressions in 301 requests, but 300 in 300 could",
+                "split validation has 150 impressions in 7 requests, but 150 in 150",
+                "summary.json: weighted is True, and .*features.json says otherwise",
+            ],
         ),
         (
             [
@@ -651,15 +672,13 @@ def test_a_broken_folder(shop, tmp_path, damages, messages):
     data = _copy(shop, tmp_path)
     for damage in damages:
         damage(data)
-    _check_errors(data, messages)
+    check_errors(data, messages)
 
 
 def test_a_feature_that_the_examples_do_not_have(shop, tmp_path):
     data = _copy(shop, tmp_path)
     feature = {"name": "colour", "kind": "hash", "size": 5}
-    _edit_json(
-        data / "schema.json", lambda content: content["features"].append(feature)
-    )
+    edit_json(data / "schema.json", lambda content: content["features"].append(feature))
     _, errors = validate(data)
     found = [error for error in errors if "record 1: no feature colour" in error]
     assert len(found) == 3
@@ -692,19 +711,13 @@ def test_folders_that_do_not_exist(shop, tmp_path):
 def test_command_line(shop, tmp_path):
     data = _copy(shop, tmp_path)
     record = _leak(shop, data)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tfrecords_tools.validate", f"--data_dir={path}"],
-            cwd=pathlib.Path(__file__).parents[3],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
+    root = pathlib.Path(__file__).parents[3]
+    command = ("-m", "tfrecords_tools.validate")
+    good, bad = (
+        processes.run([*command, f"--data_dir={path}"], cwd=root)
         for path in (shop.data, data)
-    ]
-    (valid, no_errors), (report, errors) = (p.communicate() for p in processes)
-    assert [process.returncode for process in processes] == [0, 1]
-    assert valid.splitlines()[-1] == "valid" and "error: " not in no_errors
-    assert "valid" not in report.splitlines()
-    assert f"error: {record}: a leak" in errors
+    )
+    assert (good.returncode, bad.returncode) == (0, 1)
+    assert good.stdout.splitlines()[-1] == "valid" and "error: " not in good.stderr
+    assert "valid" not in bad.stdout.splitlines()
+    assert f"error: {record}: a leak" in bad.stderr

@@ -1,9 +1,6 @@
 import gzip
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +8,7 @@ import pytest
 
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
+from tests import processes
 from tests.preparation.examples.logs import read_rows
 from tests.reference import histories
 from tfrecords_tools.importers import amazon_reviews as tool
@@ -175,9 +173,11 @@ def test_clicks_and_negatives(dataset, monkeypatch, block_bytes, capsys):
     assert not CLICKED & set(zip(rest.user_id, rest.item_id, strict=True))
     assert set(rest.item_id) <= set(CATALOGUE)
     context = ["user_id", "timestamp", "split"]
+    context.append("request_id")
     np.testing.assert_array_equal(
         rest[context], clicks[context].loc[np.repeat(clicks.index, 2)]
     )
+    assert clicks.request_id.tolist() == list(range(7))
     assert "5 items, 7 clicks, 14 negatives; left out: 1 reviews of 1 items" in (
         capsys.readouterr().out
     )
@@ -196,7 +196,8 @@ def test_one_file_has_no_split(dataset):
     _write_csv(dataset / "reviews.csv", [*TRAIN, *VALIDATION, *TEST])
     _write_metadata(dataset / "meta.jsonl")
     log = _import(dataset, meta="meta.jsonl", splits=[None])
-    assert log.columns.tolist() == ["user_id", "item_id", "timestamp", "label"]
+    columns = ["user_id", "request_id", "item_id", "timestamp", "label"]
+    assert log.columns.tolist() == columns
     assert len(log) == 14
 
 
@@ -213,22 +214,30 @@ def test_a_history_is_what_was_reviewed_before(dataset):
         assert log.item_id[history].tolist() == [item for _, item in sorted(before)]
 
 
-def test_the_examples_have_these_histories(dataset, tmp_path):
-    log = _import(dataset)
+def test_a_click_and_its_negatives_are_a_request(dataset, tmp_path):
+    second = ("AE2", "B000000002", 5.0, MILLISECOND + 80_001)
+    _write_csv(dataset / "test.csv", [*TEST, second])
+    log = _import(dataset, negatives=2)
     tables = (
         dataset / "shop" / "items.parquet",
         dataset / "shop" / "impressions.parquet",
     )
     build_examples(*tables, tmp_path / "data")
-    rows = log.assign(history=histories(log, 100))[log.split == "test"]
-    found = read_rows(tmp_path / "data", "test", "user_id", "history_item_id")
-    assert found == [
-        (
-            (row.user_id.encode(),),
-            tuple(item.encode() for item in log.item_id[row.history]),
-        )
-        for row in rows.itertuples()
-    ]
+    log = log.assign(item_id=log.item_id.map(str.encode), history=histories(log, 100))
+    names = ("user_id", "item_id", "label", "history_item_id")
+    for split, count in (("train", 4), ("validation", 2), ("test", 2)):
+        expected = [
+            (
+                (rows.user_id.iloc[0].encode(),),
+                tuple(rows.item_id),
+                (1, 0, 0),
+                tuple(log.item_id[rows.history.iloc[0]]),
+            )
+            for _, rows in log[log.split == split].groupby("request_id")
+        ]
+        assert len(expected) == count
+        found = read_rows(tmp_path / "data", split, *names)
+        assert sorted(found) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -299,16 +308,13 @@ def test_a_bad_row_is_counted_from_the_head_of_the_file(dataset, monkeypatch):
 
 def test_command_line(dataset):
     def run(*flags):
-        return subprocess.run(
+        return processes.run(
             [
-                *(sys.executable, "-m", "tfrecords_tools.import_amazon_reviews"),
+                *("-m", "tfrecords_tools.import_amazon_reviews"),
                 f"--meta={dataset / 'meta.jsonl.gz'}",
                 *(f"--output_dir={dataset / 'shop'}", *flags),
             ],
             cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
 
     train = f"--train={dataset / 'train.csv'}"

@@ -1,10 +1,7 @@
 import io
-import os
 import pathlib
 import pickle
 import pickletools
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -13,6 +10,7 @@ from PIL import Image
 
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
+from tests import processes
 from tests.preparation.examples.logs import read_rows
 from tests.reference import histories
 from tfrecords_tools.importers.dvbpr import import_dvbpr
@@ -133,15 +131,27 @@ def test_a_history_is_what_came_before_in_the_sequence(dataset):
         assert log.item_id[history].tolist() == before
 
 
-def test_the_examples_have_these_histories(dataset, tmp_path):
-    shop, log = _import(dataset)
+def test_a_click_and_its_negatives_are_a_request(dataset, tmp_path):
+    shop, log = _import(dataset, negatives=2)
     tables = shop / "items.parquet", shop / "impressions.parquet"
     build_examples(*tables, tmp_path / "data")
-    rows = log.assign(history=histories(log, 100))[log.split == "test"]
-    found = read_rows(tmp_path / "data", "test", "user_id", "history_item_id")
-    assert found == [
-        ((row.user_id,), tuple(log.item_id[row.history])) for row in rows.itertuples()
-    ]
+    log = log.assign(history=histories(log, 100))
+    names = ("user_id", "item_id", "label", "history_item_id")
+    for split, count in (("train", 4), ("validation", 3), ("test", 2)):
+        expected = [
+            (
+                (user,),
+                tuple(rows.item_id),
+                (1, 0, 0),
+                tuple(log.item_id[rows.history.iloc[0]]),
+            )
+            for (user, _), rows in log[log.split == split].groupby(
+                ["user_id", "timestamp"]
+            )
+        ]
+        assert len(expected) == count
+        found = read_rows(tmp_path / "data", split, *names)
+        assert sorted(found) == sorted(expected)
 
 
 class _Bomb:
@@ -157,16 +167,8 @@ def test_a_pickle_is_not_run_unasked(tmp_path):
     _save(path, [_Bomb(mark), {}, {}, {}, 0, 0])
 
     def run(*flags):
-        return subprocess.run(
-            [
-                *(sys.executable, "-m", "tfrecords_tools.import_dvbpr"),
-                *(f"--input={path}", f"--output_dir={tmp_path / 'shop'}", *flags),
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
+        words = (f"--input={path}", f"--output_dir={tmp_path / 'shop'}", *flags)
+        return processes.run(["-m", "tfrecords_tools.import_dvbpr", *words], cwd=ROOT)
 
     result = run()
     assert result.returncode == 2 and "Traceback" not in result.stderr

@@ -1,7 +1,4 @@
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -9,9 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
-from tests.preparation.examples.logs import read_rows
+from tests import processes
+from tests.preparation.examples.logs import read_impressions
 from tfrecords_tools.importers import microlens as tool
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -23,6 +22,7 @@ TRAIN = [
     (11, 2, [3, 1, 0, 0], 2, 0, 0),
     (12, 5, [0, 0, 0, 0], 1, 1, 0),
     (13, 4, [5, 0, 5, 1], 7, 3, 1),
+    (11, 5, [0, 3, 0, 2], 1, 1, 0),
 ]
 VALID = [
     (user, 1 + user % 5, [0, 0, 0, 1 + (user + 1) % 5], 3, 4, user % 2)
@@ -118,7 +118,7 @@ def test_a_labelled_test_is_the_test_split(dataset, capsys):
     log = _import(dataset)
     for split, rows in (("train", TRAIN), ("validation", VALID), ("test", TEST)):
         assert _rows(log[log.split == split]) == _expected(rows)
-    assert "5 items, impressions: {'train': 4, 'validation': 100, 'test': 2}" in (
+    assert "5 items, impressions: {'train': 5, 'validation': 100, 'test': 2}" in (
         capsys.readouterr().out
     )
 
@@ -148,12 +148,14 @@ def test_the_examples_have_the_histories_of_the_data_set(dataset, tmp_path):
     tables = shop / "items.parquet", shop / "impressions.parquet"
     build_examples(*tables, tmp_path / "data")
     for split, rows in log.groupby("split"):
-        found = read_rows(tmp_path / "data", split, "user_id", "history_item_id")
+        found = read_impressions(tmp_path / "data", split, "user_id", "history_item_id")
         expected = [
             ((user,), tuple(history))
             for user, history in zip(rows.user_id, rows.history_item_id, strict=True)
         ]
         assert sorted(found) == sorted(expected)
+        requests = DataFolder(tmp_path / "data").num_requests(split)
+        assert requests == len(set(expected)) < len(rows)
 
 
 def test_missing_lists_are_empty_histories():
@@ -170,7 +172,7 @@ def test_input_errors(dataset):
         pq.write_table(log.drop_columns(name), dataset / "train.parquet")
         with pytest.raises(InputError, match=f"train.parquet: no column {name}"):
             tool.import_microlens(dataset, output)
-    half = log.set_column(5, "label", pa.array([0.5] * 4))
+    half = log.set_column(5, "label", pa.array([0.5] * len(TRAIN)))
     pq.write_table(half, dataset / "train.parquet")
     with pytest.raises(InputError, match="train.parquet"):
         tool.import_microlens(dataset, output)
@@ -181,16 +183,8 @@ def test_input_errors(dataset):
 
 
 def test_command_line(tmp_path):
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "tfrecords_tools.import_microlens"),
-            *(f"--input={tmp_path}", f"--output_dir={tmp_path / 'shop'}"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+    words = (f"--input={tmp_path}", f"--output_dir={tmp_path / 'shop'}")
+    result = processes.run(["-m", "tfrecords_tools.import_microlens", *words], cwd=ROOT)
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "item_info.parquet" in result.stderr
     assert list(tmp_path.iterdir()) == []
