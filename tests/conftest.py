@@ -3,6 +3,11 @@
 What it takes is imported when it is made: the layers' tests need Keras alone.
 """
 
+import fcntl
+import gc
+import os
+import pickle
+
 import pytest
 
 MAX_HISTORY = 8
@@ -30,32 +35,92 @@ def tiny(model, **options):
     return {**{n: v for n, v in TINY.items() if n in reads}, **options}
 
 
+# Python looks for garbage after so many new objects; a graph has thousands, which stay.
+gc.set_threshold(20_000, 20, 50)
+
+
 def pytest_collection_modifyitems(items):
     """Files of clusters first: at the end one of them would keep one core busy."""
     items.sort(key=lambda item: "training" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory):
-    """The tiny shop, see `make_shop`."""
-    from tests.shop import make_shop
+def once(tmp_path_factory):
+    """Function of a name and a function, which is called by one worker of pytest-xdist.
 
-    return make_shop(tmp_path_factory.mktemp("shop"))
+    It is called with a folder, which nobody changes afterwards; all workers get its
+    result from a pickle.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def call(name, make):
+        file = root / f"{name}.pickle"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                folder = root / name
+                folder.mkdir()
+                file.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(file.read_bytes())
+
+    return call
 
 
 @pytest.fixture(scope="session")
-def fitted(shop):
-    """`din` and `hccm` after one epoch on the shop."""
-    from hccm_tf import CTREstimator
+def shop(once):
+    """The tiny shop, see `make_shop`."""
 
-    return {
-        model: CTREstimator(
-            model,
-            feature_maps=shop.maps,
-            epochs=1,
-            batch_size=128,
-            learning_rate=1e-2,
-            **tiny(model, **options),
-        ).fit(shop.data)
-        for model, options in (("din", {}), ("hccm", {"similarity": "cosine"}))
-    }
+    def make(folder):
+        from tests.shop import make_shop
+
+        return make_shop(folder)
+
+    return once("shop", make)
+
+
+@pytest.fixture(scope="session")
+def weighted_shop(once):
+    """The tiny shop with requests of 1 to 6 candidates, positions and weights."""
+
+    def make(folder):
+        from tests.shop import make_shop
+
+        return make_shop(folder, request_size=6)
+
+    return once("weighted_shop", make)
+
+
+@pytest.fixture(scope="session")
+def request_shop(once, shop):
+    """The tiny shop that shows several items at a time, see `make_request_shop`."""
+
+    def make(folder):
+        from tests.shop import make_request_shop
+
+        return make_request_shop(shop, folder)
+
+    return once("request_shop", make)
+
+
+@pytest.fixture(scope="session")
+def fitted(once, shop):
+    """`din` and `hccm` after one epoch on the shop."""
+
+    def make(folder):
+        from hccm_tf import CTREstimator
+
+        return {
+            model: CTREstimator(
+                model,
+                feature_maps=shop.maps,
+                epochs=1,
+                batch_size=128,
+                learning_rate=1e-2,
+                **tiny(model, **options),
+            ).fit(shop.data)
+            for model, options in (("din", {}), ("hccm", {"similarity": "cosine"}))
+        }
+
+    return once("fitted", make)

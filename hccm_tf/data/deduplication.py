@@ -14,20 +14,23 @@ def deduplicate(candidate_rows, candidate_category, history_rows, history_catego
     """Numbers a batch's images so that each (image, category) occurs once.
 
     Args:
-        candidate_rows: int64 `[B]`, store rows of the candidates' images, 0 = no image.
-        candidate_category: int32 `[B]`, category indices.
-        history_rows: int64 `[B, T]`.
-        history_category: int32 `[B, T]`.
+        candidate_rows: int64 `[R, N]`, store rows of the candidates' images, 0 = no
+            image.
+        candidate_category: int32 `[R, N]`, category indices.
+        history_rows: int64 `[R, T]`.
+        history_category: int32 `[R, T]`.
 
     Returns:
         `(rows, category, candidate_image, history_image)`: int64 `[U]` store rows and
         int32 `[U]` categories, first row 0 (no image) and padded with it; int32
-        `[B]` and `[B, T]` row numbers into them.
+        `[R, N]` and `[R, T]` row numbers into them.
     """
-    history_shape = tf.shape(history_rows)
-    rows = tf.concat([[0], candidate_rows, tf.reshape(history_rows, [-1])], axis=0)
-    category = tf.concat(
-        [[0], candidate_category, tf.reshape(history_category, [-1])], axis=0
+    rows, category = (
+        tf.concat([[0], *(tf.reshape(part, [-1]) for part in parts)], axis=0)
+        for parts in (
+            (candidate_rows, history_rows),
+            (candidate_category, history_category),
+        )
     )
     # One number for the pair; an image that is missing has no category either.
     base = tf.cast(tf.reduce_max(category), tf.int64) + 1
@@ -39,6 +42,6 @@ def deduplicate(candidate_rows, candidate_category, history_rows, history_catego
     return (
         unique // base,
         tf.cast(unique % base, tf.int32),
-        index[1 : size + 1],
-        tf.reshape(index[size + 1 :], history_shape),
+        tf.reshape(index[1 : size + 1], tf.shape(candidate_rows)),
+        tf.reshape(index[size + 1 :], tf.shape(history_rows)),
     )

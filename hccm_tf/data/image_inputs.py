@@ -4,36 +4,40 @@ import tensorflow as tf
 
 from hccm_tf.data.deduplication import deduplicate
 from hccm_tf.data.feature import HISTORY_IMAGE
-from hccm_tf.data.schema import to_padded
+from hccm_tf.data.schema import pad_candidates
 
 SIDES = ("candidate", "history")
 
 
-def image_inputs(schema, raw, inputs, images, sides=SIDES, tell_category=None):
+def image_inputs(batches, raw, inputs, num_candidates, width_step):
     """The image tensors of a batch; see `deduplicate`.
 
     Args:
-        schema: `hccm_tf.data.schema.Schema`.
+        batches: `hccm_tf.data.dataset.Batches`; the images of sides that it does not
+            name are not read.
         raw: dict of the batch's raw columns.
-        inputs: dict of `schema.index_all`.
-        images: `hccm_tf.data.image_store.ImageStore`.
-        sides: of `SIDES`, whose images the model takes; others are not read.
-        tell_category: as of `hccm_tf.data.dataset.Batches`.
+        inputs: dict of `Schema.index_all`.
+        num_candidates: as of `Schema.index_all`.
+        width_step: likewise.
     """
+    schema, images, sides = batches.schema, batches.images, batches.sides
     # Row numbers and categories of no slot at all.
-    candidate = tf.zeros([0], tf.int64), tf.zeros([0], tf.int32)
+    candidate = tf.zeros([0, 0], tf.int64), tf.zeros([0, 0], tf.int32)
     history = tf.zeros([0, 0], tf.int64), tf.zeros([0, 0], tf.int32)
     if "candidate" in sides:
-        rows = images.find(raw["image"])
+        keys = raw["image"]
+        rows = keys.with_flat_values(images.find(keys.flat_values))
+        rows = pad_candidates(rows, num_candidates)
         candidate = rows, inputs.get("category", tf.ones_like(rows, tf.int32))
     if "history" in sides:
         keys = schema.truncate(raw[HISTORY_IMAGE])
-        rows = to_padded(keys.with_flat_values(images.find(keys.flat_values)))
+        rows = keys.with_flat_values(images.find(keys.flat_values))
+        rows = schema.pad_history(rows, width_step)
         category = inputs.get("history_category", tf.ones_like(rows, tf.int32))
         history = rows, category
     rows, category, candidate_image, history_image = deduplicate(*candidate, *history)
-    if tell_category is not None:
-        category = tell_category(rows, category)
+    if batches.tell_category is not None:
+        category = batches.tell_category(rows, category)
     numbers = {"candidate_image": candidate_image, "history_image": history_image}
     return {
         "image_map": images.gather(rows),

@@ -5,6 +5,7 @@ import tensorflow as tf
 SHUFFLE_BUFFER = 20_000
 SHARDS_AT_ONCE = 16
 FILES_A_PART = 8  # from which on a file more or less does not matter
+PARSED_AT_ONCE = 256
 EPOCHS = 1_000_003  # more than a run has
 
 
@@ -26,7 +27,7 @@ def in_order(files, batch_size, part=(0, 1)):
 
     Args:
         files: list of paths.
-        batch_size: int.
+        batch_size: number of records.
         part: `(index, count)`: of these, every `count`-th batch.
 
     Returns:
@@ -36,19 +37,20 @@ def in_order(files, batch_size, part=(0, 1)):
     return tf.data.TFRecordDataset(files).batch(batch_size).shard(count, index)
 
 
-def shuffled(files, batch_size, seed, part=(0, 1), group_by_item=False):
-    """Batches of shuffled records.
+def shuffled(files, seed, part=(0, 1)):
+    """Shuffled records.
+
+    The files come in a random order, `SHARDS_AT_ONCE` of them at once, and their
+    records go through a buffer of `SHUFFLE_BUFFER`.
 
     Args:
         files: list of paths.
-        batch_size: int.
         seed: int or int64 tensor, which determines the order.
         part: `(index, count)`, the first an int or int64 tensor: some of the files or,
             if these cannot be dealt out about evenly, every `count`-th record.
-        group_by_item: see `group_by_image`.
 
     Returns:
-        `tf.data.Dataset` of string tensors `[B]`.
+        `tf.data.Dataset` of string scalars.
     """
     index, count = part
     num_files = len(files)
@@ -62,36 +64,47 @@ def shuffled(files, batch_size, seed, part=(0, 1), group_by_item=False):
     dataset = dataset.interleave(tf.data.TFRecordDataset, SHARDS_AT_ONCE)
     if not by_file:
         dataset = dataset.shard(count, index)
-    dataset = dataset.shuffle(SHUFFLE_BUFFER, seed, False)
-    if group_by_item:
-        return group_by_image(dataset, batch_size, seed)
-    return dataset.batch(batch_size)
+    return dataset.shuffle(SHUFFLE_BUFFER, seed, False)
 
 
-def group_by_image(dataset, batch_size, seed):
-    """Batches in which impressions of the same image stand together.
+def grouped_impressions(dataset, batch_size, seed):
+    """Batches of single impressions, those of the same image together.
 
-    A window of `SHUFFLE_BUFFER` records is sorted by a hash of the candidate's image,
-    another one for each window, and cut into batches: a batch then has few images, and
-    another choice of them with each seed.
+    A window of `SHUFFLE_BUFFER` impressions, shuffled again because a request's come
+    one after the other, is sorted by a hash of the candidate's image, another one for
+    each window, and cut into batches: a batch then has few images, and another choice
+    of them with each seed.
 
     Args:
-        dataset: of serialized examples, shuffled.
-        batch_size: int.
+        dataset: of serialized requests, shuffled.
+        batch_size: number of impressions.
         seed: int, or int64 tensor.
 
     Returns:
-        `tf.data.Dataset` of batches of serialized examples, as many as without it.
+        `tf.data.Dataset` of `(records, candidate)`, `[B]` each: requests, and which of
+        its candidates, int64, is meant.
     """
-    spec = {"image": tf.io.FixedLenFeature([], tf.int64)}
+    spec = {"image": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
     window = max(SHUFFLE_BUFFER // batch_size, 1) * batch_size
 
-    def to_batches(records, salt):
-        # Multiplied by an odd number, distinct keys stay distinct.
-        keys = tf.io.parse_example(records, spec)["image"] * (2 * salt + 1)
-        records = tf.gather(records, tf.argsort(keys, stable=True))
-        return tf.data.Dataset.from_tensor_slices(records).batch(batch_size)
+    def to_impressions(records):
+        image = tf.io.parse_example(records, spec)["image"]
+        place = image.value_rowids()
+        candidate = tf.range(tf.size(place, tf.int64)) - tf.gather(
+            image.row_starts(), place
+        )
+        impressions = tf.gather(records, place), candidate, image.flat_values
+        return tf.data.Dataset.from_tensor_slices(impressions)
 
+    def to_batches(impressions, salt):
+        *impressions, image = impressions
+        # Multiplied by an odd number, distinct keys stay distinct.
+        order = tf.argsort(image * (2 * salt + 1), stable=True)
+        impressions = tuple(tf.gather(values, order) for values in impressions)
+        return tf.data.Dataset.from_tensor_slices(impressions).batch(batch_size)
+
+    dataset = dataset.batch(PARSED_AT_ONCE).flat_map(to_impressions)
+    dataset = dataset.shuffle(SHUFFLE_BUFFER, seed, False)
     salts = tf.data.Dataset.random(seed, rerandomize_each_iteration=False)
     windows = tf.data.Dataset.zip(dataset.batch(window), salts)
     return windows.flat_map(to_batches)

@@ -163,33 +163,56 @@ class Schema:
         """
         return self[name].index(values, self.vocabularies.get(name))
 
-    def index_all(self, raw):
+    def index_all(self, raw, num_candidates=None, width_step=1):
         """Model inputs of a batch of raw columns.
 
         Args:
-            raw: dict with a tensor `[B]` for each scalar and a ragged tensor
-                `[B, None]`, oldest click first, for each sequence.
+            raw: dict with a ragged tensor `[B, (t)]`, oldest click first, for each
+                sequence; and for each scalar a tensor `[B]`, or of candidates `[B, N]`
+                or ragged `[B, (n)]`.
+            num_candidates: N to which ragged candidates are padded; `None` for the most
+                that occur.
+            width_step: T is rounded up to a multiple of it, or to `max_history`, so
+                that few widths occur.
 
         Returns:
-            dict of tensors `[B]` and `[B, T]`, T the longest history of the batch
-            (at least 1, at most `max_history`, newest kept), padded with 0.
+            dict of tensors `[B]`, `[B, N]` and `[B, T]`, padded with 0. T is that of
+            the longest history of the batch (at least 1, at most `max_history`, newest
+            clicks kept).
         """
-        inputs = {f.name: self.index(f.name, raw[f.name]) for f in self.scalars}
+        inputs = {}
+        for feature in self.scalars:
+            value = raw[feature.name]
+            if isinstance(value, tf.RaggedTensor):
+                index = self.index(feature.name, value.flat_values)
+                value = pad_candidates(value.with_flat_values(index), num_candidates)
+            else:
+                value = self.index(feature.name, value)
+            inputs[feature.name] = value
         for feature in self.sequences:
             history = self.truncate(raw[feature.name])
             index = self.index(feature.shares, history.flat_values)
-            inputs[feature.name] = to_padded(history.with_flat_values(index))
+            history = history.with_flat_values(index)
+            inputs[feature.name] = self.pad_history(history, width_step)
         return inputs
 
     def truncate(self, history):
         """The newest `max_history` clicks of a ragged history."""
         return history[:, -self.max_history :]
 
+    def pad_history(self, history, width_step=1):
+        """Dense `[B, T]` form of a ragged history, padded with 0; see `index_all`."""
+        longest = tf.maximum(history.bounding_shape(axis=1), 1)
+        width = -(-longest // width_step) * width_step
+        width = tf.maximum(tf.minimum(width, self.max_history), longest)
+        return history.to_tensor(shape=tf.stack([history.nrows(), width]))
 
-def to_padded(history):
-    """Dense `[B, max(1, longest)]` form of a ragged history, padded with 0."""
-    width = tf.maximum(history.bounding_shape(axis=1), 1)
-    return history.to_tensor(shape=tf.stack([history.nrows(), width]))
+
+def pad_candidates(values, num_candidates=None, padding=None):
+    """Dense `[R, N]` form of ragged candidates; arguments as of `Schema.index_all`."""
+    width = values.bounding_shape(axis=1) if num_candidates is None else num_candidates
+    shape = tf.stack([values.nrows(), tf.cast(width, tf.int64)])
+    return values.to_tensor(padding, shape=shape)
 
 
 def write_vocabulary(folder, name, keys, values=None):

@@ -10,82 +10,109 @@ from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.models import MODELS, build_model
 from tests.conftest import tiny
-from tests.reference import read_maps, vocabulary_index
+from tests.data.against_log import AgainstLog
+from tests.models.batches import LOSS
+
+
+@pytest.fixture(scope="module", params=["shop", "weighted_shop"])
+def any_shop(request):
+    """One whose requests have one candidate each, and one where they have several."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
-def batches(shop):
-    dataset = Batches(shop.data, shop.schema, 64, shop.store).dataset("test")
-    return list(dataset.as_numpy_iterator())
+def batches(any_shop):
+    dataset = Batches(any_shop.data, any_shop.schema, 64, any_shop.store)
+    return list(dataset.dataset("test").as_numpy_iterator())
 
 
-def test_batches_equal_the_log(shop, batches):
-    log, train = shop.log, shop.log[shop.log.split == "train"]
-    maps = read_maps(shop.maps)
-    nothing = np.zeros(shop.store.shape, np.float16)
-    price = train.price.astype(np.float32).astype(float)
-    index = {
-        name: {value: vocabulary_index(train[name], value) for value in set(log[name])}
-        for name in ("user_id", "item_id", "category", "hour")
-    }
-    test = log[log.split == "test"].reset_index()
-    start = 0
-    for inputs, labels, users in batches:
-        part = test.iloc[start : start + len(labels)]
-        start += len(labels)
-        np.testing.assert_array_equal(labels, part.label.to_numpy()[:, None])
-        np.testing.assert_array_equal(users, part.user_id)
-        for name, table in index.items():
-            np.testing.assert_array_equal(inputs[name], part[name].map(table))
-        np.testing.assert_allclose(
-            inputs["price"], (part.price - price.mean()) / price.std(ddof=0), atol=1e-5
-        )
-        for place, row in enumerate(part.itertuples()):
-            length = len(row.history)
-            clicks = log.loc[row.history]
-            for name in ("item_id", "category"):
-                history = inputs[f"history_{name}"][place]
-                assert history[:length].tolist() == [*clicks[name].map(index[name])]
-                assert (history[length:] == 0).all()
-            slots = [inputs["candidate_image"][place], *inputs["history_image"][place]]
-            images = [row.image, *clicks.image]
-            categories = [row.category, *clicks.category]
-            for slot, image, category in zip(slots, images, categories, strict=False):
-                expected = maps.get(image, nothing)
-                np.testing.assert_array_equal(inputs["image_map"][slot], expected)
-                assert (slot == 0) == (image not in maps)
-                if slot:
-                    kind = inputs["image_category"][slot]
-                    assert kind == index["category"][category]
-            assert (inputs["history_image"][place][length:] == 0).all()
-    assert start == len(test)
+def _expected(shop, split):
+    """The rows of the log of each of a split's records, in order: list of lists."""
+    part, most = shop.log[shop.log.split == split], DataFolder(shop.data).max_candidates
+    if "weight" not in part:
+        return [[row] for row in part.index]
+    requests = part.groupby(["user_id", "timestamp"]).groups.values()
+    requests = sorted(list(rows) for rows in requests)
+    return [
+        rows[first : first + most]
+        for rows in requests
+        for first in range(0, len(rows), most)
+    ]
 
 
-def test_the_shop_has_the_awkward_cases(shop, batches):
-    history_lengths = shop.log.history[shop.log.split == "test"].map(len)
-    assert history_lengths.max() == shop.schema.max_history
-    assert shop.log[shop.log.split == "test"].image.eq("").any()
-    assert any((inputs["item_id"] == 1).any() for inputs, _, _ in batches)
-    assert "image" in shop.schema
+def test_batches_equal_the_log(any_shop, batches):
+    check = AgainstLog(any_shop).check
+    found = [rows for batch in batches for rows in check(batch)]
+    assert found == _expected(any_shop, "test")
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_shuffled_epoch_equals_the_log(any_shop, grouped):
+    check = AgainstLog(any_shop).check
+    dataset = Batches(
+        any_shop.data, any_shop.schema, 64, any_shop.store, group_by_item=grouped
+    ).dataset("train", epoch=2)
+    found = [rows for batch in dataset.as_numpy_iterator() for rows in check(batch)]
+    expected = _expected(any_shop, "train")
+    if grouped:
+        expected = [[row] for rows in expected for row in rows]
+    assert found != expected
+    assert sorted(found) == sorted(expected)
+
+
+def test_the_shop_has_the_awkward_cases(any_shop, batches):
+    test = any_shop.log[any_shop.log.split == "test"]
+    assert test.history.map(len).max() == any_shop.schema.max_history
+    assert test.image.eq("").any()
+    unknown = [inputs["item_id"] == 1 for inputs, *_ in batches]
+    assert any(found.any() for found in unknown)
+    assert "image" in any_shop.schema
+
+
+def test_requests_have_awkward_sizes(weighted_shop):
+    sizes = weighted_shop.log.groupby(["user_id", "timestamp"]).size()
+    folder = DataFolder(weighted_shop.data)
+    # Some are cut.
+    assert 2 < folder.max_candidates < sizes.max() and folder.weighted
+    records = [len(rows) for rows in _expected(weighted_shop, "train")]
+    assert set(records) == set(range(1, folder.max_candidates + 1))
+    assert folder.num_requests("train") == len(records)
+    assert weighted_shop.schema["position"].candidate
+    assert not weighted_shop.schema["hour"].candidate
+
+
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_batches_add_up_to_the_split(shop, split):
-    dataset = Batches(shop.data, shop.schema, 100).dataset(split, epoch=1)
-    sizes = [len(labels) for _, labels, _ in dataset]
-    total = int((shop.log.split == split).sum())
-    assert sum(sizes) == DataFolder(shop.data).num_impressions(split) == total
-    assert len(sizes) == dataset.cardinality().numpy() == -(-total // 100)
+def test_batches_add_up_to_the_split(any_shop, split, grouped):
+    batches = Batches(any_shop.data, any_shop.schema, 100, group_by_item=grouped)
+    dataset, folder = batches.dataset(split, epoch=1), batches.folder
+    masks = [inputs["candidate_mask"].numpy() for inputs, *_ in dataset]
+    total = int((any_shop.log.split == split).sum())
+    assert sum(mask.sum() for mask in masks) == folder.num_impressions(split) == total
+    requests = total if grouped else folder.num_requests(split)
+    assert sum(map(len, masks)) == requests
+    assert len(masks) == dataset.cardinality() == batches.num_batches(split, True)
+    # A batch has so many impressions, on average.
+    size = 100 if grouped else batches.requests_per_batch(split)
+    assert len(masks) == -(-requests // size)
+    assert size == round(100 * requests / total)
+    in_order = batches.dataset(split)
+    assert in_order.cardinality() == batches.num_batches(split)
+    assert len(list(in_order)) == -(
+        -folder.num_requests(split) // (batches.requests_per_batch(split))
+    )
 
 
-def test_shuffling_is_seeded_and_loses_nothing(shop):
+def test_shuffling_is_seeded_and_loses_nothing(any_shop):
     def order(seed):
-        dataset = Batches(shop.data, shop.schema, 50).dataset("train", epoch=seed)
-        return np.concatenate([inputs["price"] for inputs, _, _ in dataset])
+        dataset = Batches(any_shop.data, any_shop.schema, 50).dataset(
+            "train", epoch=seed
+        )
+        return [rows for *_, keys in dataset for rows in keys["row"].numpy().tolist()]
 
-    assert (order(1) == order(1)).all()
-    assert (order(1) != order(2)).any()
-    np.testing.assert_array_equal(np.sort(order(1)), np.sort(order(2)))
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert sorted(order(1)) == sorted(order(2))
 
 
 def _copied(shop, folder, copies):
@@ -100,42 +127,50 @@ def _copied(shop, folder, copies):
         if split["name"] == "train":
             split["shardLengths"] *= copies
     (folder / "dataset_info.json").write_text(json.dumps(info))
+    summary = json.loads((folder / "summary.json").read_text())
+    for counts in (summary["splits"], summary["requests"]):
+        counts["train"] *= copies
+    (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
 
 @pytest.mark.parametrize("files", [1, 3, 4])
-def test_parts_are_disjoint_and_whole(shop, tmp_path, files):
-    batches = Batches(_copied(shop, tmp_path / "data", files), shop.schema, 64)
+def test_parts_are_disjoint_and_whole(any_shop, tmp_path, files):
+    data = _copied(any_shop, tmp_path / "data", files)
+    batches = Batches(data, any_shop.schema, 64)
+    size = batches.requests_per_batch("train")
 
     def rows(part, **arguments):
+        """Of each request the user and the rows."""
         dataset = batches.dataset("train", part=part, **arguments)
-        columns = [(x["price"], x["item_id"], u) for x, _, u in dataset]
-        return list(zip(*(np.concatenate(c).tolist() for c in zip(*columns))))  # noqa: B905
+        found = [(keys["user_key"], keys["row"]) for *_, keys in dataset]
+        users, rows = (np.concatenate(c).tolist() for c in zip(*found, strict=True))
+        return list(zip(users, rows, strict=True))
 
     for arguments in ({"epoch": 3}, {}):
         whole = rows((0, 1), **arguments)
         parts = [rows((index, 2), **arguments) for index in (0, 1)]
-        assert len(whole) == files * 1050
+        assert len(whole) == files * len(_expected(any_shop, "train"))
         assert sorted(parts[0] + parts[1]) == sorted(whole)
-        assert abs(len(parts[0]) - len(parts[1])) <= 64
+        assert abs(len(parts[0]) - len(parts[1])) <= size
     # A later beginning is the end of the same order, and begins again with the first.
     whole = rows((0, 2), epoch=3)
-    assert rows((0, 2), epoch=3, skip=2) == whole[128:]
+    assert rows((0, 2), epoch=3, skip=2) == whole[2 * size :]
     again = batches.dataset("train", epoch=3, part=(0, 2), skip=2, repeat=True)
-    count = -(-len(whole) // 64)
-    users = [batch[2].numpy().tolist() for batch in again.take(count)]
-    assert users[count - 2] == [row[2] for row in whole[:64]]
+    count = -(-len(whole) // size)
+    found = [keys["row"].numpy().tolist() for *_, keys in again.take(count)]
+    assert found[count - 2] == [row for _, row in whole[:size]]
 
 
 @pytest.mark.parametrize(
     "name", [n for n, model in MODELS.items() if not model.takes_pixels]
 )
-def test_keras_weighs_the_loss_by_the_impressions(shop, batches, name):
+def test_keras_weighs_the_loss_by_the_requests(any_shop, batches, name):
     # Keras takes the number of examples from the first tensor in the dict's order.
     if not MODELS[name].has_images:
-        dataset = Batches(shop.data, shop.schema, 64).dataset("test")
+        dataset = Batches(any_shop.data, any_shop.schema, 64).dataset("test")
         batches = list(dataset.as_numpy_iterator())
-    for inputs, labels, _ in batches:
+    for inputs, labels, *_ in batches:
         assert len(inputs[sorted(inputs)[0]]) == len(labels)
 
 
@@ -143,7 +178,7 @@ def test_keras_weighs_the_loss_by_the_impressions(shop, batches, name):
 def test_reported_loss_is_the_mean_over_impressions(shop, name):
     store = shop.store if MODELS[name].has_images else None
     dataset = Batches(shop.data, shop.schema, 256, store).dataset("test")
-    assert [len(labels) for _, labels, _ in dataset] == [256, 44]
+    assert [len(labels) for _, labels, *_ in dataset] == [256, 44]
     options = {"feature_map_shape": store.shape} if store else {}
     keras.utils.set_random_seed(0)
     model = build_model(name, shop.schema, **tiny(name, id_dropout=0.0), **options)
@@ -152,28 +187,28 @@ def test_reported_loss_is_the_mean_over_impressions(shop, name):
     for weight in model.trainable_weights:
         weight.assign_add(rng.normal(0, 0.15, weight.shape))
     losses, sizes = [], []
-    for inputs, labels, _ in dataset:
+    for inputs, labels, *_ in dataset:
         p = np.clip(model(inputs, training=True).numpy(), 1e-7, 1 - 1e-7)
         y = labels.numpy()
         losses.append(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
         sizes.append(len(y))
     assert abs(losses[0] - losses[1]) > 1e-3
-    model.compile(keras.optimizers.SGD(0.0), "binary_crossentropy", jit_compile=False)
-    history = model.fit(
-        dataset.map(lambda x, y, user: (x, y)), shuffle=False, verbose=0
-    )
+    model.compile(keras.optimizers.SGD(0.0), LOSS, jit_compile=False)
+    dataset = dataset.map(lambda *batch: batch[:3])
+    history = model.fit(dataset, shuffle=False, verbose=0)
     expected = np.average(losses, weights=sizes)
     assert history.history["loss"][0] == pytest.approx(expected, abs=2e-5)
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_images_of_one_side(shop, batches, side):
+def test_images_of_one_side(any_shop, batches, side):
+    shop = any_shop
     dataset = Batches(shop.data, shop.schema, 64, shop.store, (side,)).dataset("test")
     name, other = (
         f"{side}_image",
         {"candidate": "history_image", "history": "candidate_image"},
     )
-    for (both, _, _), (one, _, _) in zip(batches, dataset, strict=True):
+    for (both, *_), (one, *_) in zip(batches, dataset, strict=True):
         assert set(one) == set(both) - {other[side]}
         # The same maps and categories at each slot, and none beside these.
         for key in ("image_map", "image_category"):
@@ -185,9 +220,10 @@ def test_images_of_one_side(shop, batches, side):
         assert [number for number in used if number] == real.tolist()
 
 
-def test_grouping_is_for_training_only(shop, batches):
+def test_grouping_is_for_training_only(any_shop, batches):
+    shop = any_shop
     dataset = Batches(
         shop.data, shop.schema, 64, shop.store, group_by_item=True
     ).dataset("test")
-    for (one, _, _), (other, _, _) in zip(dataset, batches, strict=True):
+    for (one, *_), (other, *_) in zip(dataset, batches, strict=True):
         np.testing.assert_array_equal(one["item_id"], other["item_id"])

@@ -9,13 +9,16 @@ from hccm_tf.data.deduplication import deduplicate, padded_size
 def test_deduplicate_against_brute_force(seed):
     rng = np.random.default_rng(seed)
     batch, length = rng.integers(1, 12, 2)
-    candidate_rows = rng.integers(0, 6, batch)
+    shown = batch, rng.integers(1, 5)
+    candidate_rows = rng.integers(0, 6, shown)
     history_rows = rng.integers(0, 6, (batch, length))
-    candidate_category = rng.integers(1, 4, batch).astype(np.int32)
+    candidate_category = rng.integers(1, 4, shown).astype(np.int32)
     # Padding has category 0, a click without image has its own.
     history_category = rng.integers(1, 4, (batch, length)).astype(np.int32)
     padding = rng.random((batch, length)) < 0.3
     history_rows[padding] = history_category[padding] = 0
+    padding = rng.random(shown) < 0.3
+    candidate_rows[padding] = candidate_category[padding] = 0
     rows, category, candidate_image, history_image = (
         tensor.numpy()
         for tensor in deduplicate(
@@ -23,9 +26,15 @@ def test_deduplicate_against_brute_force(seed):
             *map(tf.constant, (history_rows, history_category)),
         )
     )
+    assert candidate_image.shape == shown and history_image.shape == (batch, length)
+    sides = (
+        (candidate_rows, candidate_category, candidate_image),
+        (history_rows, history_category, history_image),
+    )
     slots = [
-        *zip(candidate_rows, candidate_category, candidate_image, strict=True),
-        *zip(history_rows.flat, history_category.flat, history_image.flat, strict=True),
+        slot
+        for side in sides
+        for slot in zip(*(values.flat for values in side), strict=True)
     ]
     for row, kind, place in slots:
         if row == 0:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -100,6 +101,72 @@ def test_sequences_share_keep_the_newest_and_pad_with_zero(schema):
     assert schema.index_all(raw)["history_item_id"].numpy().tolist() == [[0]] * 3
 
 
+def _candidates(schema):
+    """The schema of an item whose brand and price are a candidate's."""
+    names = "item_id", "brand", "price"
+    features = [
+        dataclasses.replace(feature, candidate=feature.name in names)
+        for feature in schema.features
+    ]
+    return dataclasses.replace(schema, features=tuple(features))
+
+
+def test_ragged_candidates_are_padded(schema):
+    schema = _candidates(schema)
+    columns = {
+        "item_id": [[7, 9, -5], [], [7]],
+        "brand": [["acme", "x", ""], [], ["zeta"]],
+        "price": [[10.0, 18.0, np.nan], [], [2.0]],
+    }
+    raw = {
+        "zip": tf.constant(["1", "2", ""]),
+        "code": tf.constant([1, 2, 3], tf.int64),
+        "hour": tf.constant([1, 2, 3], tf.int64),
+        "history_item_id": tf.ragged.constant([[7], [], []], dtype=tf.int64),
+        "history_brand": tf.ragged.constant([["x"], [], []], dtype=tf.string),
+    }
+    ragged = {
+        name: tf.ragged.constant(values, tf.as_dtype(schema[name].dtype))
+        for name, values in columns.items()
+    }
+    acme, zeta = schema.index("brand", tf.constant(["acme", "zeta"])).numpy()
+    for width, padding in ((None, 0), (3, 0), (5, 2)):
+        inputs = schema.index_all(raw | ragged, width)
+        more = [0] * padding
+        expected = {
+            "item_id": [[3, 1, 2, *more], [0, 0, 0, *more], [3, 0, 0, *more]],
+            "brand": [[acme, 1, 1, *more], [0, 0, 0, *more], [zeta, 0, 0, *more]],
+            "price": [[0, 2, 0, *more], [0, 0, 0, *more], [-2, 0, 0, *more]],
+        }
+        for name, values in expected.items():
+            assert inputs[name].numpy().tolist() == values
+        assert inputs["hour"].numpy().tolist() == [3, 4, 5]
+    # Dense ones, as serving has them, keep their shape.
+    dense = {name: value.to_tensor() for name, value in ragged.items()}
+    inputs = schema.index_all(raw | dense)
+    for name, values in dense.items():
+        np.testing.assert_array_equal(inputs[name], schema.index(name, values))
+
+
+@pytest.mark.parametrize("max_history", [1, 4, 7, 20])
+@pytest.mark.parametrize("step", [1, 4])
+def test_widths_of_histories_are_multiples(schema, max_history, step):
+    schema = dataclasses.replace(schema, max_history=max_history)
+    widths = range(1, max_history + 1)
+    allowed = {width for width in widths if width % step == 0} | {max_history}
+    for longest in range(max_history + 3):
+        clicks = [list(range(1, longest + 1)), [], [9]]
+        history = tf.ragged.constant(clicks, tf.int64, ragged_rank=1)
+        history = schema.truncate(history)
+        found = schema.pad_history(history, step).numpy()
+        needed = min(max(longest, 1), max_history)
+        width = min(width for width in allowed if width >= needed)
+        assert found.shape == (3, width)
+        for row, values in zip(found.tolist(), clicks, strict=True):
+            kept = values[-max_history:]
+            assert row == kept + [0] * (width - len(kept))
+
+
 def test_with_max_history(schema):
     assert schema.with_max_history(1).max_history == 1
     for wrong in (0, 4):
@@ -153,14 +220,16 @@ def test_the_format_of_a_schema_file(schema, tmp_path):
     path = tmp_path / "schema.json"
     schema.save(tmp_path)
     content = json.loads(path.read_text())
-    assert next(iter(content)) == "format" and content["format"] == 1
+    assert next(iter(content)) == "format" and content["format"] == 2
     # One that a user wrote need not say it, but must not say another.
     del content["format"]
     path.write_text(json.dumps(content))
     assert read_schema(path).features == schema.features
-    path.write_text(json.dumps({"format": 2, **content}))
-    with pytest.raises(InputError, match="schema.json: format 2.*build_examples"):
-        read_schema(path)
+    for other in (1, 3):
+        path.write_text(json.dumps({"format": other, **content}))
+        message = f"schema.json: format {other}.*build_examples"
+        with pytest.raises(InputError, match=message):
+            read_schema(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"features": []}'])
