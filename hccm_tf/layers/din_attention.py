@@ -45,6 +45,9 @@ class DINAttention(keras.layers.Layer):
         keys: float tensor of shape `[B, T, D]`, also the values.
         keys_mask: optional boolean tensor of shape `[B, T]`, `True` where a position
             counts. Masked positions have weight 0 and may hold any finite values.
+        query_mask: optional boolean tensor of shape `[B, N]`, `True` where a candidate
+            counts. What is returned for others, which may hold any finite values, is
+            finite, and they leave no trace in Dice's statistics.
         training: Python boolean, passed on to Dice.
         return_attention_scores: whether to return the weights w too.
 
@@ -130,18 +133,23 @@ class DINAttention(keras.layers.Layer):
         query,
         keys,
         keys_mask=None,
+        query_mask=None,
         training=None,
         return_attention_scores=False,
     ):
-        if self._can_skip(query, keys_mask) and not return_attention_scores:
-            return self._interest_in_clicks(query, keys, keys_mask, training)
         one_candidate = len(query.shape) == 2
         if one_candidate:
-            query = query[:, None, :]
+            query, query_mask = query[:, None, :], None
+        if self._can_skip(query, keys_mask) and not return_attention_scores:
+            outputs = self._interest_in_clicks(
+                query, keys, keys_mask, query_mask, training
+            )
+            return outputs[:, 0] if one_candidate else outputs
         mask = None
         if keys_mask is not None:
             mask = ops.cast(keys_mask, "bool")[:, None, :]
-        scores = self._scores(query, keys, mask, training)
+        counts = _and(mask, query_mask)
+        scores = self._scores(query, keys, counts, training)
         if self.normalize == "softmax":
             scores = _masked_softmax(scores, mask)
         elif mask is not None:
@@ -154,17 +162,19 @@ class DINAttention(keras.layers.Layer):
     def _can_skip(self, query, keys_mask):
         """Whether the MLP sees the non-masked positions only."""
         narrow = 3 * query.shape[-1] <= self.hidden_units[0]
-        plain = self.normalize is None and len(query.shape) == 2
+        plain = self.normalize is None
         return keys_mask is not None and narrow and plain and _BACKEND != "jax"
 
-    def _interest_in_clicks(self, query, keys, keys_mask, training):
-        """Output `[B, D]`, from one row for each non-masked position."""
-        batch_size, length, dim = ops.shape(keys)
-        keys_mask = ops.broadcast_to(ops.cast(keys_mask, "bool"), (batch_size, length))
-        position = ops.nonzero(ops.reshape(keys_mask, (-1,)))[0]
+    def _interest_in_clicks(self, query, keys, keys_mask, query_mask, training):
+        """Output `[B, N, D]`, from a row for each candidate and non-masked position."""
+        (batch_size, length, dim), candidates = ops.shape(keys), ops.shape(query)[1]
+        mask = _and(ops.cast(keys_mask, "bool")[:, None, :], query_mask)
+        mask = ops.broadcast_to(mask, (batch_size, candidates, length))
+        position = ops.nonzero(ops.reshape(mask, (-1,)))[0]
         place = position // length
-        k = ops.take(ops.reshape(keys, (-1, dim)), position, axis=0)
-        q = ops.take(query, place, axis=0)
+        click = place // candidates * length + position % length
+        k = ops.take(ops.reshape(keys, (-1, dim)), click, axis=0)
+        q = ops.take(ops.reshape(query, (-1, dim)), place, axis=0)
         wq, wk, wd, wp = ops.split(ops.convert_to_tensor(self.kernel), 4, axis=0)
         # A column of ones, because a sum over all rows is slow as the bias' gradient.
         rows = ops.concatenate([q, k, q * k, ops.ones_like(k[:, :1])], axis=-1)
@@ -172,10 +182,12 @@ class DINAttention(keras.layers.Layer):
         scores = self._mlp(ops.matmul(rows, kernel), None, training)
         # PyTorch needs the number if there is no position. TensorFlow's sums of sorted
         # rows, its fast ones, take none.
-        num_segments = None if _BACKEND == "tensorflow" else batch_size
+        size = batch_size * candidates
+        num_segments = None if _BACKEND == "tensorflow" else size
         sums = ops.segment_sum(scores * k, place, num_segments, sorted=True)
-        # They end with the last history that is not empty.
-        return ops.pad(sums, [[0, batch_size - ops.shape(sums)[0]], [0, 0]])
+        # They end with the last candidate whose history is not empty.
+        sums = ops.pad(sums, [[0, size - ops.shape(sums)[0]], [0, 0]])
+        return ops.reshape(sums, (batch_size, candidates, dim))
 
     def _scores(self, query, keys, mask, training):
         """Scores of shape `[B, N, T]`."""
@@ -205,6 +217,7 @@ class DINAttention(keras.layers.Layer):
         query,
         keys,
         keys_mask=None,
+        query_mask=None,
         training=None,
         return_attention_scores=False,
     ):
@@ -222,6 +235,16 @@ class DINAttention(keras.layers.Layer):
             normalize=self.normalize,
         )
         return config
+
+
+def _and(keys_mask, query_mask):
+    """What of `[B, N, T]` counts: masks `[B, 1, T]` and `[B, N]`, `None` for all."""
+    if query_mask is None:
+        return keys_mask
+    query_mask = ops.cast(query_mask, "bool")[:, :, None]
+    if keys_mask is None:
+        return query_mask
+    return ops.logical_and(keys_mask, query_mask)
 
 
 def _masked_softmax(scores, mask):

@@ -35,6 +35,7 @@ class MultiQueryAttention(keras.layers.Layer):
         keys: float tensor of shape `[B, T, D]`, also the values.
         keys_mask: optional boolean tensor of shape `[B, T]`, `True` where a position
             counts. Masked positions have weight 0 and may hold any finite values.
+        query_mask: optional boolean tensor of shape `[B, N]`, see `DINAttention`.
         training: Python boolean, passed on to Dice.
 
     Output:
@@ -92,9 +93,12 @@ class MultiQueryAttention(keras.layers.Layer):
         self.project.build(id_query_shape)
         self.by_ids.build(query_shape, keys_shape)
 
-    def call(self, query, id_query, keys, keys_mask=None, training=None):
+    def call(
+        self, query, id_query, keys, keys_mask=None, query_mask=None, training=None
+    ):
+        masks = {"keys_mask": keys_mask, "query_mask": query_mask}
         parts = [
-            attention(q, keys, keys_mask=keys_mask, training=training)
+            attention(q, keys, **masks, training=training)
             for attention, q in (
                 (self.by_image, query),
                 (self.by_ids, self.project(id_query)),

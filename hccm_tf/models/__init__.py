@@ -102,7 +102,7 @@ def build_model(
 
     Returns:
         `keras.Model` from the dict of tensors that `hccm_tf.data` makes to the click
-        probability, `[B, 1]`.
+        probabilities `[R, N, 1]` of R requests' candidates.
 
     Raises:
         ValueError: if the name or an option's value is unknown.

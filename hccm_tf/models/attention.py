@@ -15,7 +15,10 @@ class DotProductAttention(keras.layers.Layer):
         self.attention = keras.layers.Attention(dtype=self.dtype_policy)
         self.attention.build([query_shape, keys_shape])
 
-    def call(self, query, keys, keys_mask, return_attention_scores=False):
+    def call(
+        self, query, keys, keys_mask, query_mask=None, return_attention_scores=False
+    ):
+        del query_mask  # Nothing here is a statistic of the batch.
         one_candidate = len(query.shape) == 2
         if one_candidate:
             query = query[:, None]

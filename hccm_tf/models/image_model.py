@@ -6,7 +6,7 @@ Such a model consists of two, so that training, serving and export use the same 
 - `ranker`: features and the candidate's and the history's vectors → click probability.
 
 In training U counts the batch's unique images, and the row numbers `candidate_image
-[B]` and `history_image [B, T]` pick vectors; where the model sees one side's images
+[R, N]` and `history_image [R, T]` pick vectors; where the model sees one side's images
 only, there is one of them. In serving the vectors come from a table of all images and
 the encoder is not there. Row 0 means no image.
 """
@@ -70,7 +70,8 @@ class ImageModel(Model, abc.ABC):
         if self.uses_category:
             self._require_categories()
         layers = LayerPool()
-        encoder, ranker = self.image_encoder(layers), self.ranker(layers)
+        encoder = self.image_encoder(layers)
+        ranker = self.ranker(layers, many_candidates=True)
         vectors = encoder(encoder.input)
         inputs = {name: ranker.input[name] for name in ranker.input}
         representations = {}

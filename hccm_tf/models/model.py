@@ -75,9 +75,9 @@ class Model:
 
         Returns:
             `keras.Model` from the dict of tensors that `hccm_tf.data` makes to the
-            click probability, `[B, 1]`.
+            click probabilities `[R, N, 1]` of R requests' candidates.
         """
-        return self.ranker(LayerPool())
+        return self.ranker(LayerPool(), many_candidates=True)
 
     def forms(self, model):
         """The other graphs over a built model's weights, for serving and explanation.
@@ -86,14 +86,15 @@ class Model:
             model: of `build`.
 
         Returns:
-            dict name → `keras.Model`, those that the model has of: `ranker`, whose rows
-            are impressions; `rank`, the ranker whose rows are requests of one user with
-            N candidates; and `explain`, the ranker to its attentions' weights.
+            dict name → `keras.Model`, those that the model has of: `rank`, the ranker
+            as it was trained, whose rows are requests of one user with N candidates;
+            `ranker`, whose rows are impressions; and `explain`, the ranker of
+            impressions to its attentions' weights.
         """
-        forms = {"ranker": self.ranker_of(model)}
         layers = self._layers_of(model)
+        forms = {"ranker": self.ranker(layers)}
         if any(feature.candidate for feature in self.schema.scalars):
-            forms["rank"] = self.ranker(layers, many_candidates=True)
+            forms["rank"] = self.ranker_of(model)
         if (self.has_attention and self.schema.sequences) or "history" in self.sides:
             forms["explain"] = self.ranker(layers, explain=True)
         return forms

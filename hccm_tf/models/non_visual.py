@@ -8,6 +8,8 @@ from keras import ops
 from hccm_tf.errors import InputError
 from hccm_tf.layers import Embedding, IdDropout
 
+MASK = "candidate_mask"
+
 
 class NonVisual:
     """Inputs and embeddings of a schema's features.
@@ -22,7 +24,9 @@ class NonVisual:
 
     Attributes:
         inputs: name → `keras.Input`, `[B]` for users and context, `[B, *]` for
-            candidates and `[B, T]` for sequences.
+            candidates, `[B, T]` for sequences and, with N candidates, bool `[B, N]`
+            for `candidate_mask`.
+        candidate_mask: the last of these, else `None`.
         user: list of tensors `[B, ·]`: embedded or float scalars of user and context.
         candidate: list of tensors `[B, *, ·]`: those of the candidate.
         candidate_ids: the embedded ones among these.
@@ -35,7 +39,10 @@ class NonVisual:
     def __init__(self, model, layers, many_candidates=False):
         schema = model.schema
         self.inputs, self.user, self.candidate = {}, [], []
-        self.candidate_ids = []
+        self.candidate_ids, self.candidate_mask = [], None
+        if many_candidates:
+            self.candidate_mask = keras.Input((None,), dtype="bool", name=MASK)
+            self.inputs[MASK] = self.candidate_mask
         tables, embedded = {}, {}
         for feature in schema.scalars:
             shape = (None,) if feature.candidate and many_candidates else ()
@@ -55,13 +62,20 @@ class NonVisual:
             value = keras.Input((None,), dtype="int32", name=feature.name)
             self.inputs[feature.name] = value
             history.append(tables[feature.shares](value))
-            query.append(embedded[feature.shares])
+            query.append(self._of_candidates(embedded[feature.shares]))
             mask = ops.not_equal(value, 0) if mask is None else mask
         self.query = self.history = self.history_mask = None
         if history:
             self.query = ops.concatenate(query, axis=-1)
             self.history = ops.concatenate(history, axis=-1)
             self.history_mask = mask
+
+    def _of_candidates(self, embedded):
+        """`[B, *, D]`, also of what a request's candidates share."""
+        if self.candidate_mask is None or len(embedded.shape) == 3:
+            return embedded
+        ones = ops.cast(ops.ones_like(self.candidate_mask), embedded.dtype)
+        return embedded[:, None] * ones[..., None]
 
 
 def _embedding(model, feature, layers):

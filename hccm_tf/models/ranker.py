@@ -1,9 +1,9 @@
 """The ranker: features, histories and image vectors to a click probability.
 
 It is the whole of a model without images, and the part behind the image encoder of one
-with images (HCCM, Eq. 14-15). In training its rows are impressions; serving also has a
-form whose rows are requests of one user with N candidates, over the same layers.
-`[B, *]` stands for `[B]` or `[B, N]`.
+with images (HCCM, Eq. 14-15). Its rows are requests of one user with N candidates, in
+training as in serving, where it also has a form whose rows are impressions, over the
+same layers. `[B, *]` stands for `[B]` or `[B, N]`.
 """
 
 import functools
@@ -27,6 +27,9 @@ SIMILARITY_LAYERS = {"cosine": CosineSimilarity, "histogram": SimilarityHistogra
 
 def build_ranker(model, layers, many_candidates=False, explain=False):
     """Builds a ranker.
+
+    With N candidates, an input is `candidate_mask [B, N]`, true where there is one:
+    what is none leaves no trace in statistics, and its probability means nothing.
 
     With images its inputs are also `candidate_representation [B, *, D]`,
     `history_representation [B, T, D]`, and `candidate_image [B, *]` and `history_image
@@ -66,16 +69,21 @@ def build_ranker(model, layers, many_candidates=False, explain=False):
         if model.sides == ("candidate",):
             candidate += _candidate_image(images)
         else:
-            ids = non_visual.candidate_ids
-            interest, weights = _image_interest(images, ids, options, layers, explain)
+            interest, weights = _image_interest(
+                images, non_visual, options, layers, explain
+            )
             candidate += interest
             attention_weights.update(weights)
     name = "ranker" if model.has_images else model.name
     if explain:
         return keras.Model(inputs, attention_weights, name=name)
-    return keras.Model(
-        inputs, _click_probability(user, candidate, options, layers), name=name
-    )
+    ctr = _click_probability(user, candidate, options, layers)
+    if many_candidates and not candidate:
+        # Nothing tells a request's candidates apart.
+        ctr = (
+            ctr[:, None] * ops.ones_like(inputs["candidate_mask"], "float32")[..., None]
+        )
+    return keras.Model(inputs, ctr, name=name)
 
 
 def _item_interest(non_visual, options, layers, explain):
@@ -84,7 +92,9 @@ def _item_interest(non_visual, options, layers, explain):
     attention = layers.get("history_attention", options.din_attention)
     if explain:
         return [], AttentionWeights(attention)(query, keys, mask)
-    interest = attention(query, keys, keys_mask=mask)
+    interest = attention(
+        query, keys, keys_mask=mask, query_mask=non_visual.candidate_mask
+    )
     if not options.products:
         return [interest], None
     return [interest, *products(query, interest, keys, mask)], None
@@ -143,7 +153,7 @@ def _projected_query(non_visual, images, dim, options, layers):
     }
 
 
-def _image_interest(images, ids, options, layers, explain):
+def _image_interest(images, non_visual, options, layers, explain):
     """x_v of Eq. 14 and its options, 0 where the candidate has no image."""
     candidate, history, query, keys = (images[name] for name in IMAGE_INPUTS)
     mask = ops.not_equal(history, 0)
@@ -156,12 +166,14 @@ def _image_interest(images, ids, options, layers, explain):
     attention = layers.get("image_attention", make)
     queries = {"query": query}
     if options.image_attention == "multi_query":
-        queries["id_query"] = _id_query(ids)
+        queries["id_query"] = _id_query(non_visual.candidate_ids)
     if explain:
         units = _attention_units(attention, **queries)
         weights = {name: AttentionWeights(u)(q, keys, mask) for name, u, q in units}
         return [], {name: weight * has_image for name, weight in weights.items()}
-    interest = attention(**queries, keys=keys, keys_mask=mask)
+    interest = attention(
+        **queries, keys=keys, keys_mask=mask, query_mask=non_visual.candidate_mask
+    )
     features = [interest]
     if options.products:
         features += products(query, interest, keys, mask)

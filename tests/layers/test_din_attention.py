@@ -13,16 +13,18 @@ KEYS = RNG.standard_normal((4, 6, 5)).astype("float32")
 MASK = RNG.random((4, 6)) < 0.6
 MASK[1] = False
 MASK[2] = True
+# Of requests of different sizes.
+QUERY_MASK = np.arange(3) < np.array([[3], [2], [1], [2]])
 OPTIONS = [
     pytest.param(activation, normalize, id=f"{activation}-{normalize}")
     for activation in ("dice", "relu")
     for normalize in (None, "softmax")
 ]
-# Of several candidates, and of one, where the MLP sees the non-masked positions only.
+# The MLP sees all positions or, where it has more units, the non-masked ones only.
 FORMS = pytest.mark.parametrize(
     "hidden_units, query",
-    [((4, 3), QUERY), ((15, 3), QUERY[:, 0])],
-    ids=["all", "some"],
+    [((4, 3), QUERY), ((15, 3), QUERY[:, 0]), ((15, 3), QUERY)],
+    ids=["all", "some", "some-of-several"],
 )
 
 
@@ -33,7 +35,7 @@ def random_layer(hidden_units=(4, 3), **kwargs):
     return layer
 
 
-def reference(layer, query, keys, mask=None, training=False):
+def reference(layer, query, keys, mask=None, training=False, query_mask=None):
     """Outputs, and the batch's mean and variance at each Dice."""
     weights = {
         w.path.split(f"{layer.name}/")[-1]: to_numpy(w).astype("float64")
@@ -44,6 +46,7 @@ def reference(layer, query, keys, mask=None, training=False):
     k = np.broadcast_to(keys[:, None], shape).astype("float64")
     mask = np.ones(keys.shape[:2], bool) if mask is None else mask
     mask = np.broadcast_to(mask[:, None], shape[:3])
+    counts = mask if query_mask is None else mask & query_mask[..., None]
     x = np.concatenate([q, k, q - k, q * k], axis=-1)
     x = dense(x, (weights["kernel"], weights["bias"]))
     statistics = []
@@ -53,7 +56,7 @@ def reference(layer, query, keys, mask=None, training=False):
             mean = weights[f"dice{i}/moving_mean"]
             variance = weights[f"dice{i}/moving_variance"]
             if training:
-                mean, variance = moments(x, mask)
+                mean, variance = moments(x, counts)
             statistics += [mean, variance]
             p = sigmoid((x - mean) / np.sqrt(variance + 1e-8))
             x = p * x + (1 - p) * alpha * x
@@ -70,18 +73,22 @@ def reference(layer, query, keys, mask=None, training=False):
 
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
 @pytest.mark.parametrize(
-    "hidden_units, query, mask",
+    "hidden_units, query, mask, query_mask",
     [
-        ((4, 3), QUERY, None),
-        ((4, 3), QUERY[:, 0], MASK),
-        ((15, 3), QUERY[:, 0], MASK),
+        ((4, 3), QUERY, None, None),
+        ((4, 3), QUERY[:, 0], MASK, None),
+        ((15, 3), QUERY[:, 0], MASK, None),
+        ((4, 3), QUERY, MASK, QUERY_MASK),
+        ((15, 3), QUERY, MASK, QUERY_MASK),
     ],
 )
-def test_layer(hidden_units, query, mask, activation, normalize):
+def test_layer(hidden_units, query, mask, query_mask, activation, normalize):
     dice = activation == "dice"
     inputs = {"query": query, "keys": KEYS}
     if mask is not None:
         inputs["keys_mask"] = mask
+    if query_mask is not None:
+        inputs["query_mask"] = query_mask
     run_layer_test(
         DINAttention,
         {
@@ -92,7 +99,12 @@ def test_layer(hidden_units, query, mask, activation, normalize):
         inputs,
         expected_num_trainable_weights=6 + 2 * dice - (normalize == "softmax"),
         expected_num_non_trainable_weights=4 if dice else 0,
-        num_dynamic_dims={"query": query.ndim - 1, "keys": 2, "keys_mask": 2},
+        num_dynamic_dims={
+            "query": query.ndim - 1,
+            "keys": 2,
+            "keys_mask": 2,
+            "query_mask": 2,
+        },
         mixed_precision_tolerance=0.05,
     )
 
@@ -165,9 +177,10 @@ def test_weights_are_those_of_the_output(hidden_units, query, activation, normal
     ]
 
 
+@pytest.mark.parametrize("hidden_units", [(4, 3), (15, 3)], ids=["all", "some"])
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
-def test_several_candidates_equal_several_calls(activation, normalize):
-    layer = random_layer(activation=activation, normalize=normalize)
+def test_several_candidates_equal_several_calls(hidden_units, activation, normalize):
+    layer = random_layer(hidden_units, activation=activation, normalize=normalize)
     together = to_numpy(layer(QUERY, KEYS, keys_mask=MASK))
     for n in range(QUERY.shape[1]):
         alone = to_numpy(layer(QUERY[:, n], KEYS, keys_mask=MASK))

@@ -5,7 +5,7 @@ import pytest
 from hccm_tf.layers import MultiQueryAttention
 from tests.layers.numpy_reference import dense
 from tests.layers.run_layer_test import randomize_weights, run_layer_test, to_numpy
-from tests.layers.test_din_attention import KEYS, MASK, OPTIONS, QUERY
+from tests.layers.test_din_attention import KEYS, MASK, OPTIONS, QUERY, QUERY_MASK
 from tests.layers.test_din_attention import reference as din_attention
 
 IDS = np.random.default_rng(1).standard_normal((4, 3, 8)).astype("float32")
@@ -18,14 +18,15 @@ def random_layer(hidden_units=(4, 3), **kwargs):
     return layer
 
 
-def reference(layer, mask, training=False):
-    """Both attentions side by side."""
+def reference(layer, mask, training=False, query_mask=None):
+    """Both attentions side by side, and the statistics of both."""
     projected = dense(IDS, layer.project.get_weights())
     parts = [
-        din_attention(attention, query, KEYS, mask, training)[0]
+        din_attention(attention, query, KEYS, mask, training, query_mask)
         for attention, query in ((layer.by_image, QUERY), (layer.by_ids, projected))
     ]
-    return np.concatenate(parts, axis=-1)
+    outputs, statistics = zip(*parts, strict=True)
+    return np.concatenate(outputs, axis=-1), sum(statistics, [])
 
 
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
@@ -58,7 +59,7 @@ def test_layer(rank, activation, normalize):
 @pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "mask"])
 def test_inference_equals_numpy(activation, normalize, mask):
     layer = random_layer(activation=activation, normalize=normalize)
-    expected = reference(layer, mask)
+    expected, _ = reference(layer, mask)
     outputs = to_numpy(layer(QUERY, IDS, KEYS, keys_mask=mask))
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
     for n in range(3):
@@ -66,11 +67,37 @@ def test_inference_equals_numpy(activation, normalize, mask):
         np.testing.assert_allclose(to_numpy(one), expected[:, n], rtol=1e-4, atol=1e-5)
 
 
-def test_training_equals_numpy():
-    layer = random_layer()
-    expected = reference(layer, MASK, training=True)
-    outputs = to_numpy(layer(QUERY, IDS, KEYS, keys_mask=MASK, training=True))
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("query_mask", [None, QUERY_MASK], ids=["all", "some"])
+@pytest.mark.parametrize("hidden_units", [(4, 3), (15, 3)])
+def test_training_equals_numpy(hidden_units, query_mask):
+    layer = random_layer(hidden_units)
+    old = [to_numpy(w) for w in layer.non_trainable_weights]
+    expected, statistics = reference(layer, MASK, True, query_mask)
+    masks = {"keys_mask": MASK, "query_mask": query_mask}
+    outputs = to_numpy(layer(QUERY, IDS, KEYS, **masks, training=True))
+    counts = np.ones_like(QUERY_MASK) if query_mask is None else query_mask
+    np.testing.assert_allclose(outputs[counts], expected[counts], rtol=1e-4, atol=1e-5)
+    new = [to_numpy(w) for w in layer.non_trainable_weights]
+    for before, after, batch in zip(old, new, statistics, strict=True):
+        np.testing.assert_allclose(
+            after, 0.9 * before + 0.1 * batch, rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("hidden_units", [(4, 3), (15, 3)])
+def test_masked_candidates_leave_no_trace(hidden_units, training):
+    masks = {"keys_mask": MASK, "query_mask": QUERY_MASK}
+    results = []
+    for factor in (1, 100):
+        layer = random_layer(hidden_units)
+        there = QUERY_MASK[..., None]
+        query, ids = (np.where(there, x, factor * x) for x in (QUERY, IDS))
+        outputs = to_numpy(layer(query, ids, KEYS, **masks, training=training))
+        assert np.isfinite(outputs).all()
+        results.append([outputs[QUERY_MASK], *layer.get_weights()])
+    for plain, dirty in zip(*results, strict=True):
+        np.testing.assert_allclose(plain, dirty, rtol=1e-6, atol=1e-6)
 
 
 def test_empty_history_gives_zeros():

@@ -15,7 +15,14 @@ from tests.conftest import TINY
 MODELS = [name for name, model in models.MODELS.items() if not model.takes_pixels]
 IMAGE_MODELS = [name for name in MODELS if models.MODELS[name].has_images]
 SHAPE = (5, 4, 6)
-BATCH, LENGTH, ROWS, CATEGORIES = 12, 4, 9, 5
+SIZES = np.array([3, 1, 4, 2, 4, 1, 2])  # numbers of candidates
+REQUESTS, CANDIDATES, BATCH = len(SIZES), SIZES.max(), SIZES.sum()
+MASK = np.arange(CANDIDATES) < SIZES[:, None]
+LENGTH, ROWS, CATEGORIES = 4, 9, 5
+# As models are compiled for training.
+LOSS = keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight")
+# The impression whose candidate has no image: of the third request, one of several.
+WITHOUT_IMAGE = 5
 SMALL = {**TINY, "id_dropout": 0.0}
 SCHEMA = Schema(
     (
@@ -83,31 +90,50 @@ def build(name, seed=0, **options):
 
 
 def slots(seed=0):
-    """A batch as the data has it: store rows and categories of each slot, maps."""
+    """A batch as the data has it: store rows and categories of each slot, maps.
+
+    What pads the candidates has random features too, but no image.
+    """
     rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, LENGTH + 1, BATCH)
-    lengths[:2] = 0, LENGTH
+    lengths = rng.integers(0, LENGTH + 1, REQUESTS)
+    lengths[:3] = 0, LENGTH, LENGTH - 1
     padding = np.arange(LENGTH) >= lengths[:, None]
+    clicks, shown = (REQUESTS, LENGTH), (REQUESTS, CANDIDATES)
     features = {
-        "user_id": rng.integers(1, 9, BATCH),
-        "item_id": rng.integers(1, 22, BATCH),
-        "category": rng.integers(1, CATEGORIES + 2, BATCH),
-        "zip": rng.integers(2, 7, BATCH),
-        "history_item_id": rng.integers(1, 22, (BATCH, LENGTH)) * ~padding,
-        "history_category": rng.integers(1, 7, (BATCH, LENGTH)) * ~padding,
+        "user_id": rng.integers(1, 9, REQUESTS),
+        "item_id": rng.integers(1, 22, shown),
+        "category": rng.integers(1, CATEGORIES + 2, shown),
+        "zip": rng.integers(2, 7, REQUESTS),
+        "history_item_id": rng.integers(1, 22, clicks) * ~padding,
+        "history_category": rng.integers(1, 7, clicks) * ~padding,
     }
     features = {name: value.astype(np.int32) for name, value in features.items()}
-    features["price"] = rng.normal(size=BATCH).astype(np.float32)
-    candidate_rows = rng.integers(1, ROWS, BATCH)
-    candidate_rows[3] = 0
-    history_rows = rng.integers(0, ROWS, (BATCH, LENGTH)) * ~padding
+    price = rng.normal(size=shown)
+    features["price"] = np.where(MASK, price, 50 * price).astype(np.float32)
+    candidate_rows = rng.integers(1, ROWS, shown)
+    candidate_rows[place_of(WITHOUT_IMAGE)] = 0
+    candidate_rows *= MASK
+    history_rows = rng.integers(0, ROWS, clicks) * ~padding
     maps = rng.normal(size=(ROWS, *SHAPE)).astype(np.float16)
     maps[0] = 0
-    return features, candidate_rows, history_rows, maps
+    return {**features, "candidate_mask": MASK}, candidate_rows, history_rows, maps
+
+
+def place_of(impression):
+    """`(request, candidate)` of an impression's number."""
+    return tuple(np.argwhere(MASK)[impression])
+
+
+def outcomes(seed=0):
+    """Labels `[R, N, 1]` and weights `[R, N]` of the batch; padding has labels too."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(MASK.size) % 2
+    weights = rng.choice([0.5, 1, 3], MASK.shape) * MASK
+    return labels.reshape(*MASK.shape, 1).astype(np.float32), np.float32(weights)
 
 
 def inputs_of(name, seed=0):
-    """The deduplicated form of the batch."""
+    """The deduplicated form of the batch; what pads the candidates has images too."""
     features, candidate_rows, history_rows, maps = slots(seed)
     if not find_model(name).has_images:
         return features
@@ -120,11 +146,12 @@ def inputs_of(name, seed=0):
             tf.constant(features["history_category"]),
         )
     )
+    garbage = np.random.default_rng(seed).integers(0, len(rows), MASK.shape)
     return {
         **features,
         "image_map": maps[rows],
         "image_category": category,
-        "candidate_image": candidate_image,
+        "candidate_image": np.where(MASK, candidate_image, garbage).astype(np.int32),
         "history_image": history_image,
     }
 
@@ -132,23 +159,25 @@ def inputs_of(name, seed=0):
 def plain_inputs(seed=0):
     """One row of `image_map` for each slot, nothing shared."""
     features, candidate_rows, history_rows, maps = slots(seed)
-    rows = np.concatenate([[0], candidate_rows, history_rows.ravel()])
+    rows = np.concatenate([[0], candidate_rows.ravel(), history_rows.ravel()])
     category = np.concatenate(
-        [[0], features["category"], features["history_category"].ravel()]
+        [[0], features["category"].ravel(), features["history_category"].ravel()]
     )
-    number = np.arange(len(rows)) * (rows > 0)
+    number = (np.arange(len(rows)) * (rows > 0)).astype(np.int32)
+    candidate_image, history_image = np.split(number[1:], [MASK.size])
     return {
         **features,
         "image_map": maps[rows],
         "image_category": (category * (rows > 0)).astype(np.int32),
-        "candidate_image": number[1 : BATCH + 1].astype(np.int32),
-        "history_image": number[BATCH + 1 :].reshape(BATCH, LENGTH).astype(np.int32),
+        "candidate_image": candidate_image.reshape(MASK.shape),
+        "history_image": history_image.reshape(REQUESTS, LENGTH),
     }
 
 
 def predict(model, inputs):
-    """The click probabilities `[B]`."""
-    return model(inputs, training=False).numpy()[:, 0]
+    """The click probabilities `[B]` of the impressions, also those of requests."""
+    p = model(inputs, training=False).numpy()[..., 0]
+    return p[inputs["candidate_mask"]] if "candidate_mask" in inputs else p
 
 
 def encode(model, maps, category, training=False):
@@ -169,25 +198,3 @@ def ranker_inputs(model, inputs):
         if f"{side}_image" in inputs:
             inputs[f"{side}_representation"] = vectors[inputs[f"{side}_image"]]
     return inputs
-
-
-def of_each_candidate(inputs, users):
-    """Requests of some rows' users, each with the candidates of all rows.
-
-    Returns:
-        `(requests, rows)`: what `rank` takes, and for each user what the ranker does.
-    """
-    candidate = {f.name for f in SCHEMA.scalars if f.candidate}
-    candidate |= {"candidate_image", "candidate_representation"}
-    requests = {
-        name: np.stack([value] * len(users)) if name in candidate else value[users]
-        for name, value in inputs.items()
-    }
-    rows = [
-        {
-            name: value if name in candidate else np.stack([value[user]] * BATCH)
-            for name, value in inputs.items()
-        }
-        for user in users
-    ]
-    return requests, rows

@@ -5,7 +5,7 @@ import numpy as np
 
 from hccm_tf.models import ImageInput, build_model
 from hccm_tf.models.cscnn import CSCNN
-from tests.models.batches import BATCH, SCHEMA, inputs_of, small
+from tests.models.batches import MASK, SCHEMA, WITHOUT_IMAGE, inputs_of, place_of, small
 
 SHAPE = (32, 32, 3)
 OPTIONS = {
@@ -36,7 +36,7 @@ def build(attention="category", seed=0, **options):
 
 
 def pixel_inputs():
-    """The batch's features, and pixels of `IMAGES` images."""
+    """The batch's features, and pixels of `IMAGES` images; padding has images too."""
     inputs = inputs_of("din")
     rng = np.random.default_rng(3)
     pixels = rng.integers(0, 256, (IMAGES + 3, *SHAPE)).astype(np.uint8)
@@ -44,8 +44,8 @@ def pixel_inputs():
     # Row 0 is no image; the last two pad.
     for row in (0, -1, -2):
         pixels[row], kinds[row] = 0, 0
-    item = rng.integers(1, IMAGES + 1, BATCH).astype(np.int32)
-    item[3] = 0
+    item = rng.integers(1, IMAGES + 1, MASK.shape).astype(np.int32)
+    item[place_of(WITHOUT_IMAGE)] = 0
     return {
         **inputs,
         "image_map": pixels,

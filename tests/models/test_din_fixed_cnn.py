@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from hccm_tf.models import build_model
-from tests.models.batches import BATCH, SCHEMA, SHAPE, build, define, inputs_of
+from tests.models.batches import LOSS, SCHEMA, SHAPE, build, define, inputs_of, outcomes
 
 
 def _pca_options(components=6):
@@ -25,8 +25,8 @@ def test_the_pca_projection_is_frozen(tmp_path):
     pooled = inputs["image_map"].astype(np.float64).mean(axis=(1, 2))
     mean, components = options["pca"]
     expected = (pooled - mean) @ components.T
-    model.compile("sgd", "binary_crossentropy", jit_compile=False)
-    model.train_on_batch(inputs, np.arange(BATCH, dtype=np.float32)[:, None] % 2)
+    model.compile("sgd", LOSS, jit_compile=False)
+    model.train_on_batch(inputs, *outcomes())
     model.save(tmp_path / "model.keras")
     for trained in (model, keras.models.load_model(tmp_path / "model.keras")):
         encoder = trained.get_layer("image_encoder")

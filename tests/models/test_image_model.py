@@ -11,11 +11,15 @@ from tests.models.batches import (
     ATTENTIONS,
     BATCH,
     IMAGE_MODELS,
+    LOSS,
     ROWS,
     SHAPE,
+    WITHOUT_IMAGE,
     build,
     define,
     inputs_of,
+    outcomes,
+    place_of,
     plain_inputs,
     predict,
     slots,
@@ -38,19 +42,19 @@ def test_images_count_only_where_the_candidate_has_one(name):
     before = predict(model, inputs)
     after = predict(model, {**inputs, "image_map": inputs["image_map"][::-1]})
     changed = np.abs(after - before) > 1e-6
-    assert inputs["candidate_image"][3] == 0
-    assert not changed[3]
+    assert inputs["candidate_image"][place_of(WITHOUT_IMAGE)] == 0
+    assert not changed[WITHOUT_IMAGE]
     assert changed.sum() >= BATCH / 2
     without = predict(
         model, {**inputs, "candidate_image": 0 * inputs["candidate_image"]}
     )
-    np.testing.assert_allclose(without[3], before[3], atol=1e-6)
+    one = WITHOUT_IMAGE
+    np.testing.assert_allclose(without[one], before[one], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_padding_rows_leave_no_trace_in_training(name):
     inputs = inputs_of(name)
-    labels = np.arange(BATCH, dtype=np.float32)[:, None] % 2
     rng = np.random.default_rng(5)
     # Not zeros, to show that they are masked; their category 0 says so.
     extra = rng.normal(size=(7, *SHAPE)).astype(np.float16)
@@ -62,10 +66,8 @@ def test_padding_rows_leave_no_trace_in_training(name):
     states = []
     for batch in (inputs, padded):
         model = build(name)
-        model.compile(
-            keras.optimizers.SGD(0.1), "binary_crossentropy", jit_compile=False
-        )
-        loss = model.train_on_batch(batch, labels)
+        model.compile(keras.optimizers.SGD(0.1), LOSS, jit_compile=False)
+        loss = model.train_on_batch(batch, *outcomes())
         states.append([np.float32(loss), *model.get_weights()])
     for one, other in zip(*states, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)

@@ -7,15 +7,17 @@ from hccm_tf.models import build_model
 from tests.models import pixels
 from tests.models.batches import (
     BATCH,
+    MASK,
     SCHEMA,
     SHAPE,
     build,
     define,
     inputs_of,
-    of_each_candidate,
+    predict,
     ranker_inputs,
     small,
 )
+from tests.models.rows import impressions, of_each_candidate
 
 SIDES = [("hccm", "candidate"), ("hccm", "history"), ("cscnn", "candidate")]
 
@@ -57,11 +59,11 @@ def test_a_model_of_one_side_takes_that_side_only(name, side):
     model, _, inputs = _side_model(name, side)
     assert set(model.input) == set(inputs)
     p = model(inputs, training=False).numpy()
-    assert p.shape == (BATCH, 1)
+    assert p.shape == (*MASK.shape, 1)
     own = "candidate_image" if side == "candidate" else "history_image"
-    without = model({**inputs, own: 0 * inputs[own]}, training=False).numpy()
-    changed = np.abs(without - p)[:, 0] > 1e-6
-    has_images = (inputs[own].reshape(BATCH, -1) != 0).any(axis=1)
+    without = predict(model, {**inputs, own: 0 * inputs[own]})
+    changed = np.abs(without - p[MASK][:, 0]) > 1e-6
+    has_images = (impressions(inputs)[own].reshape(BATCH, -1) != 0).any(axis=1)
     assert not has_images.all()
     np.testing.assert_array_equal(changed, has_images)
 
@@ -70,16 +72,16 @@ def test_a_model_of_one_side_takes_that_side_only(name, side):
 def test_forms_of_a_model_of_one_side(name, side):
     model, definition, inputs = _side_model(name, side)
     assert definition.sides == (side,)
-    inputs = ranker_inputs(model, inputs)
-    ranker = model.get_layer("ranker")
-    expected = ranker(inputs, training=False).numpy()[:, 0]
+    expected = predict(model, inputs)
+    inputs = impressions(ranker_inputs(model, inputs))
     forms = definition.forms(model)
-    users = [1, 2, 5]
+    ranker = forms["ranker"]
+    np.testing.assert_allclose(predict(ranker, inputs), expected, atol=1e-5)
+    users = [1, 4, 9]
     requests, rows_of_users = of_each_candidate(inputs, users)
     found = forms["rank"](requests, training=False).numpy()[..., 0]
     for row, (user, rows) in enumerate(zip(users, rows_of_users, strict=True)):
-        plain = ranker(rows, training=False).numpy()[:, 0]
-        np.testing.assert_allclose(found[row], plain, atol=1e-5)
+        np.testing.assert_allclose(found[row], predict(ranker, rows), atol=1e-5)
         assert found[row, user] == pytest.approx(expected[user], abs=1e-5)
     weights = forms["explain"](inputs, training=False)
     names = ["history_attention"] + ["image_attention"] * (side == "history")
@@ -100,7 +102,8 @@ def test_the_query_of_the_history_is_the_candidates():
         2 * options.embedding_dim,
         options.image_embedding_dim,
     )
-    before = ranker(inputs, training=False).numpy()
+    before = predict(ranker, inputs)
     query.kernel.assign(query.kernel * -2)
-    changed = np.abs(ranker(inputs, training=False).numpy() - before)[:, 0] > 1e-6
-    np.testing.assert_array_equal(changed, inputs["history_image"].any(axis=1))
+    changed = np.abs(predict(ranker, inputs) - before) > 1e-6
+    has_images = impressions(inputs)["history_image"].any(axis=1)
+    np.testing.assert_array_equal(changed, has_images)

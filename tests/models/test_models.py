@@ -13,11 +13,15 @@ from tests.models.batches import (
     ATTENTIONS,
     BATCH,
     IMAGE_MODELS,
+    LOSS,
+    MASK,
     MODELS,
+    REQUESTS,
     SCHEMA,
     SHAPE,
     build,
     inputs_of,
+    outcomes,
     predict,
     read_by,
     small,
@@ -35,10 +39,11 @@ def test_probabilities_and_gradients(name, attention):
     p = predict(model, inputs)
     assert p.shape == (BATCH,)
     assert ((p > 0) & (p < 1)).all() and p.std() > 1e-4
-    labels = np.arange(BATCH)[:, None] % 2
+    labels, counts = outcomes()
     with tf.GradientTape() as tape:
         outputs = model(inputs, training=True)
-        loss = tf.reduce_mean(keras.losses.binary_crossentropy(labels, outputs))
+        loss = LOSS(labels, outputs, sample_weight=counts)
+    assert outputs.shape == labels.shape
     weights = model.trainable_weights
     gradients = tape.gradient(loss, [weight.value for weight in weights])
     for weight, gradient in zip(weights, gradients, strict=True):
@@ -66,7 +71,8 @@ def test_all_models_have_the_same_other_features(name):
     model = build(name)
     images = {"image_map", "image_category", "candidate_image", "history_image"}
     names = {tensor.name for tensor in model.inputs}
-    assert names - images == {feature.name for feature in SCHEMA.features}
+    features = {feature.name for feature in SCHEMA.features}
+    assert names - images == features | {"candidate_mask"}
     assert bool(names & images) == (name in IMAGE_MODELS)
 
 
@@ -76,8 +82,13 @@ def test_models_without_histories():
         images = {"feature_map_shape": SHAPE} if name == "hcm" else {}
         model = build_model(name, schema, **images, **small(name))
         inputs = {k: v for k, v in inputs_of(name).items() if k in model.input}
-        inputs.update(a=np.ones(BATCH, np.int32), b=np.ones(BATCH, np.float32))
-        assert predict(model, inputs).shape == (BATCH,)
+        inputs.update(a=np.arange(REQUESTS) % 5, b=np.ones(REQUESTS, np.float32))
+        p = model(inputs, training=False).numpy()[..., 0]
+        assert p.shape == MASK.shape
+        for request, there in zip(p, MASK, strict=True):
+            # Of what is nothing but an image, only these tell candidates apart.
+            assert (len(set(request[there])) == 1) or name == "hcm"
+        assert len(set(p[:, 0])) > 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.non_visual import id_dropout, products
 from hccm_tf.models.options import NetworkOptions
 from tests.conftest import tiny
+from tests.models.batches import LOSS
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (3, 2, 6)])
@@ -58,13 +59,13 @@ def test_the_out_of_vocabulary_row_is_trained(shop, name):
         feature_map_shape=shop.store.shape,
         **tiny("hccm", id_dropout=1e4),
     )
-    model.compile("sgd", "binary_crossentropy", jit_compile=False)
+    model.compile("sgd", LOSS, jit_compile=False)
     rows = [w for w in model.trainable_weights if w.path.endswith("embeddings")]
     rows = [w for w in rows if f"{name}_embedding" in w.path or "prior" in w.path]
     before = [np.asarray(w)[1].copy() for w in rows]
     dataset = Batches(shop.data, shop.schema, 256, shop.store).dataset("train")
-    inputs, labels, _ = next(iter(dataset))
-    model.train_on_batch(inputs, labels)
+    inputs, labels, counts, _ = next(iter(dataset))
+    model.train_on_batch(inputs, labels, sample_weight=counts)
     assert len(rows) == 2
     for weight, old in zip(rows, before, strict=True):
         assert (np.asarray(weight)[1] != old).any(), weight.path

@@ -11,10 +11,10 @@ from tests.models.batches import (
     build,
     define,
     inputs_of,
-    of_each_candidate,
     predict,
     ranker_inputs,
 )
+from tests.models.rows import impressions, of_each_candidate
 
 MINE = "tests.models.own_model:MyModel"
 LINEAR = "tests.models.own_model:Linear"
@@ -64,7 +64,7 @@ def test_their_forms_have_the_models_weights(name, forms):
     model = build(name)
     found = define(name).forms(model)
     assert set(found) == forms
-    inputs = ranker_inputs(model, inputs_of(name))
+    inputs = impressions(ranker_inputs(model, inputs_of(name)))
     requests, rows_of_users = of_each_candidate(inputs, users=[1, 5])
     ranked = found["rank"](requests, training=False).numpy()[..., 0]
     assert ranked.std() > 1e-4

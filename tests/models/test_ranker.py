@@ -10,17 +10,18 @@ from hccm_tf.models import build_model
 from tests.models.batches import (
     ATTENTIONS,
     IMAGE_MODELS,
+    MASK,
     MODELS,
     SHAPE,
     build,
     define,
     inputs_of,
-    of_each_candidate,
     predict,
     ranker_inputs,
     read_by,
     small,
 )
+from tests.models.rows import impressions, of_each_candidate
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -29,15 +30,18 @@ def test_ranking_candidates_equals_one_row_each(name, attention):
     options = read_by(name, {**ATTENTIONS[attention], "products": True})
     model = build(name, **options)
     forms = define(name, **options).forms(model)
-    rank = forms["rank"]
-    inputs = ranker_inputs(model, inputs_of(name))
-    requests, rows_of_users = of_each_candidate(inputs, users=[1, 2, 5])
+    rank, ranker = forms["rank"], forms["ranker"]
+    assert rank is (model.get_layer("ranker") if name in IMAGE_MODELS else model)
+    inputs = inputs_of(name)
+    trained = predict(model, inputs)
+    inputs = impressions(ranker_inputs(model, inputs))
+    np.testing.assert_allclose(predict(ranker, inputs), trained, atol=1e-5)
+    requests, rows_of_users = of_each_candidate(inputs, users=[1, 5, 8])
     found = rank(requests, training=False).numpy()[..., 0]
-    ranker = model.get_layer("ranker") if name in IMAGE_MODELS else model
-    assert forms["ranker"] is ranker
     for row, rows in enumerate(rows_of_users):
         np.testing.assert_allclose(found[row], predict(ranker, rows), atol=1e-5)
     assert found.std() > 1e-4
+    assert {id(w) for w in ranker.weights} == {id(w) for w in rank.weights}
     assert {id(w) for w in rank.weights} <= {id(w) for w in model.weights}
 
 
@@ -47,7 +51,7 @@ def test_explanations_are_the_weights_of_the_attentions(name, image_attention):
     options = read_by(name, {"image_attention": image_attention})
     model = build(name, **options)
     explain = define(name, **options).forms(model)["explain"]
-    inputs = ranker_inputs(model, inputs_of(name))
+    inputs = impressions(ranker_inputs(model, inputs_of(name)))
     weights = {k: v.numpy() for k, v in explain(inputs, training=False).items()}
     clicks = inputs["history_item_id"] != 0
     assert (weights["history_attention"][~clicks] == 0).all()
@@ -69,7 +73,8 @@ def test_multi_query_explains_both_attentions():
     options = {"image_attention": "multi_query"}
     model = build("hccm", **options)
     explain = define("hccm", **options).forms(model)["explain"]
-    inputs = ranker_inputs(model, inputs_of("hccm"))
+    requests = ranker_inputs(model, inputs_of("hccm"))
+    inputs = impressions(requests)
     weights = explain(inputs, training=False)
     assert set(weights) == {
         "history_attention",
@@ -78,7 +83,7 @@ def test_multi_query_explains_both_attentions():
     }
     ranker = model.get_layer("ranker")
     attention = keras.Model(ranker.input, ranker.get_layer("image_attention").output)
-    expected = attention(inputs, training=False).numpy()
+    expected = attention(requests, training=False).numpy()[MASK]
     expected *= (inputs["candidate_image"] != 0)[:, None]
     for name, half in zip(
         ("image_attention", "image_attention_by_ids"),
@@ -97,10 +102,11 @@ def test_the_ids_ask_for_other_images():
     ranker = model.get_layer("ranker")
     attention = keras.Model(ranker.input, ranker.get_layer("image_attention").output)
     inputs = ranker_inputs(model, inputs_of("hcm"))
-    before = np.split(attention(inputs, training=False), 2, axis=-1)
+    before = np.split(attention(inputs, training=False).numpy()[MASK], 2, axis=-1)
     for name, turns in (("price", False), ("category", True), ("item_id", True)):
         other = {**inputs, name: inputs[name][::-1]}
-        image, ids = np.split(attention(other, training=False), 2, axis=-1)
+        after = attention(other, training=False).numpy()[MASK]
+        image, ids = np.split(after, 2, axis=-1)
         np.testing.assert_allclose(image, before[0], atol=1e-6)
         assert (np.abs(ids - before[1]).max() > 1e-3) == turns
 
