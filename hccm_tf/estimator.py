@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from hccm_tf.configuration import configure
 from hccm_tf.errors import InputError
 from hccm_tf.explanation import write_explanation
-from hccm_tf.metrics import evaluate_predictions
+from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import name_of
 from hccm_tf.preparation.examples.data_frames import FrameFolders
 from hccm_tf.runs import RunFolder, TrainedModel, read_configuration
@@ -145,8 +145,9 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             split: of a data folder.
 
         Returns:
-            data frame with one row for each impression, in order: `user_key`, `label`
-            (0 where `X` has none) and `ctr`, the probability of a click.
+            data frame with one row for each impression: `row`, its number in the log or
+            in `X`, `user_key`, `label` (0 where `X` has none), `weight` and `ctr`, the
+            probability of a click. Those of a data frame come in its order.
         """
         check_is_fitted(self, "fitted_")
         if not _is_folder(X):
@@ -154,15 +155,22 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
                 raise InputError(
                     "a data frame can be predicted after fit on a data frame"
                 )
-            X, split = self.frames_.scoring(X, self.schema_), "test"
+            return self._predict_frame(X)
         return self.fitted_.predictions(split, X, self.options.get("batch_size"))
 
+    def _predict_frame(self, X):
+        folder = self.frames_.scoring(X, self.schema_)
+        size = self.options.get("batch_size")
+        frame = self.fitted_.predictions("test", folder, size)
+        # Its requests were put together.
+        frame = frame.sort_values("row", ignore_index=True)
+        return frame.assign(row=frame.index)
+
     def evaluate(self, X, split="test"):
-        """Metrics of one split, see `hccm_tf.metrics.evaluate_predictions`."""
+        """Metrics of one split, see `hccm_tf.metrics.evaluate_frame`."""
         if not _is_folder(X) and "label" not in X:
             raise InputError("evaluate: the data frame has no column label")
-        frame = self.predictions(X, split)
-        return evaluate_predictions(frame.label, frame.ctr, frame.user_key)
+        return evaluate_frame(self.predictions(X, split))
 
     def predict_proba(self, X, split="test"):
         """Probabilities of no click and of a click, `[N, 2]`; see `predictions`."""

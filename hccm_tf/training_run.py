@@ -12,7 +12,7 @@ from absl.flags import FLAGS
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import LOST_PROCESS, PREEMPTED, InputError, report_input_errors
 from hccm_tf.explanation import write_explanation
-from hccm_tf.metrics import evaluate_predictions
+from hccm_tf.metrics import evaluate_frame
 from hccm_tf.runs import RunFolder
 from hccm_tf.serving.export import export
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
@@ -123,7 +123,7 @@ def _write_metrics(fitted, validation, test, folder):
         "model": trained.name,
         "seed": trained.configuration.settings.seed,
         "validation": validation,
-        "test": evaluate_predictions(test.label, test.ctr, test.user_key),
+        "test": evaluate_frame(test),
         "examples_per_second": examples / max(training["seconds"], 1e-9),
         "training": {**training, "parameters": trained.keras_model.count_params()},
     }

@@ -2,12 +2,11 @@ import copy
 import dataclasses
 import pickle
 import shutil
-import subprocess
-import sys
 
 import joblib
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -22,6 +21,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.estimator import PARAMETERS
 from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import MODELS
+from tests import processes
 from tests.conftest import tiny
 
 
@@ -138,6 +138,75 @@ def test_rows_come_back_in_their_order(shop, on_frames):
     order = np.random.default_rng(0).permutation(len(later))
     shuffled = on_frames.predict_proba(later.iloc[order])
     np.testing.assert_allclose(shuffled, p[order], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def on_requests(request_shop):
+    """`base` fitted on a data frame of requests with weights."""
+    log = request_shop.impressions
+    estimator = CTREstimator(
+        "base", items=request_shop.items, epochs=2, **tiny("base", max_history=8)
+    )
+    return estimator.fit(log[log.split != "test"])
+
+
+def _later_requests(request_shop):
+    """Rows of several impressions of one user and moment, strewn over the frame."""
+    log = request_shop.impressions
+    later = log[log.split == "test"].drop(columns="split")
+    assert later.duplicated(["user_id", "timestamp"]).sum() > 50
+    assert not later.index.is_monotonic_decreasing
+    return later.iloc[::-1]
+
+
+def test_rows_of_requests_come_back_in_their_order(request_shop, on_requests):
+    later = _later_requests(request_shop)
+    frame = on_requests.predictions(later)
+    assert list(frame) == ["row", "user_key", "label", "weight", "ctr"]
+    np.testing.assert_array_equal(frame.row, np.arange(len(later)))
+    np.testing.assert_array_equal(frame.user_key, later.user_id)
+    np.testing.assert_array_equal(frame.label, later.label)
+    np.testing.assert_array_equal(frame.weight, later.weight)
+    assert frame.ctr.std() > 1e-3
+    # Each impression a request of its own.
+    alone = on_requests.predictions(later.assign(request_id=np.arange(len(later))))
+    pd.testing.assert_frame_equal(frame, alone, atol=1e-6)
+    p = on_requests.predict_proba(later.drop(columns="label"))[:, 1]
+    for row in (0, len(later) // 2, -1):
+        one = on_requests.predict_proba(later.drop(columns="label").iloc[[row]])
+        np.testing.assert_allclose(one[0, 1], p[row], atol=1e-6)
+
+
+def test_weights_of_a_frame_are_in_its_metrics(request_shop, on_requests):
+    later = _later_requests(request_shop)
+    p = on_requests.predict_proba(later)[:, 1]
+    known = {"sample_weight": later.weight}
+    auc = on_requests.evaluate(later)["auc"]
+    assert auc == pytest.approx(roc_auc_score(later.label, p, **known))
+    # Without them all count alike.
+    later = later.drop(columns="weight")
+    np.testing.assert_array_equal(on_requests.predict_proba(later)[:, 1], p)
+    auc = on_requests.evaluate(later)["auc"]
+    assert auc == pytest.approx(roc_auc_score(later.label, p))
+
+
+def test_a_frame_may_have_weights_and_requests_when_the_fitted_one_has_not(
+    request_shop, on_requests
+):
+    """And the other way round. Ids are no numbers that a float64 holds."""
+    log = request_shop.impressions
+    ids = log.groupby(["user_id", "timestamp"]).ngroup() + 2**60
+    named, plain = log.assign(request_id=ids), log.drop(columns="weight")
+    for fitted, scored in ((named, plain), (plain, named)):
+        twin = clone(on_requests).set_params(epochs=1)
+        twin.fit(fitted[log.split != "test"])
+        later = scored[log.split == "test"].drop(columns="split")
+        frame = twin.predictions(later)
+        np.testing.assert_array_equal(frame.user_key, later.user_id)
+        np.testing.assert_array_equal(frame.weight, later.get("weight", 1.0))
+        # What it was fitted on, too, whose clicks are in the histories.
+        again = fitted[log.split != "test"].drop(columns=["split", "label"])
+        assert len(twin.predictions(again)) == len(again)
 
 
 def test_labels_of_the_scored_frame_are_not_looked_at(shop, on_frames):
@@ -266,8 +335,7 @@ def test_a_pickled_estimator_predicts_alike(shop, on_frames, fitted, tmp_path):
         "of_frames = estimator.predict_proba(later)\n"
         "np.savez(f'{folder}/answers.npz', data=of_data, frames=of_frames)\n"
     )
-    command = [sys.executable, "-c", script, str(shop.data), str(tmp_path)]
-    subprocess.run(command, check=True)
+    processes.run(["-c", script, shop.data, tmp_path], check=True)
     answers = np.load(tmp_path / "answers.npz")
     np.testing.assert_array_equal(answers["frames"], expected)
     here = fitted["hccm"].predict_proba(shop.data)

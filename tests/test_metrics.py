@@ -1,17 +1,22 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from hccm_tf.metrics import evaluate_predictions, gauc
+from hccm_tf.metrics import evaluate_frame, evaluate_predictions, gauc
 
 
-def _gauc_by_loop(labels, predictions, users):
+def _gauc_by_loop(labels, predictions, users, weights=None):
+    weights = np.ones(len(labels)) if weights is None else weights
     total = weight = 0.0
     for user in np.unique(users):
-        mine = users == user
-        if 0 < labels[mine].mean() < 1:
-            total += mine.sum() * roc_auc_score(labels[mine], predictions[mine])
-            weight += mine.sum()
+        mine = (users == user) & (weights > 0)
+        if set(labels[mine]) == {0, 1}:
+            auc = roc_auc_score(
+                labels[mine], predictions[mine], sample_weight=weights[mine]
+            )
+            total += weights[mine].sum() * auc
+            weight += weights[mine].sum()
     return total / weight
 
 
@@ -57,3 +62,67 @@ def test_one_label_only(label):
     assert np.isnan(metrics["auc"]) and np.isnan(metrics["gauc"])
     expected = -np.log(p if label else 1 - p).mean()
     assert metrics["log_loss"] == pytest.approx(expected)
+
+
+@pytest.fixture
+def weights(sample):
+    rng = np.random.default_rng(9)
+    weights = rng.choice([0.0, 0.25, 1.0, 3.5], 400)
+    users = sample[2]
+    # Without those of no weight, the first of these users has no click.
+    weights[(users == 5) & (sample[0] == 1)] = 0
+    weights[users == 6] = 0
+    return weights
+
+
+def test_weighted_metrics_are_those_of_sklearn(sample, weights):
+    labels, predictions, users = sample
+    metrics = evaluate_predictions(*sample, weights)
+    known = {"sample_weight": weights}
+    assert metrics["auc"] == pytest.approx(roc_auc_score(labels, predictions, **known))
+    assert metrics["log_loss"] == pytest.approx(log_loss(labels, predictions, **known))
+    expected = _gauc_by_loop(*sample, weights)
+    assert metrics["gauc"] == pytest.approx(expected, abs=1e-12)
+    assert gauc(*sample, weights) == pytest.approx(expected, abs=1e-12)
+    calibration = (weights @ predictions) / (weights @ labels)
+    assert metrics["calibration"] == pytest.approx(calibration)
+    assert metrics["impressions"] == 400
+    plain = evaluate_predictions(*sample)
+    for name in ("auc", "gauc", "log_loss", "calibration"):
+        assert abs(metrics[name] - plain[name]) > 1e-4
+
+
+def test_a_weight_counts_as_so_many_impressions(sample):
+    times = np.random.default_rng(8).integers(0, 4, 400)
+    repeated = [np.repeat(values, times) for values in sample]
+    found, expected = (
+        evaluate_predictions(*sample, times),
+        evaluate_predictions(*repeated),
+    )
+    assert found.pop("impressions") == 400
+    assert expected.pop("impressions") == times.sum()
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_weights_of_one_are_no_weights(sample):
+    expected = evaluate_predictions(*sample)
+    assert evaluate_predictions(*sample, np.ones(400)) == pytest.approx(expected)
+    assert evaluate_predictions(*sample, np.full(400, 7.0)) == pytest.approx(expected)
+
+
+def test_one_label_only_has_a_weight():
+    metrics = evaluate_predictions(
+        np.array([0, 1, 0]), np.array([0.2, 0.4, 0.6]), [1, 1, 1], [1, 0, 2]
+    )
+    assert np.isnan(metrics["auc"]) and np.isnan(metrics["gauc"])
+    expected = -(np.log(0.8) + 2 * np.log(0.4)) / 3
+    assert metrics["log_loss"] == pytest.approx(expected)
+    assert metrics["impressions"] == 3
+
+
+def test_metrics_of_a_frame(sample, weights):
+    names = ("label", "ctr", "user_key")
+    frame = pd.DataFrame(dict(zip(names, sample, strict=True)))
+    assert evaluate_frame(frame) == pytest.approx(evaluate_predictions(*sample))
+    expected = evaluate_predictions(*sample, weights)
+    assert evaluate_frame(frame.assign(weight=weights)) == pytest.approx(expected)

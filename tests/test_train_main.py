@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from absl import flags
+from sklearn.metrics import log_loss, roc_auc_score
 
 import hccm_tf
 import train_main
 from hccm_tf import training_run
 from hccm_tf.runs import RunFolder, read_configuration
+from tests import processes
 from tests.conftest import tiny
 
 ROOT = pathlib.Path(train_main.__file__).parent
@@ -130,6 +132,35 @@ def test_a_run_is_tested_on_data(shop, din_run, tmp_path, main):
         np.testing.assert_array_equal(again.ctr, ctr.ctr)
     line = main(f"--from_run={din_run}", same, f"--run_dir={din_run}")
     assert f"--run_dir={din_run}: it holds a run already" in line
+
+
+def test_weights_are_in_the_metrics_and_rows_in_the_predictions(
+    request_shop, tmp_path, main
+):
+    folder = RunFolder(tmp_path / "run")
+    data = f"--data_dir={request_shop.data}"
+    main(data, f"--run_dir={folder.path}", *_flags("base"))
+    frames = {
+        "validation": hccm_tf.load_run(folder.path).predictions(
+            request_shop.data, "validation"
+        ),
+        "test": pd.read_parquet(folder.predictions),
+    }
+    log = request_shop.log
+    for split, frame in frames.items():
+        assert list(frame) == ["row", "user_key", "label", "weight", "ctr"]
+        assert sorted(frame.row) == log.index[log.split == split].tolist()
+        shown, counts = log.loc[frame.row], {"sample_weight": frame.weight}
+        for name, column in zip(
+            ("user_key", "label", "weight"), ("user_id", "label", "weight"), strict=True
+        ):
+            np.testing.assert_array_equal(frame[name], shown[column])
+        metrics = folder.read_metrics()[split]
+        for name, metric in (("auc", roc_auc_score), ("log_loss", log_loss)):
+            expected = metric(frame.label, frame.ctr, **counts)
+            assert metrics[name] == pytest.approx(expected)
+            assert metrics[name] != pytest.approx(metric(frame.label, frame.ctr))
+        assert metrics["impressions"] == len(frame)
 
 
 def test_a_run_is_trained_further(shop, din_run, tmp_path, main):
@@ -276,7 +307,8 @@ def test_the_flags_of_a_run_make_it_again(shop, tmp_path):
     options = _flags("hcm", dropout=0.3, similarity="cosine", seed=3)
     result = _start(*folders, f"--run_dir={first}", *options, "--channel_attention")
     assert result.returncode == 0, result.stderr
-    result = _start(f"--flagfile={first / 'run.flags'}", f"--run_dir={second}")
+    words = (f"--flagfile={first / 'run.flags'}", f"--run_dir={second}")
+    result = processes.run([ROOT / "train_main.py", *words])
     assert result.returncode == 0, result.stderr
     frames = [pd.read_parquet(f / "test_predictions.parquet") for f in (first, second)]
     pd.testing.assert_frame_equal(*frames, check_exact=True)

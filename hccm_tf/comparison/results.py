@@ -25,7 +25,7 @@ def mean_and_sd(values):
     return {"mean": float(values.mean()), "sd": sd}
 
 
-def compare_arms(arms, labels, scores, users, replicates=REPLICATES):
+def compare_arms(arms, test, scores, replicates=REPLICATES):
     """Gains of AUC with intervals and p-values, for each of `arms.pairs`.
 
     Holm's correction is over all but the controls: of those no gain is claimed, and a
@@ -33,16 +33,20 @@ def compare_arms(arms, labels, scores, users, replicates=REPLICATES):
 
     Args:
         arms: list of `Arm`.
-        labels: 0/1, shape `[N]`.
+        test: data frame of the test split with `user_key`, `label` and `weight`.
         scores: float, shape `[arms, seeds, N]`.
-        users: ids, shape `[N]`.
         replicates: of the bootstrap.
 
     Returns:
         list of dicts.
     """
-    observed = np.array([[roc_auc_score(labels, run) for run in a] for a in scores])
-    resampled = bootstrap_aucs(labels, scores, users, replicates)
+    labels, users, weights = (
+        test[n].to_numpy() for n in ("label", "user_key", "weight")
+    )
+    observed = np.array(
+        [[roc_auc_score(labels, r, sample_weight=weights) for r in a] for a in scores]
+    )
+    resampled = bootstrap_aucs(labels, scores, users, replicates, weights=weights)
     rows = []
     for pair in pairs(arms):
         by_seed = observed[pair.arm] - observed[pair.base]
@@ -73,7 +77,7 @@ def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES)
         trained: list of `TrainedArm`, none failed.
         seeds: list of int.
         scores: float, shape `[arms, seeds, N]`.
-        test: data frame of the test split with `user_key` and `label`.
+        test: data frame of the test split with `user_key`, `label` and `weight`.
         slices: dict name → bool mask `[N]`.
         oracle: content of `oracle.json`, or `None`.
         replicates: of the bootstrap.
@@ -81,10 +85,9 @@ def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES)
     Returns:
         dict that JSON can hold.
     """
-    labels, users = test.label.to_numpy(), test.user_key.to_numpy()
     aucs_by_slice = []
     for name, mask in slices.items():
-        aucs = [slice_auc(mask, labels, arm) for arm in scores]
+        aucs = [slice_auc(test[mask], arm[:, mask]) for arm in scores]
         aucs_by_slice.append(
             {
                 "slice": name,
@@ -95,11 +98,11 @@ def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES)
     return {
         "seeds": seeds,
         "impressions": len(test),
-        "users": len(np.unique(users)),
+        "users": test.user_key.nunique(),
         "replicates": replicates,
         "arms": [_arm(one) for one in trained],
         "comparisons": compare_arms(
-            [one.arm for one in trained], labels, scores, users, replicates
+            [one.arm for one in trained], test, scores, replicates
         ),
         "slices": aucs_by_slice,
         "oracle": oracle,

@@ -151,7 +151,7 @@ def read_predictions(run_dir, test):
 
     Args:
         run_dir: folder of the run.
-        test: data frame of the test split with `user_key` and `label`.
+        test: data frame of the test split with `row`, `user_key` and `label`.
 
     Returns:
         float array `[N]`.
@@ -161,7 +161,7 @@ def read_predictions(run_dir, test):
     """
     path = RunFolder(run_dir).predictions
     frame = pd.read_parquet(path)
-    for name in ("user_key", "label"):
+    for name in ("row", "user_key", "label"):
         if not (len(frame) == len(test) and (frame[name].values == test[name]).all()):
             raise InputError(
                 f"{path}: not of the test split of --data_dir, which has changed "

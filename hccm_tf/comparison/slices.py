@@ -14,13 +14,14 @@ BATCH_SIZE = 4_096
 
 
 def read_columns(data_dir, split, names):
-    """Columns of a split's TFRecords, in the data's order, which predictions have too.
+    """Columns of a split's impressions, in the data's order, as predictions have them.
 
     Args:
         data_dir: data folder.
         split: name.
-        names: of columns that are no histories, and `history_length` for the number of
-            clicks in the history that the data holds.
+        names: of columns that are no histories, `label` among them, `history_length`
+            for the number of clicks in the history that the data holds, and `weight`,
+            which is 1 unless the data say otherwise.
 
     Returns:
         data frame with these columns.
@@ -29,6 +30,7 @@ def read_columns(data_dir, split, names):
     folder = DataFolder(data_dir)
     spec = parse_spec(folder.schema())
     spec["history_length"] = tf.io.RaggedFeature(tf.int64, value_key=HISTORY_IMAGE)
+    spec["weight"] = tf.io.RaggedFeature(tf.float32)
     spec = {name: spec[name] for name in names}
     dataset = tf.data.TFRecordDataset(folder.files(split)).batch(BATCH_SIZE)
     batches = []
@@ -37,8 +39,23 @@ def read_columns(data_dir, split, names):
             columns = tf.io.parse_example(records, spec)
             if "history_length" in columns:
                 columns["history_length"] = columns["history_length"].row_lengths()
-            batches.append(pd.DataFrame({n: c.numpy() for n, c in columns.items()}))
+            label = columns["label"]
+            if "weight" in columns and not folder.weighted:
+                columns["weight"] = tf.ones_like(label, tf.float32)
+            batches.append(pd.DataFrame(_by_impression(columns, label.value_rowids())))
     return pd.concat(batches, ignore_index=True)
+
+
+def _by_impression(columns, request):
+    """Arrays `[N]` of parsed columns; `request` is each impression's, int64 `[N]`."""
+    return {
+        name: (
+            column.flat_values
+            if isinstance(column, tf.RaggedTensor)
+            else tf.gather(column, request)
+        ).numpy()
+        for name, column in columns.items()
+    }
 
 
 def thirds(values):
@@ -105,34 +122,35 @@ def _bounds(values):
 
 
 def read_slices(data_dir):
-    """The test split's `user_key` and `label`, and the masks of its slices.
+    """The test split's impressions, and the masks of its slices.
 
     Args:
         data_dir: data folder.
 
     Returns:
-        `(test, slices)`: data frame in the data's order, and `make_slices`' dict.
+        `(test, slices)`: data frame with `row`, `user_key`, `label` and `weight` in the
+        data's order, and `make_slices`' dict.
     """
     items = ["item_id"] if "item_id" in DataFolder(data_dir).schema() else []
-    names = ["user_key", "label", "history_length", *items]
+    names = ["row", "user_key", "label", "weight", "history_length", *items]
     test = read_columns(data_dir, "test", names)
     train_items = None
     if items:
-        train_items = read_columns(data_dir, "train", items).item_id
+        train_items = read_columns(data_dir, "train", ["label", *items]).item_id
     return test, make_slices(test, train_items)
 
 
-def slice_auc(mask, labels, scores):
+def slice_auc(test, scores):
     """AUC of each run on a slice.
 
     Args:
-        mask: bool `[N]`.
-        labels: 0/1, shape `[N]`.
+        test: data frame of the slice with `label` and `weight`.
         scores: float, shape `[runs, N]`.
 
     Returns:
         list of floats, or `None` if the slice has one label only.
     """
-    if not 0 < labels[mask].sum() < mask.sum():
+    if test.label[test.weight > 0].nunique() < 2:
         return None
-    return [float(roc_auc_score(labels[mask], run[mask])) for run in scores]
+    weights = {"sample_weight": test.weight}
+    return [float(roc_auc_score(test.label, run, **weights)) for run in scores]

@@ -7,32 +7,37 @@ REPLICATES = 2_000
 LEVEL = 0.95
 
 
-def weighted_auc(labels, scores, users):
+def weighted_auc(labels, scores, users, impression_weights=None):
     """Prepares the AUC of any reweighting of the users; sorts the scores once.
 
     AUC = Σ_i Σ_j w_i w_j ([s_i > s_j] + [s_i = s_j] / 2) / (Σ_i w_i Σ_j w_j) over
-    clicks i and non-clicks j, the area under the weighted ROC curve. The inner sums are
-    cumulative weights of the sorted non-clicks: O(N) for each call.
+    clicks i and non-clicks j, the area under the weighted ROC curve; w is the user's
+    weight times the impression's. The inner sums are cumulative weights of the sorted
+    non-clicks: O(N) for each call.
 
     Args:
         labels: 0/1, shape `[N]`.
         scores: float, shape `[N]`.
         users: int `[N]`, users numbered from 0.
+        impression_weights: float `[N]`; `None` for 1 each.
 
     Returns:
         Function from the users' weights, shape `[U]`, to the AUC, a float; NaN if what
         has a weight has one label only.
     """
     labels, scores, users = map(np.asarray, (labels, scores, users))
+    if impression_weights is None:
+        impression_weights = np.ones(len(labels), int)
     clicks, others = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
     others = others[np.argsort(scores[others])]
     below = np.searchsorted(scores[others], scores[clicks], side="left")
     not_above = np.searchsorted(scores[others], scores[clicks], side="right")
+    own, others_own = impression_weights[clicks], impression_weights[others]
     clicks, others = users[clicks], users[others]
 
     def auc(weights):
-        won = np.concatenate([[0], np.cumsum(weights[others])])
-        weight = weights[clicks]
+        won = np.concatenate([[0], np.cumsum(weights[others] * others_own)])
+        weight = weights[clicks] * own
         pairs = 2 * weight.sum() * won[-1]
         # Not a dot product: BLAS would start its threads for each of these short sums.
         won = (weight * (won[below] + won[not_above])).sum()
@@ -41,7 +46,9 @@ def weighted_auc(labels, scores, users):
     return auc
 
 
-def bootstrap_aucs(labels, scores, users, replicates=REPLICATES, rng_seed=0):
+def bootstrap_aucs(
+    labels, scores, users, replicates=REPLICATES, rng_seed=0, weights=None
+):
     """AUCs of all arms in resamples of users and seeds, the same for every arm.
 
     A replicate draws U of the U users, and S - 1 of the S seeds, with replacement, and
@@ -58,23 +65,26 @@ def bootstrap_aucs(labels, scores, users, replicates=REPLICATES, rng_seed=0):
         users: ids, shape `[N]`.
         replicates: number of resamples.
         rng_seed: of the draws.
+        weights: float `[N]`, of the impressions; `None` for 1 each.
 
     Returns:
         float array `[replicates, arms]`.
     """
     _, users = np.unique(users, return_inverse=True)
     num_users, num_seeds = users.max() + 1, len(scores[0])
-    aucs = [[weighted_auc(labels, run, users) for run in arm] for arm in scores]
+    aucs = [
+        [weighted_auc(labels, run, users, weights) for run in arm] for arm in scores
+    ]
     rng = np.random.default_rng(rng_seed)
     result = np.empty((replicates, len(aucs)))
     for replicate in result:
         draw = rng.integers(num_users, size=num_users)
-        weights = np.bincount(draw, minlength=num_users)
+        drawn = np.bincount(draw, minlength=num_users)
         seeds = rng.integers(num_seeds, size=max(num_seeds - 1, 1))
         seeds, times = np.unique(seeds, return_counts=True)
         for place, arm in enumerate(aucs):
             replicate[place] = np.average(
-                [arm[seed](weights) for seed in seeds], weights=times
+                [arm[seed](drawn) for seed in seeds], weights=times
             )
     return result
 

@@ -1,6 +1,7 @@
 """What a model predicts of some impressions, and the attentions behind it."""
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -66,16 +67,19 @@ def explain(trained, batches, count):
     forms = trained.definition.forms(trained.keras_model)
     if "explain" not in forms:
         raise InputError(f"explain: model {trained.name} has no attention to show")
-    dataset = dataclasses.replace(batches, batch_size=count).dataset("test")
-    inputs, labels, _ = next(iter(dataset))
-    ctr = schema.unsampled(trained.keras_model.predict_on_batch(inputs)[:, 0])
+    found = Impressions(data_dir, "test", count)
+    inputs, labels = _first_requests(batches, len(found.requests))
+    ctr = trained.keras_model.predict_on_batch(inputs)
+    mask = inputs["candidate_mask"]
+    labels, ctr = labels[mask][:, 0], schema.unsampled(ctr[mask][:, 0])
+    inputs = _by_impression(inputs, forms["explain"].input, mask)
     attention = _attention(trained, forms["explain"], inputs)
     encoder, categories = None, ()
     if trained.definition.has_images and trained.definition.uses_category:
         encoder = forms["encode_images"]
         categories = _frequent_categories(data_dir)
     explained = []
-    for i, row in enumerate(Impressions(data_dir, "test", count).rows):
+    for i, row in enumerate(found.rows):
         for name in row:
             if name.startswith(HISTORY):
                 row[name] = row[name][-schema.max_history :]
@@ -83,7 +87,7 @@ def explain(trained, batches, count):
         explained.append(
             Explained(
                 row,
-                int(labels[i, 0]),
+                int(labels[i]),
                 float(ctr[i]),
                 {name: weights[i, :clicks] for name, weights in attention.items()},
                 **_channels(encoder, schema, inputs, i, row, categories),
@@ -92,9 +96,32 @@ def explain(trained, batches, count):
     return explained
 
 
+def _first_requests(batches, count):
+    """Inputs and labels of a batch of the first test requests, dict and array."""
+    folder = batches.folder
+    impressions = folder.num_impressions("test") / folder.num_requests("test")
+    batches = dataclasses.replace(batches, batch_size=math.ceil(count * impressions))
+    inputs, labels, *_ = next(iter(batches.dataset("test")))
+    return {name: value.numpy() for name, value in inputs.items()}, labels.numpy()
+
+
+def _by_impression(inputs, spec, mask):
+    """Inputs of requests as those of impressions.
+
+    Args:
+        inputs: name → array.
+        spec: name → input of a graph of impressions; others stay as they are.
+        mask: bool `[R, N]`, where there is a candidate.
+    """
+    request, result = np.nonzero(mask)[0], dict(inputs)
+    for name in spec.keys() & inputs.keys():
+        of_candidate = inputs[name].ndim > len(spec[name].shape)
+        result[name] = inputs[name][mask if of_candidate else request]
+    return result
+
+
 def _attention(trained, form, inputs):
     """Weights `[B, T]` of each attention."""
-    inputs = dict(inputs)
     if trained.definition.has_images:
         encoder = trained.keras_model.get_layer("image_encoder")
         vectors = encoder.predict_on_batch(

@@ -2,43 +2,70 @@
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 # Name -> dtype.
 PREDICTION_COLUMNS = {
     "position": "int64",
+    "row": "int64",
     "user_key": "int64",
     "label": "float32",
+    "weight": "float32",
     "ctr": "float32",
 }
 
 
-def predict_part(infer, dataset, part, batch_size):
+def predict_part(infer, dataset, part, requests):
     """Predicts a part of a split.
 
     Args:
-        infer: function from inputs to click probabilities `[B, 1]`.
+        infer: function from inputs to click probabilities `[R, N, 1]`.
         dataset: of `hccm_tf.data.dataset.Batches.dataset`, in order.
         part: `(index, count)` with which it was made.
-        batch_size: of `dataset`.
+        requests: R, the number of requests in a batch.
 
     Returns:
-        dict of arrays `[N]`: `position` in the split, `user_key`, `label` and `ctr`.
+        dict of arrays, an entry for each impression: `position`, which grows in the
+        order of the split, `row` of the log, `user_key`, `label`, `weight` and `ctr`.
     """
     index, count = part
     # Also of a part without a batch.
     columns = [tuple(np.zeros(0, dtype) for dtype in PREDICTION_COLUMNS.values())]
-    for batch, (inputs, labels, users) in enumerate(dataset):
-        first = (index + batch * count) * batch_size
-        position = first + np.arange(len(users))
-        ctr = np.asarray(infer(inputs))[:, 0]
-        columns.append((position, users.numpy(), labels.numpy()[:, 0], ctr))
+    for number, batch in enumerate(dataset):
+        ctr = tf.convert_to_tensor(infer(batch[0]))
+        values = impressions(batch, ctr, (index + number * count) * requests)
+        columns.append([value.numpy() for value in values])
     arrays = [np.concatenate(column) for column in zip(*columns, strict=True)]
     return dict(zip(PREDICTION_COLUMNS, arrays, strict=True))
 
 
-def predict(model, dataset, batch_size):
+def impressions(batch, ctr, first):
+    """Tensors of `PREDICTION_COLUMNS` of a batch, an entry for each impression.
+
+    Args:
+        batch: element of `hccm_tf.data.dataset.Batches.dataset`.
+        ctr: its click probabilities, `[R, N, 1]`.
+        first: number of requests before it.
+    """
+    inputs, label, weight, keys = batch
+    mask = inputs["candidate_mask"]
+    requests, candidates = tf.unstack(tf.shape(mask, tf.int64))
+    place = tf.reshape(tf.range(requests * candidates), tf.shape(mask))
+    values = (
+        place + tf.cast(first, tf.int64) * candidates,
+        keys["row"],
+        tf.broadcast_to(keys["user_key"][:, None], tf.shape(mask)),
+        label[..., 0],
+        weight,
+        ctr[..., 0],
+    )
+    return [tf.boolean_mask(value, mask) for value in values]
+
+
+def predict(model, batches, split):
     """Predicts a whole split on one device; see `predict_part` and `to_frame`."""
-    return to_frame(predict_part(model.predict_on_batch, dataset, (0, 1), batch_size))
+    dataset, requests = batches.dataset(split), batches.requests_per_batch(split)
+    return to_frame(predict_part(model.predict_on_batch, dataset, (0, 1), requests))
 
 
 def to_frame(columns):
@@ -48,7 +75,7 @@ def to_frame(columns):
         columns: dict of `predict_part`, over all parts.
 
     Returns:
-        data frame `user_key, label, ctr`.
+        data frame `row, user_key, label, weight, ctr`.
     """
     frame = pd.DataFrame(columns).sort_values("position", ignore_index=True)
     return frame.drop(columns="position")

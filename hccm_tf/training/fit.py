@@ -13,7 +13,7 @@ from hccm_tf.configuration import to_flagfile
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
-from hccm_tf.metrics import evaluate_predictions
+from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models.cscnn import CSCNN
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.runs import RunFolder, TrainedModel
@@ -73,7 +73,9 @@ class FittedModel:
         return dataclasses.replace(self, trained=trained, batches=batches)
 
     def predictions(self, split, data_dir=None, batch_size=None):
-        """Predicts a split; data frame `user_key, label, ctr`, in the data's order.
+        """Predicts a split; data frame `row, user_key, label, weight, ctr`.
+
+        An impression a row, in the data's order; `row` is its number in the log.
 
         Args:
             split: its name.
@@ -88,13 +90,13 @@ class FittedModel:
             else:
                 size = batch_size or batches.batch_size
                 batches = dataclasses.replace(batches, batch_size=size)
-                frame = predict(self.trained.keras_model, batches.dataset(split), size)
+                frame = predict(self.trained.keras_model, batches, split)
         return frame.assign(ctr=self.trained.schema.unsampled(frame.ctr))
 
     def evaluate(self, split, **arguments):
-        """Metrics of `predictions`, see `hccm_tf.metrics.evaluate_predictions`."""
+        """Metrics of `predictions`, see `hccm_tf.metrics.evaluate_frame`."""
         frame = self.predictions(split, **arguments)
-        return evaluate_predictions(frame.label, frame.ctr, frame.user_key)
+        return evaluate_frame(frame)
 
 
 def fit(configuration, strategy=None):
@@ -274,7 +276,8 @@ def _make_trainer(trained, batches, strategy):
         # XLA on CPU is slower for convolutions, and the batches' shapes vary.
         model.compile(
             LazyAdam(trained.configuration.settings.learning_rate),
-            "binary_crossentropy",
+            # An impression counts as its weight, what pads a request not at all.
+            keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight"),
             jit_compile=False,
         )
     kind = ParameterServerTrainer if on_servers else SynchronousTrainer

@@ -13,7 +13,7 @@ import keras
 import pandas as pd
 
 from hccm_tf.atomic import new_file
-from hccm_tf.metrics import evaluate_predictions
+from hccm_tf.metrics import evaluate_frame
 from hccm_tf.runs import RunFolder
 from hccm_tf.training.callbacks import StopOnNonFinite
 from hccm_tf.training.checkpoints import restore_checkpoint, save_checkpoint
@@ -169,8 +169,7 @@ def _train_epoch(trainer, progress, callbacks, preemption, save):
 
 def _end_epoch(trainer, schema, progress, callbacks, frame):
     """Validates an epoch and counts it."""
-    ctr = schema.unsampled(frame.ctr)
-    metrics = evaluate_predictions(frame.label, ctr, frame.user_key)
+    metrics = evaluate_frame(frame.assign(ctr=schema.unsampled(frame.ctr)))
     logs = {"loss": trainer.epoch_loss()}
     logs.update({f"val_{name}": metrics[name] for name in ("auc", "gauc", "log_loss")})
     callbacks.on_epoch_end(progress.epoch, logs)

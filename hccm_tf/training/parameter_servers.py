@@ -7,7 +7,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf.training.evaluation import PREDICTION_COLUMNS, to_frame
+from hccm_tf.training.evaluation import PREDICTION_COLUMNS, impressions, to_frame
 from hccm_tf.training.strategies import num_tasks
 from hccm_tf.training.trainer import Trainer
 
@@ -103,10 +103,9 @@ class ParameterServerTrainer(Trainer):
         dataset = self._batches.dataset("train", epoch=epoch, part=part)
 
         def step(batch, total, steps):
-            inputs, label, _ = batch
             # What Keras returns is the mean of all workers, which overwrite each other.
             with _recorded_loss(self.model) as losses:
-                self.strategy.run(self.model.train_step, ((inputs, label),))
+                self.strategy.run(self.model.train_step, (batch[:3],))
             return total + losses[-1], steps + 1
 
         total, steps = _reduce(dataset, (tf.constant(0.0), tf.constant(0.0)), step)
@@ -129,18 +128,15 @@ class ParameterServerTrainer(Trainer):
     def _predict(self, split, part):
         """As `hccm_tf.training.evaluation.predict_part`, in a graph."""
         index, count = part
-        batch_size = self._batches.batch_size
+        requests = self._batches.requests_per_batch(split)
         columns = tuple(
             tf.TensorArray(dtype, 0, dynamic_size=True, element_shape=[None])
             for dtype in PREDICTION_COLUMNS.values()
         )
 
         def step(batch, number, *columns):
-            inputs, label, user = batch
-            first = (index + tf.cast(number * count, tf.int64)) * batch_size
-            position = first + tf.range(tf.size(user, tf.int64))
-            ctr = self.model(inputs, training=False)
-            values = position, user, label[:, 0], ctr[:, 0]
+            first = (index + tf.cast(number * count, tf.int64)) * requests
+            values = impressions(batch, self.model(batch[0], training=False), first)
             columns = [
                 column.write(number, value)
                 for column, value in zip(columns, values, strict=True)

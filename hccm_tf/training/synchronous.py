@@ -41,8 +41,7 @@ class SynchronousTrainer(Trainer):
             **options,
         )
         replicas = strategy.num_replicas_in_sync
-        examples = batches.folder.num_impressions("train")
-        self.steps = -(-examples // (batches.batch_size * replicas))
+        self.steps = -(-batches.num_batches("train", shuffled=True) // replicas)
 
     def train_epoch(self, epoch, done=0):
         """Trains the steps of an epoch that are left; yields the logs of each.
@@ -84,7 +83,7 @@ class SynchronousTrainer(Trainer):
         # A distributed dataset would start TensorFlow's tuner, which delays the end of
         # each epoch. This makes one dict, of all replicas' tensors, of theirs.
         distribute = self.strategy.experimental_distribute_values_from_function
-        batch = distribute(lambda context: iterator.get_next()[:2])
+        batch = distribute(lambda context: iterator.get_next()[:3])
         logs = self.strategy.run(self.model.train_step, args=(batch,))
         local = self.strategy.experimental_local_results
         return {name: local(value)[0] for name, value in logs.items()}
@@ -110,7 +109,8 @@ class SynchronousTrainer(Trainer):
             self._average()
         part = self._part()
         dataset = self._batches.dataset(split, part=part)
-        columns = predict_part(self._infer, dataset, part, self._batches.batch_size)
+        requests = self._batches.requests_per_batch(split)
+        columns = predict_part(self._infer, dataset, part, requests)
         return to_frame(columns if part[1] == 1 else self._gather(columns, part[1]))
 
     def _part(self):

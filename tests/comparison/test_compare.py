@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +17,7 @@ from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.flags.read import typed
 from hccm_tf.metrics import evaluate_predictions
+from tests import processes
 from tests.comparison.test_arms import parsed
 
 # How much a click raises the score of an arm.
@@ -49,8 +51,9 @@ class Trainer:
         labels = self.test.label.to_numpy()
         rng = np.random.default_rng([flags.seed, len(flags.model)])
         ctr = 1 / (1 + np.exp(-strength * labels + rng.normal(size=len(labels))))
+        row, users = self.test.index.to_numpy(), self.test.user_id.to_numpy()
         frame = pd.DataFrame(
-            {"user_key": self.test.user_id.to_numpy(), "label": labels, "ctr": ctr}
+            {"row": row, "user_key": users, "label": labels, "weight": 1.0, "ctr": ctr}
         )
         frame.to_parquet(run_dir / "test_predictions.parquet")
         epochs = pd.DataFrame({"epoch": [0, 1], "loss": [0.7, 0.6]})
@@ -291,7 +294,16 @@ def test_train_main_compares(shop, tmp_path, monkeypatch):
     )
     monkeypatch.setattr(train_main, "FLAGS", values)
     monkeypatch.setattr(sys, "argv", [train_main.__file__])
+    commands = []
+
+    def run(command, stdout, stderr):
+        commands.append(command[:2])
+        process = processes.Process(command[1:], stdout.name, stderr.name)
+        return subprocess.CompletedProcess(command, process.wait())
+
+    monkeypatch.setattr(subprocess, "run", run)
     train_main.main([])
+    assert commands == [[sys.executable, train_main.__file__]] * 2
     content = json.loads((tmp_path / "comparison.json").read_text())
     variant = content["comparisons"][0]
     assert (variant["kind"], variant["base"]) == ("variant", "base")

@@ -127,10 +127,15 @@ def test_a_run_ends_with_its_comparison(tmp_path):
 
 
 def test_predictions_of_other_data(tmp_path):
-    test = pd.DataFrame({"user_key": [4, 4, 9], "label": [0, 1, 0]})
+    test = pd.DataFrame({"row": [7, 9, 8], "user_key": [4, 4, 9], "label": [0, 1, 0]})
     path = tmp_path / "test_predictions.parquet"
     test.assign(label=np.float32(test.label), ctr=[0.1, 0.2, 0.3]).to_parquet(path)
     assert read_predictions(tmp_path, test).tolist() == [0.1, 0.2, 0.3]
-    for other in (test[:2], test.assign(label=0), test.assign(user_key=4)):
+    for other in (
+        test[:2],
+        test.assign(label=0),
+        test.assign(user_key=4),
+        test.assign(row=[9, 7, 8]),
+    ):
         with pytest.raises(InputError, match="test split of --data_dir"):
             read_predictions(tmp_path, other)

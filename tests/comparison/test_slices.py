@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from hccm_tf.comparison.slices import make_slices, read_slices, slice_auc, thirds
+from hccm_tf.comparison.slices import (
+    make_slices,
+    read_columns,
+    read_slices,
+    slice_auc,
+    thirds,
+)
 
 
 def test_slices_of_the_test_split(shop):
@@ -14,6 +20,8 @@ def test_slices_of_the_test_split(shop):
     part = shop.log[shop.log.split == "test"].reset_index(drop=True)
     np.testing.assert_array_equal(test.user_key, part.user_id)
     np.testing.assert_array_equal(test.label, part.label)
+    assert (test.weight == 1).all()
+    np.testing.assert_array_equal(test.row, np.flatnonzero(shop.log.split == "test"))
     train = shop.log[shop.log.split == "train"].item_id.tolist()
     shown = part.item_id.map(train.count)
     lengths = part.history.map(len)
@@ -32,6 +40,42 @@ def test_slices_of_the_test_split(shop):
     assert list(slices) == list(expected)
     for name, mask in expected.items():
         np.testing.assert_array_equal(slices[name], mask, name)
+
+
+def test_slices_of_requests(weighted_shop):
+    test, slices = read_slices(weighted_shop.data)
+    log = weighted_shop.log
+    # The order of the records, which predictions have too.
+    assert sorted(test.row) == np.flatnonzero(log.split == "test").tolist()
+    shown = log.loc[test.row, ["user_id", "timestamp"]].drop_duplicates()
+    expected = log.loc[log.split == "test", ["user_id", "timestamp"]]
+    assert len(shown) == len(expected.drop_duplicates()) < len(test)
+    part = log.loc[test.row].reset_index(drop=True)
+    np.testing.assert_array_equal(test.user_key, part.user_id)
+    np.testing.assert_array_equal(test.label, part.label)
+    np.testing.assert_array_equal(test.weight, part.weight)
+    train = log[log.split == "train"].item_id.tolist()
+    cold = part.item_id.map(train.count) == 0
+    np.testing.assert_array_equal(slices["cold items (0 training impressions)"], cold)
+    assert 0 < cold.sum() < len(part)
+    lengths = part.history.map(len)
+    names = [name for name in slices if "histories" in name]
+    for name, most in zip(names, (lengths.min, lengths.max), strict=True):
+        assert slices[name][lengths == most()].all() and not slices[name].all()
+
+
+def test_columns_of_requests(weighted_shop):
+    names = ["row", "weight", "hour", "position", "price", "history_length", "label"]
+    found = read_columns(weighted_shop.data, "train", names)
+    part = weighted_shop.log.loc[found.row].reset_index(drop=True)
+    assert set(part.split) == {"train"}
+    assert len(part) == (weighted_shop.log.split == "train").sum()
+    part["history_length"] = part.history.map(len)
+    for name in ("weight", "hour", "position", "history_length", "label"):
+        np.testing.assert_array_equal(found[name], part[name], name)
+    np.testing.assert_allclose(found.price, part.price, rtol=1e-6)
+    few = read_columns(weighted_shop.data, "train", ["label", "weight"])
+    pd.testing.assert_frame_equal(few[["weight", "label"]], found[["weight", "label"]])
 
 
 def test_data_without_item_ids_has_the_histories_only(shop, tmp_path):
@@ -71,9 +115,14 @@ def test_all_items_cold():
 
 def test_auc_of_a_slice():
     rng = np.random.default_rng(0)
-    labels, scores = rng.integers(2, size=60), rng.random((2, 60))
-    mask = rng.random(60) < 0.5
-    expected = [roc_auc_score(labels[mask], run[mask]) for run in scores]
-    assert slice_auc(mask, labels, scores) == pytest.approx(expected)
-    assert slice_auc(labels == 1, labels, scores) is None
-    assert slice_auc(labels == 2, labels, scores) is None
+    scores = rng.random((2, 60))
+    test = pd.DataFrame({"label": rng.integers(2, size=60), "weight": 1.0})
+    expected = [roc_auc_score(test.label, run) for run in scores]
+    assert slice_auc(test, scores) == pytest.approx(expected)
+    test["weight"] = rng.choice([0.0, 0.5, 2.0], 60)
+    known = {"sample_weight": test.weight}
+    weighted = [roc_auc_score(test.label, run, **known) for run in scores]
+    assert weighted != pytest.approx(expected)
+    assert slice_auc(test, scores) == pytest.approx(weighted)
+    for none in (test[test.label == 1], test[:0], test.assign(weight=1.0 - test.label)):
+        assert slice_auc(none, scores[:, : len(none)]) is None

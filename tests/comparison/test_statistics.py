@@ -30,18 +30,31 @@ def test_weighted_auc_is_that_of_sklearn(decimals):
         assert auc(weights) == pytest.approx(expected, abs=1e-12)
 
 
+def test_weights_of_users_and_of_impressions_multiply():
+    rng = np.random.default_rng(7)
+    labels, scores, users = _sample(rng)
+    own = rng.choice([0.0, 0.5, 2.0], 200)
+    auc = weighted_auc(labels, scores, users, own)
+    for weights in (np.ones(12), *rng.integers(4, size=(5, 12))):
+        known = {"sample_weight": own * weights[users]}
+        expected = roc_auc_score(labels, scores, **known)
+        assert auc(weights) == pytest.approx(expected, abs=1e-12)
+
+
 def test_auc_of_one_label_is_nan():
     auc = weighted_auc([0, 1, 1], [0.1, 0.2, 0.3], [0, 1, 1])
     assert auc(np.array([1, 1])) == 1
     assert np.isnan(auc(np.array([0, 2]))) and np.isnan(auc(np.array([1, 0])))
 
 
-def test_bootstrap_equals_repeated_rows():
+@pytest.mark.parametrize("weighted", [False, True])
+def test_bootstrap_equals_repeated_rows(weighted):
     rng = np.random.default_rng(1)
     labels, _, users = _sample(rng)
     scores = np.round(labels * 0.3 + rng.random((2, 3, 200)), 2)
     # Any ids, in any order.
     ids = rng.permutation(10**6)[users] * 10**12
+    weights = rng.choice([0.0, 0.5, 2.0], 200) if weighted else np.ones(200)
     draws = np.random.default_rng(0)
     expected = []
     names = np.unique(ids)
@@ -49,13 +62,18 @@ def test_bootstrap_equals_repeated_rows():
         drawn = names[draws.integers(12, size=12)]
         rows = np.concatenate([np.flatnonzero(ids == name) for name in drawn])
         seeds = draws.integers(3, size=2)
+        known = {"sample_weight": weights[rows]}
         expected.append(
             [
-                np.mean([roc_auc_score(labels[rows], arm[s][rows]) for s in seeds])
+                np.mean(
+                    [roc_auc_score(labels[rows], arm[s][rows], **known) for s in seeds]
+                )
                 for arm in scores
             ]
         )
-    np.testing.assert_allclose(bootstrap_aucs(labels, scores, ids, 6), expected)
+    known = {"weights": weights} if weighted else {}
+    found = bootstrap_aucs(labels, scores, ids, 6, **known)
+    np.testing.assert_allclose(found, expected)
 
 
 def test_equal_rankings_show_no_gain():

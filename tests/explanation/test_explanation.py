@@ -16,6 +16,7 @@ from hccm_tf.explanation.values import Explained, explain
 from hccm_tf.serving.export import encode_images_of
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
+from hccm_tf.training.evaluation import predict
 from tests.reference import read_maps
 from tests.untrained import untrained
 
@@ -71,11 +72,10 @@ def pages(shop, fitted, tmp_path_factory):
     return {name: (folder / name).read_text("utf-8") for name in fitted}
 
 
-def _signatures(shop, estimator):
-    trained, table = estimator.fitted_.trained, None
-    store = estimator.fitted_.batches.images
+def _signatures(trained, batches):
+    table, store = None, batches.images
     if store is not None:
-        table = encode_images_of(trained, shop.data, store, "float32")
+        table = encode_images_of(trained, batches.data_dir, store, "float32")
     forms = trained.definition.forms(trained.keras_model)
     return Signatures(trained.definition, forms, table)
 
@@ -84,7 +84,8 @@ def _signatures(shop, estimator):
 def test_values_are_those_of_an_export(shop, fitted, explained, name):
     rows = Impressions(shop.data, "test", COUNT).rows
     request = impressions_request(rows, shop.schema, name == "hccm")
-    expected = _signatures(shop, fitted[name]).explain(request)
+    found = fitted[name].fitted_
+    expected = _signatures(found.trained, found.batches).explain(request)
     log = fitted[name].predictions(shop.data)[:COUNT]
     assert [one.label for one in explained[name]] == log.label.tolist()
     np.testing.assert_allclose([one.ctr for one in explained[name]], log.ctr, atol=1e-6)
@@ -99,8 +100,37 @@ def test_values_are_those_of_an_export(shop, fitted, explained, name):
             )
 
 
+@pytest.mark.parametrize("name", ["din", "hccm"])
+def test_impressions_of_requests(weighted_shop, name):
+    shop, schema = weighted_shop, weighted_shop.schema
+    found = Impressions(shop.data, "test", COUNT)
+    sizes = [len(rows) for rows in found.requests]
+    # All but one of the last request's.
+    last = max(place for place, size in enumerate(sizes) if size > 1)
+    count = sum(sizes[: last + 1]) - 1
+    trained = untrained(name, schema, shop.store if name == "hccm" else None)
+    batches = Batches(shop.data, schema, 3, shop.store if name == "hccm" else None)
+    explained = explain(trained, batches, count)
+    assert len(explained) == count > len(sizes)
+    rows = Impressions(shop.data, "test", count).rows
+    request = impressions_request(rows, schema, name == "hccm")
+    expected = _signatures(trained, batches).explain(request)
+    log = predict(trained.keras_model, batches, "test")[:count]
+    assert [one.label for one in explained] == log.label.tolist()
+    np.testing.assert_allclose([one.ctr for one in explained], log.ctr, atol=1e-6)
+    items = shop.log.item_id[log.row].tolist()
+    assert [one.row["item_id"][0] for one in explained] == items
+    lengths = shop.log.history[log.row].map(len)
+    for place, (one, clicks) in enumerate(zip(explained, lengths, strict=True)):
+        assert set(one.attention) == set(expected)
+        for key, weights in one.attention.items():
+            wanted = expected[key][place, :clicks]
+            np.testing.assert_allclose(weights, wanted, atol=1e-5)
+
+
 def test_channels_are_those_of_an_export(shop, fitted, explained):
-    signatures = _signatures(shop, fitted["hccm"])
+    found = fitted["hccm"].fitted_
+    signatures = _signatures(found.trained, found.batches)
     maps = read_maps(shop.maps)
     counts = shop.items.category.value_counts()
     with_image = [one for one in explained["hccm"] if one.channels]

@@ -4,11 +4,10 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 from hccm_tf.training.local_cluster import tasks
+from tests.processes import Process, Script
 
 TRAIN_MAIN = pathlib.Path(__file__).parents[2] / "train_main.py"
 PATIENCE = 600  # seconds after which a test gives up
@@ -40,14 +39,14 @@ class Cluster:
     def start(self, *names, more=()):
         """Starts processes, all by default, each in a folder of its own."""
         for name in names or self.configs:
-            with open(self.folder / f"{name}.txt", "ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    [sys.executable, *self.command, *more],
-                    env={**os.environ, "TF_CONFIG": self.configs[name]},
-                    cwd=self.folder_of(name),
-                    stdout=log,
-                    stderr=log,
-                )
+            log = self.folder / f"{name}.txt"
+            self.processes[name] = Process(
+                [*self.command, *more],
+                log,
+                log,
+                env={**os.environ, "TF_CONFIG": self.configs[name]},
+                cwd=self.folder_of(name),
+            )
 
     def folder_of(self, name):
         folder = self.folder / name
@@ -95,15 +94,8 @@ def newest_checkpoint(run_dir):
 
 
 def run_script(script, *arguments, config=None):
-    """Starts a Python script that sees the project; output as text."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    """Starts a Python script."""
+    environment = {**os.environ}
     if config is not None:
         environment["TF_CONFIG"] = config
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Script(["-c", script, *arguments], env=environment)

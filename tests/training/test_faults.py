@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from hccm_tf.comparison.slices import read_columns
 from hccm_tf.errors import LOST_PROCESS, PREEMPTED
 from tests.training.cluster import TRAIN_MAIN, Cluster, newest_checkpoint
 
@@ -50,13 +51,18 @@ def _check_whole_run(shop, run_dir):
     assert epochs.tolist() == list(range(len(epochs)))
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert np.isfinite(metrics["test"]["auc"])
-    test = shop.log[shop.log.split == "test"]
     frame = pd.read_parquet(run_dir / "test_predictions.parquet")
+    rows = read_columns(shop.data, "test", ["row", "label"]).row
+    np.testing.assert_array_equal(frame.row, rows)
+    test = shop.log.loc[rows]
+    assert sorted(rows) == shop.log.index[shop.log.split == "test"].tolist()
     np.testing.assert_array_equal(frame.user_key, test.user_id)
     np.testing.assert_array_equal(frame.label, test.label)
+    np.testing.assert_array_equal(frame.weight, test.get("weight", 1.0))
 
 
-def test_parameter_servers_through_deaths(shop, tmp_path):
+def test_parameter_servers_through_deaths(request_shop, tmp_path):
+    shop = request_shop
     run_dir = tmp_path / "run"
     # A table that is dealt out over the servers.
     data = tmp_path / "data"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hccm_tf.errors import PREEMPTED
+from tests.processes import Script
 from tests.training.cluster import (
     PATIENCE,
     TRAIN_MAIN,
@@ -35,7 +36,7 @@ class Killed(BaseException):
     pass
 
 def fit(run_dir, resume=False):
-    estimator = CTREstimator("hccm", maps, epochs=2, patience=1, batch_size=200,
+    estimator = CTREstimator("hccm", maps, epochs=2, patience=1, batch_size=130,
         learning_rate=0.01, run_dir=run_dir, resume=resume, group_by_item=True,
         **options)
     estimator.fit(data)
@@ -74,7 +75,7 @@ print("\\nthe same:", fit(run_dir, resume=True) == straight)
 """
 
 
-def test_a_run_that_is_resumed_at_any_step_is_the_same(shop):
+def test_a_run_that_is_resumed_at_any_step_is_the_same(request_shop):
     options = {
         "embedding_dim": 4,
         "hidden_units": [8],
@@ -84,7 +85,8 @@ def test_a_run_that_is_resumed_at_any_step_is_the_same(shop):
         "dropout": 0.3,
         "id_dropout": 20.0,
     }
-    process = run_script(SCRIPT, shop.data, shop.maps, json.dumps(options))
+    folders = request_shop.data, request_shop.maps
+    process = run_script(SCRIPT, *folders, json.dumps(options))
     output, error = process.communicate()
     assert process.returncode == 0, error[-3000:]
     said = [line for line in output.splitlines() if line.startswith(("kill", "the"))]
@@ -93,11 +95,11 @@ def test_a_run_that_is_resumed_at_any_step_is_the_same(shop):
     assert said == [*killed, "the same: True"]
 
 
-def test_a_process_that_is_killed_or_preempted_goes_on(shop, tmp_path):
+def test_a_process_that_is_killed_or_preempted_goes_on(request_shop, tmp_path):
     command = [
         TRAIN_MAIN,
         "--model=din",
-        f"--data_dir={shop.data}",
+        f"--data_dir={request_shop.data}",
         "--batch_size=50",
         "--patience=1000",
         "--dropout=0.2",
@@ -129,13 +131,13 @@ def test_a_process_that_is_killed_or_preempted_goes_on(shop, tmp_path):
         assert clusters["preempted"].wait("worker-0") == PREEMPTED
         assert "--resume" in clusters["preempted"].text("worker-0")
     epochs = 1 + max(newest_checkpoint(run_dir(name))[1] for name in ends)
-    arguments = {name: [*words, "--resume"] for name, words in arguments.items()}
-    arguments["straight"] = [*command, f"--run_dir={run_dir('straight')}"]
-    processes = [
-        subprocess.Popen([sys.executable, *words, f"--epochs={epochs}"])
-        for words in arguments.values()
-    ]
-    assert [process.wait(PATIENCE) for process in processes] == [0, 0, 0]
+    resumed = [[*words, "--resume"] for words in arguments.values()]
+    straight = [*command, f"--run_dir={run_dir('straight')}"]
+    straight = subprocess.Popen([sys.executable, *straight, f"--epochs={epochs}"])
+    for process in [Script([*words, f"--epochs={epochs}"]) for words in resumed]:
+        _, error = process.communicate(PATIENCE)
+        assert process.returncode == 0, error[-3000:]
+    assert straight.wait(PATIENCE) == 0
     expected = results("straight")
     for name in ends:
         found = results(name)

@@ -57,12 +57,13 @@ with strategy.scope():
             layer.trainable = False
             frozen += 1
     assert frozen
-    model.compile(LazyAdam(0.01), "binary_crossentropy", jit_compile=False)
+    loss = keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight")
+    model.compile(LazyAdam(0.01), loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
 
 def merged(one, other):
-    # The batch of two batches.
-    (one, label, _), (other, more, _) = one, other
+    # The batch of two batches, whose mean losses count alike.
+    (one, label, weight, _), (other, more, heavy, _) = one, other
     images, inputs = len(one["image_map"]), {}
     for key, a in one.items():
         b = other[key]
@@ -72,7 +73,8 @@ def merged(one, other):
             width = max(a.shape[1], b.shape[1])
             a, b = (np.pad(x, [(0, 0), (0, width - x.shape[1])]) for x in (a, b))
         inputs[key] = np.concatenate([a, b])
-    return inputs, np.concatenate([label, more])
+    weights = weight / weight.sum(), heavy / heavy.sum()
+    return inputs, np.concatenate([label, more]), np.concatenate(weights)
 
 losses = []
 if name.startswith("one_device"):
@@ -84,9 +86,9 @@ if name.startswith("one_device"):
         else:
             iterator = make("train", epoch).as_numpy_iterator()
             pairs = zip(iterator, iterator)
-        for inputs, label in itertools.starmap(merged, pairs):
+        for batch in itertools.starmap(merged, pairs):
             model.reset_metrics()
-            losses.append(float(model.train_on_batch(inputs, label)))
+            losses.append(float(model.train_on_batch(*batch)))
         if len(losses) >= steps:
             break
 else:
@@ -98,9 +100,15 @@ else:
         if len(losses) >= steps:
             break
     frame = trainer.predict("test")
-    columns = [(u.numpy(), y.numpy()[:, 0], model(x, training=False).numpy()[:, 0])
-               for x, y, u in make("test")]
-    for name, column in zip(("user_key", "label", "ctr"), zip(*columns)):
+    columns = []
+    for x, y, w, keys in make("test").as_numpy_iterator():
+        some = x["candidate_mask"]
+        users = np.repeat(keys["user_key"], some.sum(1))
+        ctr = model(x, training=False).numpy()
+        columns.append((keys["row"][some], users, y[some][:, 0], w[some],
+                        ctr[some][:, 0]))
+    assert list(frame) == ["row", "user_key", "label", "weight", "ctr"]
+    for name, column in zip(frame, zip(*columns)):
         np.testing.assert_allclose(frame[name], np.concatenate(column), atol=1e-6)
     # Each replica has moving averages of its own, until all have their mean.
     (weight, *_) = [w for w in model.weights if w.path.endswith("moving_mean")]
@@ -174,8 +182,10 @@ def _losses(process):
         ("mirrored", "one_device_of_replicas"),
     ],
 )
-def test_replicas_train_as_one_device_with_their_batches(shop, strategy, reference):
-    arguments = shop.data, shop.maps, json.dumps(OPTIONS)
+def test_replicas_train_as_one_device_with_their_batches(
+    request_shop, strategy, reference
+):
+    arguments = request_shop.data, request_shop.maps, json.dumps(OPTIONS)
     workers = 2 if strategy == "multi_worker_mirrored" else 1
     processes = [
         run_script(SCRIPT, *arguments, strategy, STEPS, config=config)

@@ -3,8 +3,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -20,6 +18,7 @@ from hccm_tf.training import loop
 from hccm_tf.training.evaluation import predict
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.synchronous import SynchronousTrainer
+from tests import processes
 from tests.conftest import tiny
 
 # Two runs with one seed and one with another, in one process with ordered sums.
@@ -71,13 +70,8 @@ def _metrics(trainer, split="validation"):
 
 
 def test_a_seed_repeats_a_run(shop):
-    run = subprocess.run(
-        [sys.executable, "-c", SEEDS, shop.data, shop.maps, json.dumps(tiny("hcm"))],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    words = ["-c", SEEDS, shop.data, shop.maps, json.dumps(tiny("hcm"))]
+    run = processes.run(words, check=True)
     one, same, other = json.loads(run.stdout.splitlines()[-1])
     assert one == same
     assert one["auc"] != other["auc"] and one["sum"] != other["sum"]
@@ -85,9 +79,9 @@ def test_a_seed_repeats_a_run(shop):
 
 def test_a_loss_that_is_not_finite_names_the_step(shop):
     def spoil(step, batch):
-        inputs, label, user = batch
+        inputs, *rest = batch
         price = tf.where(step == 2, np.float32(np.inf), inputs["price"])
-        return {**inputs, "price": price}, label, user
+        return {**inputs, "price": price}, *rest
 
     trainer = _trainer(shop, _model(shop), change=spoil)
     with pytest.raises(FloatingPointError, match=r"step 3: the loss is (nan|inf)"):
@@ -109,9 +103,13 @@ def test_predictions_are_in_the_order_of_the_data(shop):
     trainer = _trainer(shop, model, 64)
     part = shop.log[shop.log.split == "validation"]
     inputs = next(iter(Batches(shop.data, shop.schema, 150).dataset("validation")))[0]
-    expected = model(inputs, training=False)[:, 0]
-    dataset = Batches(shop.data, shop.schema, 64).dataset("validation")
-    for frame in (trainer.predict("validation"), predict(model, dataset, 64)):
+    expected = model(inputs, training=False)[:, 0, 0]
+    batches = Batches(shop.data, shop.schema, 64)
+    for frame in (
+        trainer.predict("validation"),
+        predict(model, batches, "validation"),
+    ):
+        np.testing.assert_array_equal(frame.row, part.index)
         np.testing.assert_array_equal(frame.label, part.label)
         np.testing.assert_array_equal(frame.user_key, part.user_id)
         np.testing.assert_allclose(frame.ctr, expected, atol=1e-6)
@@ -122,11 +120,11 @@ def test_early_stopping_keeps_the_best_epoch(shop, monkeypatch, patience, epochs
     scores, weights = [0.6, 0.7, 0.65, 0.64, 0.9], []
     model = _model(shop)
 
-    def scripted(labels, ctr, users):
+    def scripted(frame):
         weights.append([np.array(w) for w in model.get_weights()])
         return {"auc": scores[len(weights) - 1], "gauc": 0.0, "log_loss": 0.0}
 
-    monkeypatch.setattr(loop, "evaluate_predictions", scripted)
+    monkeypatch.setattr(loop, "evaluate_frame", scripted)
     result = loop.run_epochs(_trainer(shop, model), shop.schema, 5, patience)
     assert result["epochs"] == len(weights) == epochs
     for kept, best in zip(model.get_weights(), weights[1], strict=True):
@@ -137,14 +135,14 @@ def test_early_stopping_keeps_the_best_epoch(shop, monkeypatch, patience, epochs
 def test_early_stopping_goes_on_where_it_was(shop, tmp_path, monkeypatch):
     scores, weights = [0.6, 0.7, 0.65, None, 0.64, 0.9], []
 
-    def scripted(labels, ctr, users):
+    def scripted(frame):
         score = scores[len(weights)]
         weights.append([np.array(w) for w in model.get_weights()])
         if score is None:
             raise KeyboardInterrupt
         return {"auc": score, "gauc": 0.0, "log_loss": 0.0}
 
-    monkeypatch.setattr(loop, "evaluate_predictions", scripted)
+    monkeypatch.setattr(loop, "evaluate_frame", scripted)
     model = _model(shop)
     with pytest.raises(KeyboardInterrupt):
         loop.run_epochs(_trainer(shop, model), shop.schema, 9, 2, tmp_path)

@@ -146,7 +146,12 @@ def test_what_is_standardised_keeps_its_scale(shop, fitted, runs, started, tmp_p
         metadata[name] = [factor * value for value in metadata[name]]
     (maps / "feature_maps.json").write_text(json.dumps(metadata))
     twin = CTREstimator(
-        "hccm", maps, epochs=0, warm_start_from=runs["hccm"], **_options("hccm")
+        "hccm",
+        maps,
+        epochs=0,
+        batch_size=128,
+        warm_start_from=runs["hccm"],
+        **_options("hccm"),
     ).fit(data)
     np.testing.assert_array_equal(
         twin.predict_proba(data), fitted["hccm"].predict_proba(shop.data)
