@@ -69,7 +69,8 @@ class Client(abc.ABC):
             batch_size: rows in a call at most, `None` for all in one.
 
         Returns:
-            dict, name → array.
+            dict, name → array. That of `rank_examples` may be wider than the longest
+            request, by 0: the server merges requests.
 
         Raises:
             ValueError: if the inputs cannot be cut into batches.

@@ -10,11 +10,13 @@ from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.serving.signatures import impression_spec
 
 IMAGES = ("image", HISTORY_IMAGE)
+# What a record has of each of its impressions, beside the candidates' features.
+OF_IMPRESSIONS = ("label", "row", "image", "timestamp", "weight")
 EMPTY = {tf.string: b"", tf.int64: 0, tf.float32: 0.0}
 
 
 class Impressions:
-    """The first impressions of a split, with images by name.
+    """The first impressions of a split, and the requests that they are of.
 
     Args:
         data_dir: data folder.
@@ -22,26 +24,67 @@ class Impressions:
         count: number of impressions at most.
 
     Attributes:
-        records: list of serialized `tf.train.Example`s.
-        rows: list of dicts, column → list of values.
+        rows: list of dicts, column → list of values, with images by name: each
+            impression with its request's user and history.
+        examples: list of serialized `tf.train.Example`s of one candidate, of `rows`.
+        requests: list of lists of such rows: whole requests, so that the last may have
+            more impressions than are left of `count`.
+        records: list of serialized `tf.train.Example`s, those of `requests`.
     """
 
     def __init__(self, data_dir, split, count):
-        records = tf.data.TFRecordDataset(DataFolder(data_dir).files(split)).take(count)
-        self.records = list(records.as_numpy_iterator())
-        self.rows = [_values(record) for record in self.records]
-        keys = {key for row in self.rows for name in IMAGES for key in row[name]}
+        folder = DataFolder(data_dir)
+        schema = folder.schema(with_vocabularies=False)
+        columns = {*OF_IMPRESSIONS, *(f.name for f in schema.scalars if f.candidate)}
+        self.records, self.requests, self.examples = [], [], []
+        records = tf.data.TFRecordDataset(folder.files(split))
+        for record in records.as_numpy_iterator():
+            if len(self.examples) >= count:
+                break
+            examples = list(_impressions(record, columns))
+            self.records.append(record)
+            self.requests.append([_values(example) for example in examples])
+            self.examples += [example.SerializeToString() for example in examples]
+        rows = [row for request in self.requests for row in request]
+        keys = {key for row in rows for name in IMAGES for key in row[name]}
         names = image_names(data_dir, keys)
-        for row in self.rows:
+        for row in rows:
             for name in IMAGES:
                 row[name] = [(names.get(key) or "").encode() for key in row[name]]
+        self.rows, self.examples = rows[:count], self.examples[:count]
+
+    def requests_to_rank(self):
+        """The requests, or of a log of single impressions one with all candidates."""
+        if any(len(rows) > 1 for rows in self.requests):
+            return self.requests
+        return [self.rows]
 
 
-def _values(record):
-    """Name → list of values of a serialized `tf.train.Example`."""
-    features = tf.train.Example.FromString(record).features.feature
-    kinds = {name: f.WhichOneof("kind") or "int64_list" for name, f in features.items()}
-    return {name: list(getattr(features[name], kinds[name]).value) for name in kinds}
+def _impressions(record, columns):
+    """Messages of one candidate each, of a record.
+
+    Args:
+        record: serialized `tf.train.Example` of a request.
+        columns: set of names, of which each candidate has a value of its own.
+    """
+    request = tf.train.Example.FromString(record)
+    for place in range(len(_list(request.features.feature["label"]))):
+        example = tf.train.Example.FromString(record)
+        features = example.features.feature
+        for name in columns & set(features):
+            values = _list(features[name])
+            values[:] = [values[place]]
+        yield example
+
+
+def _list(feature):
+    """The values of a `tf.train.Feature`."""
+    return getattr(feature, feature.WhichOneof("kind") or "int64_list").value
+
+
+def _values(example):
+    """Name → list of values of a `tf.train.Example`."""
+    return {name: list(_list(f)) for name, f in example.features.feature.items()}
 
 
 def impressions_request(rows, schema, with_images, sides=SIDES):
@@ -49,21 +92,30 @@ def impressions_request(rows, schema, with_images, sides=SIDES):
     return _columns(rows, impression_spec(schema, with_images, sides=sides))
 
 
-def rank_request(rows, schema, with_images, sides=SIDES):
-    """Tensors of `rank`: the first row's user, and the candidates of all rows."""
+def rank_request(requests, schema, with_images, sides=SIDES):
+    """Tensors of `rank`; name → array.
+
+    Args:
+        requests: list of lists of `Impressions.rows`: of each request, the first row's
+            user and the candidates of all rows.
+        schema: `Schema` of the model.
+        with_images: whether the model takes images.
+        sides: of `hccm_tf.data.image_inputs.SIDES`, whose images it takes.
+    """
     spec = impression_spec(schema, with_images, many_candidates=True, sides=sides)
     del spec["candidate_mask"]
-    candidates = {f.name for f in schema.scalars if f.candidate} | {"image"}
-    scalars = {
-        name: tf.TensorSpec([None], value.dtype)
-        for name, value in spec.items()
-        if name in candidates
-    }
-    user = {name: value for name, value in spec.items() if name not in candidates}
-    request = _columns(rows[:1], user)
-    request.update({k: v[None] for k, v in _columns(rows, scalars).items()})
-    request["candidate_mask"] = np.ones((1, len(rows)), bool)
-    return request
+    of_candidates = {f.name for f in schema.scalars if f.candidate} | {"image"}
+    user = {name: value for name, value in spec.items() if name not in of_candidates}
+    tensors = _columns([rows[0] for rows in requests], user)
+    sizes = np.array([len(rows) for rows in requests])
+    mask = np.arange(sizes.max(initial=1)) < sizes[:, None]
+    rows = [row for request in requests for row in request]
+    for name in of_candidates & set(spec):
+        dtype = spec[name].dtype
+        tensors[name] = np.full(mask.shape, EMPTY[dtype], dtype.as_numpy_dtype)
+        values = [row[name][0] for row in rows]
+        tensors[name][mask] = np.array(values, tensors[name].dtype)
+    return {**tensors, "candidate_mask": mask}
 
 
 def _columns(rows, spec):

@@ -4,8 +4,9 @@
 |---|---|---|
 | `serving_default` | impressions | `ctr [B]` |
 | `rank` | R requests: one user, N candidates | `ctr [R, N]` |
-| `serve_examples` | `examples [B]`, serialized `tf.train.Example` | `ctr [B]` |
-| `regress` | `inputs [B]`, the same for the Regress API | `outputs [B]` |
+| `rank_examples` | `examples [R]`, serialized `tf.train.Example` | `ctr [R, N]` |
+| `serve_examples` | `examples [B]`, the same with one candidate each | `ctr [B]` |
+| `regress` | `inputs [B]`, likewise, for the Regress API | `outputs [B]` |
 | `explain` | impressions | `history_attention`, `image_attention [B, T]` |
 | | | and, of `multi_query`, `image_attention_by_ids [B, T]` |
 | `encode_images` | `image_map [U, h, w, c]`, `category [U]` | `representation [U, D]` |
@@ -18,9 +19,11 @@ the images of one side only has no input for those of the other.
 Columns are as in the log: scalars `[B]`; histories `[B, T]`, oldest click first, of
 which the first `history_length [B]` places count. `rank` has `[R]` for user and
 context, `[R, N]` for the candidates, and `candidate_mask [R, N]`; the answer at masked
-places is 0. Images are names as in the catalogue, empty for none. Examples are as
-`tfrecords_tools.build_examples` writes them. T of `explain` is that of the longest
-history, at most `max_history`: the newest clicks, oldest first.
+places is 0. Images are names as in the catalogue, empty for none. Examples are requests
+as `tfrecords_tools.build_examples` writes them: each of the candidates' columns has a
+value for each candidate. N of `rank_examples` is that of the longest request; behind a
+shorter one's candidates the answer is 0. T of `explain` is that of the longest history,
+at most `max_history`: the newest clicks, oldest first.
 
 Unknown ids have the out-of-vocabulary row, unknown images are no image, numbers that
 are not finite are the training split's mean, in feature maps 0. Inputs whose sizes do
@@ -28,7 +31,6 @@ not fit each other, and a `history_length` beyond its histories, are an
 `InvalidArgumentError` that names one.
 """
 
-import contextlib
 import dataclasses
 
 import tensorflow as tf
@@ -37,7 +39,7 @@ from hccm_tf.data import ids
 from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.data.parsing import parse_spec
-from hccm_tf.data.schema import to_padded
+from hccm_tf.serving.checks import require_equal, require_within, with_equal_sizes
 
 
 def impression_spec(schema, with_images, many_candidates=False, sides=SIDES):
@@ -105,6 +107,8 @@ class Signatures:
                 self.schema, with_images, many_candidates=True, sides=sides
             )
             endpoints["rank"] = self.rank, spec
+            examples = tf.TensorSpec([None], tf.string, "examples")
+            endpoints["rank_examples"] = self.rank_examples, examples
         if "explain" in self.forms:
             endpoints["explain"] = self.explain, impressions
         if with_images:
@@ -127,10 +131,8 @@ class Signatures:
         return {"ctr": self._ctr(self._raw(request))}
 
     def serve_examples(self, examples):
-        """`ctr [B]` of serialized `tf.train.Example`s."""
-        spec = parse_spec(self.schema)
-        spec = {name: spec[name] for name in self._columns()}
-        return {"ctr": self._ctr(tf.io.parse_example(examples, spec))}
+        """`ctr [B]` of serialized `tf.train.Example`s with one candidate each."""
+        return {"ctr": self._ctr(self._parsed(examples, many_candidates=False))}
 
     def regress(self, inputs):
         """`serve_examples` under the names of the Regress API."""
@@ -138,15 +140,19 @@ class Signatures:
 
     def rank(self, request):
         """`ctr [R, N]` of N candidates for each of R users."""
-        candidates = [f.name for f in self.schema.scalars if f.candidate]
-        if "candidate" in self.sides:
-            candidates.append("image")
-        candidates = sorted({*candidates, "candidate_mask"})
-        request = _with_equal_sizes(request, candidates, 1, "numbers of candidates")
-        inputs = self._inputs(self._raw(request))
-        ctr = self.forms["rank"](inputs, training=False)[..., 0]
-        mask = request["candidate_mask"]
-        return {"ctr": tf.where(mask, self.schema.unsampled(ctr), 0.0)}
+        names = sorted([*self._candidate_columns(), "candidate_mask"])
+        request = with_equal_sizes(request, names, 1, "numbers of candidates")
+        return {"ctr": self._ranked(self._raw(request), request["candidate_mask"])}
+
+    def rank_examples(self, examples):
+        """`ctr [R, N]` of serialized `tf.train.Example`s with up to N candidates."""
+        raw = self._parsed(examples, many_candidates=True)
+        names = self._candidate_columns()
+        sizes = [raw[name].row_lengths() for name in names]
+        with require_equal(sizes, names, "numbers of candidates"):
+            raw.update({name: raw[name].to_tensor() for name in names})
+        mask = tf.sequence_mask(sizes[0], tf.shape(raw[names[0]])[1])
+        return {"ctr": self._ranked(raw, mask)}
 
     def explain(self, request):
         """The attentions' weights `[B, T]` of each click, 0 where there is none."""
@@ -179,19 +185,17 @@ class Signatures:
         if not self.table.by_category:
             return tf.ones(tf.shape(request[images])[:1], tf.int32)
         names = [images, "category"]
-        request = _with_equal_sizes(request, names, 0, "numbers of images")
+        request = with_equal_sizes(request, names, 0, "numbers of images")
         return self.schema.index("category", request["category"])
 
     @_shared
     def _raw(self, request):
         """The columns of a request in the form that a data set has them."""
-        raw = request = _with_equal_sizes(
-            request, sorted(request), 0, "numbers of rows"
-        )
+        raw = request = with_equal_sizes(request, sorted(request), 0, "numbers of rows")
         if self.histories:
-            request = _with_equal_sizes(request, self.histories, 1, "widths")
+            request = with_equal_sizes(request, self.histories, 1, "widths")
             width = tf.shape(request[self.histories[0]], tf.int64)[1]
-            length = _require_within(request["history_length"], width)
+            length = require_within(request["history_length"], width)
         for name in self.histories:
             raw[name] = tf.RaggedTensor.from_tensor(request[name], lengths=length)
         if "image" in raw:
@@ -209,11 +213,24 @@ class Signatures:
             columns.append("image")
         return sorted(set(columns))
 
+    def _candidate_columns(self):
+        """Names of those that `rank` has of each candidate."""
+        columns = {f.name for f in self.schema.scalars if f.candidate}
+        if "candidate" in self.sides:
+            columns.add("image")
+        return sorted(columns)
+
+    def _parsed(self, examples, many_candidates):
+        """The columns of serialized `tf.train.Example`s."""
+        spec = parse_spec(self.schema, many_candidates)
+        spec = {name: spec[name] for name in self._columns()}
+        return tf.io.parse_example(examples, spec)
+
     @_shared
     def _inputs(self, raw):
         """What a ranker takes, of raw columns with ragged histories."""
         lengths = [raw[name].row_lengths() for name in self.histories]
-        with _require_equal(lengths, self.histories, "lengths"):
+        with require_equal(lengths, self.histories, "lengths"):
             inputs = self.schema.index_all(raw)
         one = tf.ones([], tf.int32)
         for name in self.sides:
@@ -221,7 +238,8 @@ class Signatures:
                 column, keys = "category", raw["image"]
             else:
                 column = "history_category"
-                keys = to_padded(self.schema.truncate(raw[HISTORY_IMAGE]))
+                keys = self.schema.truncate(raw[HISTORY_IMAGE])
+                keys = self.schema.pad_history(keys)
             category = inputs.get(column, tf.broadcast_to(one, tf.shape(keys)))
             rows = self.table.find(keys, category)
             inputs[f"{name}_image"] = rows
@@ -233,36 +251,8 @@ class Signatures:
         ctr = self.forms["ranker"](self._inputs(raw), training=False)[:, 0]
         return self.schema.unsampled(ctr)
 
-
-def _require_within(length, width):
-    """Lengths of histories, once they are found to fit into the inputs."""
-    check = tf.debugging.assert_equal(
-        (length >= 0) & (length <= width),
-        True,
-        message="input history_length needs values from 0 to the histories' width",
-    )
-    with tf.control_dependencies([check]):
-        return tf.identity(length)
-
-
-def _with_equal_sizes(request, names, axis, what):
-    """The request, once the named tensors' sizes along an axis are found equal."""
-    sizes = [tf.shape(request[name])[axis] for name in names]
-    with _require_equal(sizes, names, what):
-        return {name: tf.identity(value) for name, value in request.items()}
-
-
-def _require_equal(values, names, what):
-    """Context of operations that wait for an `InvalidArgumentError` if values differ.
-
-    Without it, one that fails for the same reason may come first with its message.
-    """
-    if not values:
-        return contextlib.nullcontext()
-    check = tf.debugging.assert_equal(
-        tf.stack(values),
-        values[0],
-        message=f"inputs {', '.join(names)} need equal {what}",
-        summarize=len(names),
-    )
-    return tf.control_dependencies([check])
+    @_shared
+    def _ranked(self, raw, mask):
+        inputs = {**self._inputs(raw), "candidate_mask": mask}
+        ctr = self.forms["rank"](inputs, training=False)[..., 0]
+        return tf.where(mask, self.schema.unsampled(ctr), 0.0)

@@ -27,28 +27,30 @@ def write_warmup(version, data_dir, signatures, images=None):
     schema, sides = signatures.schema, signatures.sides
     endpoints, with_images = signatures.endpoints(), images is not None
     impressions = Impressions(data_dir, "train", IMPRESSIONS)
+    examples = np.array(impressions.examples, object)
     records = np.array(impressions.records, object)
-    one, many = impressions.rows[:1], impressions.rows
+    ranked = impressions.requests_to_rank()
     requests = {
         "serving_default": [
             impressions_request(rows, schema, with_images, sides)
-            for rows in (one, many)
+            for rows in (impressions.rows[:1], impressions.rows)
         ],
-        "serve_examples": [{"examples": records[:1]}, {"examples": records}],
+        "rank": [
+            rank_request(requests, schema, with_images, sides)
+            for requests in ([ranked[0][:1]], ranked[:1], ranked)
+            if "rank" in endpoints
+        ],
+        "rank_examples": [{"examples": records[:1]}, {"examples": records}],
+        "serve_examples": [{"examples": examples[:1]}, {"examples": examples}],
     }
     requests["explain"] = requests["serving_default"]
-    requests["rank"] = [
-        rank_request(rows, schema, with_images, sides)
-        for rows in (one, many, many[::-1])
-        if "rank" in endpoints
-    ]
     if with_images:
-        examples = _images(data_dir, images)
+        catalogue = _images(data_dir, images)
         for name in ("encode_images", "image_keys"):
             spec = endpoints[name][1]
-            requests[name] = [{column: examples[column] for column in spec}]
+            requests[name] = [{column: catalogue[column] for column in spec}]
     logs = [_predict_log(n, r) for n in endpoints for r in requests.get(n, [])]
-    logs += [_regress_log(records[:1]), _regress_log(records)]
+    logs += [_regress_log(examples[:1]), _regress_log(examples)]
     path = pathlib.Path(version) / PATH
     with tf.io.TFRecordWriter(str(path)) as writer:
         for log in logs:
@@ -76,10 +78,10 @@ def _predict_log(signature_name, request):
     return log
 
 
-def _regress_log(records):
+def _regress_log(serialized):
     log = prediction_log_pb2.PredictionLog()
     regress = log.regress_log.request
     regress.model_spec.signature_name = "regress"
     examples = regress.input.example_list.examples
-    examples.extend(tf.train.Example.FromString(record) for record in records)
+    examples.extend(tf.train.Example.FromString(example) for example in serialized)
     return log

@@ -13,7 +13,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from hccm_tf.models import MODELS
-from tests.serving.asking import ALL
+from hccm_tf.serving.export import export
+from hccm_tf.serving.request import Impressions
+from tests.serving.asking import ALL, ROWS
 
 SCRIPT = Path(__file__).with_name("c_api.py")
 LIBRARY = Path(tf.sysconfig.get_lib()) / "libtensorflow_cc.so.2"
@@ -101,6 +103,37 @@ def test_every_warm_up_record_runs(version):
         for key, value in expected.items():
             assert value.shape[0] > 0
             np.testing.assert_allclose(answer[key], value, atol=1e-5)
+
+
+def test_requests_as_examples(version, requests_of_many):
+    impressions = Impressions(requests_of_many, "test", ROWS)
+    records, examples = (
+        {"examples": tf.make_tensor_proto(np.array(values, object))}
+        for values in (impressions.records, impressions.examples)
+    )
+    requests = [("rank_examples", records), ("serve_examples", examples)]
+    ranked, single = (answer["ctr"] for answer in ask(version, requests))
+    sizes = [len(rows) for rows in impressions.requests]
+    found = [ctr for row, size in zip(ranked, sizes, strict=True) for ctr in row[:size]]
+    assert max(sizes) > 1 and np.std(single) > 1e-4
+    np.testing.assert_allclose(found[:ROWS], single, atol=1e-6)
+
+
+def test_warm_up_of_a_log_of_requests(fitted, requests_of_many, tmp_path):
+    trained = fitted["din"].fitted_.trained
+    version = export(trained, requests_of_many, None, tmp_path)
+    shapes = {}
+    for name, inputs in warmup_requests(version):
+        array = tf.make_ndarray(next(iter(inputs.values())))
+        shapes.setdefault(name, []).append(array.shape)
+        if name == "rank":
+            masks = tf.make_ndarray(inputs["candidate_mask"])
+    requests = Impressions(requests_of_many, "train", 32).requests
+    sizes = [len(rows) for rows in requests]
+    np.testing.assert_array_equal(masks.sum(axis=1), sizes)
+    assert masks.shape == (len(sizes), 7)
+    assert shapes["rank_examples"] == [(1,), (len(sizes),)]
+    assert shapes["serve_examples"] == shapes["regress"] == [(1,), (32,)]
 
 
 def test_a_bad_request_is_an_error_and_the_next_is_answered(version):

@@ -72,15 +72,16 @@ def connect(request):
 def requested(shop):
     """Signature → request."""
     impressions = Impressions(shop.data, "test", ROWS)
-    records = np.array(impressions.records, object)
+    examples = np.array(impressions.examples, object)
     items = shop.items.head(ROWS)
     image = items.image.fillna("").to_numpy(object)
     columns = impressions_request(impressions.rows, shop.schema, True)
     return {
         "serving_default": columns,
-        "rank": rank_request(impressions.rows, shop.schema, True),
-        "serve_examples": {"examples": records},
-        "regress": {"inputs": records},
+        "rank": rank_request([impressions.rows], shop.schema, True),
+        "rank_examples": {"examples": np.array(impressions.records, object)},
+        "serve_examples": {"examples": examples},
+        "regress": {"inputs": examples},
         "explain": columns,
         "encode_images": {
             "image_map": shop.store.gather(

@@ -13,19 +13,21 @@ from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.serving.versions import next_version
 from tests.conftest import tiny
 
-# Loads a SavedModel as a server would: without the package.
+NAMES = ("din", "hccm")
+# Loads SavedModels as a server would: without the package.
 CLIENT = """
 import sys
 import numpy as np
 import tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-request = np.load(sys.argv[2], allow_pickle=True)
-answer = serve(**{name: tf.constant(request[name].tolist(), request[name].dtype
-                  if request[name].dtype != object else tf.string)
-                  for name in request.files})
+for name, version in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+    serve = tf.saved_model.load(version).signatures["serving_default"]
+    request = np.load(f"{name}.npz", allow_pickle=True)
+    answer = serve(**{name: tf.constant(request[name].tolist(), request[name].dtype
+                      if request[name].dtype != object else tf.string)
+                      for name in request.files})
+    np.save(f"{name}.npy", answer["ctr"].numpy())
 loaded = {name.split(".")[0] for name in sys.modules}
 assert not loaded & {"hccm_tf", "tfrecords_tools", "tests"}, loaded
-np.save(sys.argv[3], answer["ctr"].numpy())
 """
 COLUMNS = {
     "user_id": np.int64,
@@ -74,28 +76,34 @@ def _signature(function):
     return function.structured_input_signature[1]
 
 
-@pytest.fixture(scope="module", params=["din", "hccm"])
-def exported(request, shop, fitted, versions):
-    estimator, version = fitted[request.param], versions[request.param]
+@pytest.fixture(scope="module")
+def raw(shop):
+    """Name of a model → a request."""
     rows = np.flatnonzero(shop.log.split == "test")
-    raw = _request(shop, rows, width=11, with_images=request.param == "hccm")
-    return estimator, version, raw
+    return {
+        name: _request(shop, rows, width=11, with_images=name == "hccm")
+        for name in NAMES
+    }
 
 
-def test_a_process_without_the_package_answers_like_the_estimator(
-    exported, shop, tmp_path
+@pytest.fixture(scope="module", params=NAMES)
+def exported(request, raw, fitted, versions):
+    return tuple(of[request.param] for of in (fitted, versions, raw))
+
+
+def test_a_process_without_the_package_answers_like_the_estimators(
+    raw, fitted, versions, shop, tmp_path
 ):
-    estimator, version, request = exported
-    expected = estimator.predict_proba(shop.data)[:, 1]
-    assert expected.std() > 1e-3
-    np.savez(tmp_path / "request.npz", **request)
-    subprocess.run(
-        [sys.executable, "-c", CLIENT, str(version), "request.npz", "answer.npy"],
-        cwd=tmp_path,
-        check=True,
-    )
-    answer = np.load(tmp_path / "answer.npy")
-    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    for name, request in raw.items():
+        np.savez(tmp_path / f"{name}.npz", **request)
+    words = [word for name in NAMES for word in (name, str(versions[name]))]
+    command = [sys.executable, "-c", CLIENT, *words]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    for name in NAMES:
+        expected = fitted[name].predict_proba(shop.data)[:, 1]
+        assert expected.std() > 1e-3
+        answer = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 
 def test_signature_names_the_columns_of_the_log(exported):

@@ -18,7 +18,7 @@ from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.training.images import open_images
 from tests.conftest import tiny
-from tests.serving.asking import ROWS, ask
+from tests.serving.asking import ROWS, ask, cut, one_row_each, record_of
 
 SIZE, CNN_LAYER = 32, "expanded_conv_1_project_bn"
 CASES = {
@@ -77,8 +77,8 @@ def test_an_export_answers_like_the_estimator(served, shop):
     request = impressions_request(impressions.rows, shop.schema, True, CASES[case][1])
     found = ask(signatures["serving_default"], request)["ctr"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    records = np.array(impressions.records, object)
-    found = ask(signatures["serve_examples"], {"examples": records})["ctr"]
+    examples = np.array(impressions.examples, object)
+    found = ask(signatures["serve_examples"], {"examples": examples})["ctr"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -94,14 +94,17 @@ def test_inputs_of_the_other_side_are_not_asked_for(served, shop):
 def test_rank_and_explain(served, shop):
     case, _, signatures = served
     own = CASES[case][1]
-    rows = Impressions(shop.data, "test", ROWS).rows
-    users = [f.name for f in shop.schema.scalars if not f.candidate]
-    users += [name for name in rows[0] if name.startswith("history_")]
-    plain = [row | {name: rows[0][name] for name in users} for row in rows]
-    plain = impressions_request(plain, shop.schema, True, own)
+    impressions = Impressions(shop.data, "test", ROWS)
+    requests = cut(impressions.rows, (7, 1, 4))
+    request = rank_request(requests, shop.schema, True, own)
+    plain = one_row_each(requests, shop.schema, True, own)
     expected = ask(signatures["serving_default"], plain)["ctr"]
-    found = ask(signatures["rank"], rank_request(rows, shop.schema, True, own))["ctr"]
-    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+    found = ask(signatures["rank"], request)["ctr"]
+    np.testing.assert_allclose(found[request["candidate_mask"]], expected, atol=1e-6)
+    records = [record_of(e, shop.schema) for e in cut(impressions.examples, (7, 1, 4))]
+    examples = {"examples": np.array(records, object)}
+    again = ask(signatures["rank_examples"], examples)["ctr"]
+    np.testing.assert_allclose(again, found, atol=1e-6)
     names = {"history_attention"} | ({"image_attention"} if "history" in own else set())
     assert set(ask(signatures["explain"], plain)) == names
 

@@ -16,7 +16,7 @@ from hccm_tf.serving.export import encode_images_of
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.signatures import Signatures
 from tests.conftest import tiny
-from tests.serving.asking import ROWS, ask, one_row_each
+from tests.serving.asking import ROWS, ask, one_row_each, record_of
 from tests.untrained import untrained
 
 
@@ -27,6 +27,11 @@ def _signatures(trained, shop, dtype="float32"):
         table = encode_images_of(trained, shop.data, shop.store, dtype)
     forms = trained.definition.forms(trained.keras_model)
     return Signatures(trained.definition, forms, table)
+
+
+def _answers(model, inputs):
+    """What a model that is trained says of each impression of a batch."""
+    return model(inputs, training=False)[..., 0].numpy()[inputs["candidate_mask"]]
 
 
 def test_every_kind_of_feature_in_training_and_serving(shop):
@@ -51,21 +56,23 @@ def test_every_kind_of_feature_in_training_and_serving(shop):
     inputs, *_ = next(
         iter(Batches(shop.data, schema, ROWS, shop.store).dataset("test"))
     )
-    kept = model(inputs, training=False).numpy()[:, 0]
+    kept = _answers(model, inputs)
     expected = kept / (kept + (1 - kept) / 0.3)
     assert expected.std() > 1e-3
     impressions = Impressions(shop.data, "test", ROWS)
     rows = impressions.rows
-    records = tf.constant(np.array(impressions.records, object))
+    examples = tf.constant(np.array(impressions.examples, object))
     answers = [
         signatures.serving_default(impressions_request(rows, schema, True))["ctr"],
-        signatures.serve_examples(records)["ctr"],
-        signatures.regress(records)["outputs"],
+        signatures.serve_examples(examples)["ctr"],
+        signatures.regress(examples)["outputs"],
     ]
     for answer in answers:
         np.testing.assert_allclose(answer, expected, atol=1e-5)
-    ranked = signatures.rank(rank_request(rows, schema, True))["ctr"]
-    plain = signatures.serving_default(one_row_each(rows, schema, True))["ctr"]
+    ranked = signatures.rank(rank_request([rows], schema, True))["ctr"]
+    plain = signatures.serving_default(one_row_each([rows], schema, True))["ctr"]
+    np.testing.assert_allclose(ranked, plain[None], atol=1e-6)
+    ranked = signatures.rank_examples([record_of(impressions.examples, schema)])["ctr"]
     np.testing.assert_allclose(ranked, plain[None], atol=1e-6)
 
 
@@ -93,11 +100,11 @@ def test_the_clicked_images_ids_may_be_a_feature(shop):
     impressions = Impressions(shop.data, "test", ROWS)
     request = impressions_request(impressions.rows, schema, with_images=False)
     found = signatures.serving_default(request)["ctr"]
-    records = tf.constant(np.array(impressions.records, object))
-    expected = signatures.serve_examples(records)["ctr"]
+    examples = tf.constant(np.array(impressions.examples, object))
+    expected = signatures.serve_examples(examples)["ctr"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     inputs, *_ = next(iter(Batches(shop.data, schema, ROWS).dataset("test")))
-    expected = trained.keras_model(inputs, training=False)[:, 0]
+    expected = _answers(trained.keras_model, inputs)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -124,13 +131,13 @@ def test_multi_query_and_histogram_are_served(shop, tmp_path):
     estimator = _fit(shop, "hccm", options)
     signatures = tf.saved_model.load(str(estimator.export(tmp_path))).signatures
     impressions = Impressions(shop.data, "test", ROWS)
-    records = np.array(impressions.records, object)
-    found = ask(signatures["serve_examples"], {"examples": records})
+    examples = np.array(impressions.examples, object)
+    found = ask(signatures["serve_examples"], {"examples": examples})
     expected = estimator.predict_proba(shop.data)[:ROWS, 1]
     np.testing.assert_allclose(found["ctr"], expected, atol=1e-5)
     rows = impressions.rows
-    ranked = ask(signatures["rank"], rank_request(rows, shop.schema, True))
-    plain = one_row_each(rows, shop.schema, True)
+    ranked = ask(signatures["rank"], rank_request([rows], shop.schema, True))
+    plain = one_row_each([rows], shop.schema, True)
     expected = ask(signatures["serving_default"], plain)["ctr"]
     np.testing.assert_allclose(ranked["ctr"], expected[None], atol=1e-6)
     request = impressions_request(rows, shop.schema, True)
@@ -153,7 +160,7 @@ def test_a_pca_projection_is_fitted_and_served(shop):
     np.testing.assert_allclose(encoder(images), expected, atol=1e-3)
     assert expected.shape[1] == len(components) < 100
     signatures = _signatures(estimator.fitted_.trained, shop)
-    records = np.array(Impressions(shop.data, "test", ROWS).records, object)
-    found = signatures.serve_examples(records)["ctr"]
+    examples = np.array(Impressions(shop.data, "test", ROWS).examples, object)
+    found = signatures.serve_examples(examples)["ctr"]
     expected = estimator.predict_proba(shop.data)[:ROWS, 1]
     np.testing.assert_allclose(found, expected, atol=1e-5)

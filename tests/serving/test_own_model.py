@@ -49,12 +49,12 @@ def test_an_export_answers_like_the_estimator(loaded, shop, tmp_path):
     impressions = Impressions(shop.data, "test", ROWS)
     expected = loaded.predict_proba(shop.data)[:ROWS, 1]
     assert expected.std() > 1e-4
-    records = np.array(impressions.records, object)
-    found = ask(signatures["serve_examples"], {"examples": records})["ctr"]
+    examples = np.array(impressions.examples, object)
+    found = ask(signatures["serve_examples"], {"examples": examples})["ctr"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     rows = impressions.rows
-    ranked = ask(signatures["rank"], rank_request(rows, shop.schema, True))["ctr"]
-    plain = one_row_each(rows, shop.schema, True)
+    ranked = ask(signatures["rank"], rank_request([rows], shop.schema, True))["ctr"]
+    plain = one_row_each([rows], shop.schema, True)
     expected = ask(signatures["serving_default"], plain)["ctr"]
     np.testing.assert_allclose(ranked, expected[None], atol=1e-6)
 
@@ -66,8 +66,8 @@ def test_signatures_of_a_model_without_attention_and_images(shop):
     names = ALL - {"explain", "encode_images", "image_keys"}
     assert set(signatures.endpoints()) == names
     rows = Impressions(shop.data, "test", ROWS).rows
-    ranked = signatures.rank(rank_request(rows, shop.schema, False))["ctr"]
-    plain = one_row_each(rows, shop.schema, False)
+    ranked = signatures.rank(rank_request([rows], shop.schema, False))["ctr"]
+    plain = one_row_each([rows], shop.schema, False)
     expected = signatures.serving_default(plain)["ctr"]
     assert np.std(expected) > 1e-4
     np.testing.assert_allclose(ranked, expected[None], atol=1e-6)

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -24,6 +22,7 @@ from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.versions import versions
 from hccm_tf.serving.warmup import PATH as WARMUP
+from tests import processes
 from tests.reference import read_maps
 
 NEW = ["new0.jpg", "new1.jpg", "new2.jpg"]
@@ -203,8 +202,8 @@ def test_answers_are_those_of_a_table_made_afresh(
         estimator.schema_.index("category", tf.constant(filled.category)).numpy(),
         export_dir.name,
     )
-    forms = {"ranker": estimator.model_.get_layer("ranker")}
-    afresh = Signatures(estimator.fitted_.trained.definition, forms, table)
+    definition = estimator.fitted_.trained.definition
+    afresh = Signatures(definition, definition.forms(estimator.model_), table)
     rows = Impressions(shop.data, "test", 60).rows
     request = impressions_request(rows, estimator.schema_, with_images=True)
     models = [tf.saved_model.load(str(export_dir / name)) for name in ("1", "2")]
@@ -282,17 +281,12 @@ def test_a_failure_leaves_no_version(export_dir, items_csv, store, monkeypatch):
 
 def test_a_killed_run_leaves_no_version(export_dir, items_csv, store):
     arguments = [export_dir, items_csv, store]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments])
+    killed = processes.run(["-c", KILLED, *arguments])
     assert killed.returncode == -signal.SIGKILL
     assert versions(export_dir) == [1] and len(list(export_dir.iterdir())) == 2
-    subprocess.run(
+    processes.run(
         [
-            *(
-                sys.executable,
-                "-m",
-                "tfrecords_tools.refresh_export",
-                "--remove_missing",
-            ),
+            *("-m", "tfrecords_tools.refresh_export", "--remove_missing"),
             *(f"--export_dir={export_dir}", f"--items={items_csv}"),
             f"--feature_maps={store}",
         ],

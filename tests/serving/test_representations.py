@@ -29,10 +29,10 @@ def test_small_tables_answer_almost_the_same(fitted, shop, dtype):
         dtype,
     )
     assert table.representation_vectors.dtype == dtype
-    records = np.array(Impressions(shop.data, "test", 500).records, object)
+    examples = np.array(Impressions(shop.data, "test", 500).examples, object)
     definition = fitted["hccm"].fitted_.trained.definition
-    forms = {"ranker": model.get_layer("ranker")}
-    found = Signatures(definition, forms, table).serve_examples(records)["ctr"]
-    expected = fitted["hccm"].predict_proba(shop.data)[: len(records), 1]
+    forms = definition.forms(model)
+    found = Signatures(definition, forms, table).serve_examples(examples)["ctr"]
+    expected = fitted["hccm"].predict_proba(shop.data)[: len(examples), 1]
     difference = np.abs(found - expected).max()
     assert 0 < difference < {"float16": 1e-3, "int8": 1e-2}[dtype]

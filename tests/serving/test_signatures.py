@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from hccm_tf.data import ids
 from hccm_tf.serving.request import impressions_request, rank_request
-from tests.serving.asking import ALL, ROWS, ask, one_row_each
+from tests.serving.asking import ALL, ROWS, ask, cut, one_row_each
 
 
 def test_names(served):
@@ -18,23 +18,27 @@ def test_names(served):
 def test_examples_give_the_models_answers(served, shop):
     estimator, signatures, impressions, _ = served
     expected = estimator.predict_proba(shop.data)[:ROWS, 1]
-    records = np.array(impressions.records, object)
+    examples = np.array(impressions.examples, object)
     for name, given_as, answer in (
         ("serve_examples", "examples", "ctr"),
         ("regress", "inputs", "outputs"),
     ):
-        found = ask(signatures[name], {given_as: records})
+        found = ask(signatures[name], {given_as: examples})
         np.testing.assert_allclose(found[answer], expected, atol=1e-5)
 
 
 def test_rank_equals_one_row_for_each_candidate(served, shop):
     _, signatures, impressions, with_images = served
-    rows = impressions.rows
-    found = ask(signatures["rank"], rank_request(rows, shop.schema, with_images))
-    plain = one_row_each(rows, shop.schema, with_images)
+    requests = cut(impressions.rows, (5, 1, 6))
+    request = rank_request(requests, shop.schema, with_images)
+    found = ask(signatures["rank"], request)["ctr"]
+    plain = one_row_each(requests, shop.schema, with_images)
     expected = ask(signatures["serving_default"], plain)["ctr"]
-    assert expected.std() > 1e-4
-    np.testing.assert_allclose(found["ctr"], expected[None], atol=1e-6)
+    assert found.shape == (3, 6) and expected.std() > 1e-4
+    mask = request["candidate_mask"]
+    np.testing.assert_array_equal(mask.sum(axis=1), (5, 1, 6))
+    np.testing.assert_allclose(found[mask], expected, atol=1e-6)
+    assert (found[~mask] == 0).all()
 
 
 def _pad(value, shape):
@@ -49,7 +53,7 @@ def test_merged_requests_give_the_answers_of_each(served, shop):
     """Padded as server-side batching pads."""
     _, signatures, impressions, with_images = served
     parts = [impressions.rows[:3], impressions.rows[5:]]
-    parts = [rank_request(rows, shop.schema, with_images) for rows in parts]
+    parts = [rank_request([rows], shop.schema, with_images) for rows in parts]
     merged = {}
     for name in parts[0]:
         values = [part[name] for part in parts]
@@ -63,7 +67,7 @@ def test_merged_requests_give_the_answers_of_each(served, shop):
 
 def test_masked_candidates_answer_0(served, shop):
     _, signatures, impressions, with_images = served
-    request = rank_request(impressions.rows, shop.schema, with_images)
+    request = rank_request([impressions.rows], shop.schema, with_images)
     before = ask(signatures["rank"], request)["ctr"]
     mask = np.arange(ROWS)[None] % 3 > 0
     after = ask(signatures["rank"], request | {"candidate_mask": mask})["ctr"]
@@ -110,7 +114,7 @@ def test_encode_images_gives_the_tables_rows(served, shop):
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_row_and_no_candidate(served, shop, count):
     _, signatures, impressions, with_images = served
-    request = rank_request(impressions.rows[:2], shop.schema, with_images)
+    request = rank_request([impressions.rows[:2]], shop.schema, with_images)
     candidates = {name for name, value in request.items() if value.shape == (1, 2)}
     assert {"item_id", "candidate_mask"} <= candidates
     none = {
@@ -121,8 +125,8 @@ def test_no_row_and_no_candidate(served, shop, count):
     request = impressions_request(impressions.rows, shop.schema, with_images)
     some = {name: value[:count] for name, value in request.items()}
     assert ask(signatures["serving_default"], some)["ctr"].shape == (count,)
-    records = np.array(impressions.records[:count], object)
-    found = ask(signatures["serve_examples"], {"examples": records})["ctr"]
+    examples = np.array(impressions.examples[:count], object)
+    found = ask(signatures["serve_examples"], {"examples": examples})["ctr"]
     assert found.shape == (count,)
 
 
@@ -138,7 +142,7 @@ def _bad_requests(request):
 
 def test_sizes_that_do_not_fit_name_the_input(served, shop):
     _, signatures, impressions, with_images = served
-    request = rank_request(impressions.rows, shop.schema, with_images)
+    request = rank_request([impressions.rows], shop.schema, with_images)
     for bad, name in _bad_requests(request):
         with pytest.raises(tf.errors.InvalidArgumentError, match=name):
             ask(signatures["rank"], bad)
@@ -146,15 +150,15 @@ def test_sizes_that_do_not_fit_name_the_input(served, shop):
 
 def test_examples_that_are_none(served):
     _, signatures, impressions, _ = served
-    example = tf.train.Example.FromString(impressions.records[0])
+    example = tf.train.Example.FromString(impressions.examples[0])
     del example.features.feature["user_id"]
     without = np.array([example.SerializeToString()], object)
-    for records, message in (
+    for examples, message in (
         (np.array([b"no example"], object), "parse|Example"),
         (without, "user_id"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-            ask(signatures["serve_examples"], {"examples": records})
+            ask(signatures["serve_examples"], {"examples": examples})
 
 
 def test_a_history_that_is_too_long_is_cut(served, shop):
