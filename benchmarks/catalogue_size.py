@@ -64,12 +64,13 @@ def make_dataset(store, names):
         category = RESERVED + images % CATEGORIES
         item = RESERVED + images % ITEMS
         unique, image_category, candidate_image, history_image = deduplicate(
-            rows[:, 0], category[:, 0], rows[:, 1:], category[:, 1:]
+            rows[:, :1], category[:, :1], rows[:, 1:], category[:, 1:]
         )
         inputs = {
             "user_id": item[:, 0],
-            "item_id": item[:, 0],
-            "category": category[:, 0],
+            "item_id": item[:, :1],
+            "category": category[:, :1],
+            "candidate_mask": tf.ones((BATCH_SIZE, 1), tf.bool),
             "history_item_id": item[:, 1:],
             "history_category": category[:, 1:],
             "image_map": store.gather(unique),
@@ -77,7 +78,7 @@ def make_dataset(store, names):
             "candidate_image": candidate_image,
             "history_image": history_image,
         }
-        return inputs, tf.cast(images[:, :1] % 2, tf.float32)
+        return inputs, tf.cast(images[:, :1, None] % 2, tf.float32)
 
     dataset = tf.data.Dataset.from_tensor_slices(
         (images.astype(np.int32), keys[images])

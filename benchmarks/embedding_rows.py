@@ -52,7 +52,8 @@ def make_batches(ids, rows):
         history[np.arange(MAX_HISTORY) >= lengths[:, None]] = 0
         inputs["history_feature_0"] = history
         inputs = {name: tf.constant(i, tf.int32) for name, i in inputs.items()}
-        label = rng.integers(0, 2, (BATCH_SIZE, 1))
+        inputs["candidate_mask"] = tf.ones((BATCH_SIZE, 1), tf.bool)
+        label = rng.integers(0, 2, (BATCH_SIZE, 1, 1))
         batches.append((inputs, tf.constant(label, tf.float32)))
     return batches
 

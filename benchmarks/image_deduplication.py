@@ -27,8 +27,8 @@ ITEMS, CATEGORIES, BATCHES = 10_000, 50, 4
 SCHEMA = Schema(
     (
         Feature("user_id", "integer", size=ITEMS),
-        Feature("item_id", "integer", size=ITEMS),
-        Feature("category", "integer", size=CATEGORIES),
+        Feature("item_id", "integer", size=ITEMS, candidate=True),
+        Feature("category", "integer", size=CATEGORIES, candidate=True),
         Feature("history_item_id", "sequence", shares="item_id"),
         Feature("history_category", "sequence", shares="category"),
     )
@@ -45,7 +45,7 @@ def make_batch(rng, deduplicated):
         np.int32
     )
     rows = rng.permutation(np.resize(np.arange(1, images + 1), slots))
-    item, history = rows[:BATCH_SIZE], rows[BATCH_SIZE:].reshape(BATCH_SIZE, -1)
+    item, history = rows[:BATCH_SIZE, None], rows[BATCH_SIZE:].reshape(BATCH_SIZE, -1)
     if deduplicated:
         rows, image_category, candidate_image, history_image = deduplicate(
             item, category[item], history, category[history]
@@ -53,7 +53,7 @@ def make_batch(rng, deduplicated):
     else:
         rows = np.concatenate([[0], rows])
         image_category = np.where(rows > 0, category[rows], 0)
-        candidate_image = np.arange(1, BATCH_SIZE + 1)
+        candidate_image = np.arange(1, BATCH_SIZE + 1)[:, None]
         history_image = np.arange(BATCH_SIZE + 1, slots + 1).reshape(BATCH_SIZE, -1)
     inputs = {
         "user_id": rng.integers(1, ITEMS, BATCH_SIZE),
@@ -67,7 +67,8 @@ def make_batch(rng, deduplicated):
     }
     inputs = {name: tf.cast(value, tf.int32) for name, value in inputs.items()}
     inputs["image_map"] = tf.constant(maps[np.asarray(rows)])
-    return inputs, tf.constant(rng.integers(0, 2, (BATCH_SIZE, 1)), tf.float32)
+    inputs["candidate_mask"] = tf.ones((BATCH_SIZE, 1), tf.bool)
+    return inputs, tf.constant(rng.integers(0, 2, (BATCH_SIZE, 1, 1)), tf.float32)
 
 
 def main(argv):

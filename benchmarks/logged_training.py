@@ -26,7 +26,7 @@ _on_epoch_begin = keras.callbacks.CallbackList.on_epoch_begin
 
 def _logged_train_step(model, data):
     logs = _train_step(model, data)
-    items = tf.cast(data[0]["item_id"], tf.int64)
+    items = tf.reshape(tf.cast(data[0]["item_id"], tf.int64), [-1])
     number = tf.reduce_sum(items * tf.range(1, tf.size(items, tf.int64) + 1))
     # Only after an update, and so after all workers in step have begun the epoch.
     updated = tf.identity(model.trainable_variables[-1].value)

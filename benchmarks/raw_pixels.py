@@ -44,9 +44,9 @@ def every_slot(item_rows, item_category, history_rows, history_category):
     """In the place of `deduplicate`, for the candidates."""
     there = tf.cast(item_rows > 0, tf.int32)
     return (
-        tf.pad(item_rows, [[1, 0]]),
-        tf.pad(item_category * there, [[1, 0]]),
-        tf.range(1, tf.size(item_rows) + 1) * there,
+        tf.pad(item_rows[:, 0], [[1, 0]]),
+        tf.pad((item_category * there)[:, 0], [[1, 0]]),
+        tf.range(1, tf.size(item_rows) + 1)[:, None] * there,
         tf.zeros(tf.shape(history_rows), tf.int32),
     )
 
@@ -64,7 +64,7 @@ def make_dataset(data, split, schema, store, arm, epoch=0):
     deduplicate = every_slot if arm == "every slot" else image_inputs.deduplicate
     with mock.patch.object(image_inputs, "deduplicate", deduplicate):
         dataset = batches.dataset(split, epoch)
-    return dataset.map(lambda inputs, label, user: (inputs, label))
+    return dataset.map(lambda inputs, label, *_: (inputs, label))
 
 
 def measure(folder):

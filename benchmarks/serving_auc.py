@@ -20,7 +20,7 @@ from hccm_tf.serving.representations import REPRESENTATION_DTYPES
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.training.fit import open_batches
 
-BATCH_SIZE = 512
+REQUESTS = 64  # of a batch
 FLAGS = flags.FLAGS
 
 
@@ -29,19 +29,21 @@ def main(argv):
     trained = TrainedModel.load(FLAGS.run_dir)
     data_dir = trained.configuration.data_dir
     images = open_batches(trained, data_dir).images
-    ranker = trained.definition.ranker_of(trained.keras_model)
+    forms = trained.definition.forms(trained.keras_model)
     records = tf.data.TFRecordDataset(DataFolder(data_dir).files("test"))
-    records = records.batch(BATCH_SIZE)
-    label = {"label": tf.io.FixedLenFeature([], tf.int64)}
-    labels = [tf.io.parse_example(batch, label)["label"] for batch in records]
-    labels = np.concatenate(labels)
+    records = records.batch(REQUESTS)
+    spec = {"label": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
+    labels = [tf.io.parse_example(batch, spec)["label"] for batch in records]
+    masks = [tf.sequence_mask(label.row_lengths()) for label in labels]
+    labels = np.concatenate([label.flat_values for label in labels])
     columns = {}
     for dtype in REPRESENTATION_DTYPES:
         table = encode_images_of(trained, data_dir, images, dtype)
-        signatures = Signatures(trained.definition, {"ranker": ranker}, table)
-        ask = tf.function(lambda batch, s=signatures: s.serve_examples(batch)["ctr"])
-        ctr = np.concatenate([ask(batch) for batch in records])
-        columns[dtype] = ctr
+        signatures = Signatures(trained.definition, forms, table)
+        function, spec = signatures.endpoints()["rank_examples"]
+        ask = tf.function(function, input_signature=[spec])
+        answers = [ask(batch)["ctr"] for batch in records]
+        columns[dtype] = np.concatenate(list(map(tf.boolean_mask, answers, masks)))
     frame = pd.DataFrame(columns)
     auc = frame.apply(lambda ctr: roc_auc_score(labels, ctr))
     table = pd.DataFrame(

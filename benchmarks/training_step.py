@@ -75,10 +75,9 @@ def cnn_inputs(batch):
 
 
 def attention_inputs(batch, dim):
-    shape = batch["history_image"].shape
     return {
-        "query": tf.random.normal((shape[0], dim)),
-        "keys": tf.random.normal((*shape, dim)),
+        "query": tf.random.normal((*batch["candidate_image"].shape, dim)),
+        "keys": tf.random.normal((*batch["history_image"].shape, dim)),
         "keys_mask": batch["history_image"] != 0,
     }
 
@@ -125,7 +124,7 @@ def main(argv):
             )
             source = Batches(folder / "data", schema, BATCH_SIZE, maps)
             dataset = source.dataset("train", epoch=0)
-            datasets[name] = dataset.map(lambda x, y, user: (x, y)).repeat()
+            datasets[name] = dataset.map(lambda x, y, weight, keys: (x, y)).repeat()
             batches[name] = list(datasets[name].take(FLAGS.batches))
         measure(models, datasets, batches)
 

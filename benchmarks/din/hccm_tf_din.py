@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 from workload import (
     ATTENTION_HIDDEN_UNITS,
+    CANDIDATE,
     EMBEDDING_DIM,
     HIDDEN_UNITS,
     LEARNING_RATE,
@@ -23,7 +24,8 @@ from hccm_tf.optimizers import LazyAdam
 
 def make_train(batches, activation):
     features = [
-        Feature(name, "integer", size=size - RESERVED) for name, size in SIZES.items()
+        Feature(name, "integer", size=size - RESERVED, candidate=name in CANDIDATE)
+        for name, size in SIZES.items()
     ]
     features.append(Feature("history_item_id", "sequence", shares="item_id"))
     model = build_model(
@@ -37,10 +39,12 @@ def make_train(batches, activation):
     )
     # The last argument: `Adam` shows what `LazyAdam` contributes.
     optimizer = {"LazyAdam": LazyAdam, "Adam": keras.optimizers.Adam}[sys.argv[-1]]
-    model.compile(optimizer(LEARNING_RATE), "binary_crossentropy", jit_compile=False)
+    loss = keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight")
+    model.compile(optimizer(LEARNING_RATE), loss, jit_compile=False)
     features, history, _, label = stacked(batches)
+    inputs = features | {"history_item_id": history, "candidate_mask": label >= 0}
     dataset = tf.data.Dataset.from_tensor_slices(
-        (features | {"history_item_id": history}, label[..., None])
+        (inputs, label[..., None], (label >= 0).astype("float32"))
     )
     dataset = dataset.repeat().prefetch(2)
     options = tf.data.Options()
@@ -53,4 +57,4 @@ def make_train(batches, activation):
     return train, model.count_params()
 
 
-serve(make_train)
+serve(make_train, by_request=True)
