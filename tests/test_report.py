@@ -2,13 +2,12 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from hccm_tf.report import row_names, table
 from hccm_tf.runs import RunFolder
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[1]
 ORACLE = {"auc": 0.9, "gauc": 0.8, "log_loss": 0.3, "calibration": 1.0}
@@ -36,8 +35,7 @@ def _cells(lines):
 
 
 def _run(*arguments):
-    command = [sys.executable, "-m", "hccm_tf.report", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return processes.run(["-m", "hccm_tf.report", *arguments], cwd=ROOT)
 
 
 def test_runs_of_several_models():

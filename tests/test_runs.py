@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import signal
+import time
 
 import keras
 import numpy as np
@@ -24,11 +25,11 @@ HOLDS_A_RUN = "holds a run already; go on with resume"
 IS_TRAINED = "another process trains this run"
 # Trains until it is ended, or asked to.
 TRAINING = """
-import sys
+import signal, sys
 from hccm_tf.runs import RunFolder
 with RunFolder(sys.argv[1]).training(resume=False):
     print("trains", flush=True)
-    sys.stdin.read()
+    signal.pause()
 """
 
 
@@ -74,7 +75,9 @@ def test_two_processes_do_not_train_one_run(tmp_path):
     folder = RunFolder(tmp_path / "run")
     process = run_script(TRAINING, folder.path)
     try:
-        assert process.stdout.readline() == "trains\n", process.communicate()[1]
+        while process.said() != "trains\n":
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
         # Whether or not it has left something yet.
         folder.history.write_text("")
         for resume in (False, True):
@@ -165,7 +168,7 @@ def test_what_is_saved_is_loaded(models, shop, tmp_path, name, forms):
 def test_a_run_says_what_made_it(models, tmp_path):
     models["din"].save(tmp_path)
     content = json.loads((tmp_path / "run.json").read_text())
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert content["versions"] == {
         "hccm_tf": hccm_tf.__version__,
         "keras": keras.__version__,
@@ -201,7 +204,8 @@ def _change(**changes):
         ("run.json", _change(options={"dropout": 3}), "dropout: a number from 0 to 1"),
         ("run.json", _change(settings=3), "does not describe"),
         ("run.json", _change(images={}), "does not describe a trained model .*cnn"),
-        ("run.json", _change(format=99), "format 99, .* reads 1; .*train_main.py"),
+        ("run.json", _change(format=99), "format 99, .* reads 2; .*train_main.py"),
+        ("run.json", _change(format=1), "format 1, .* reads 2; .*train_main.py"),
         ("run.json", _change(format=None), "format unknown, .*train_main.py"),
         ("model.keras", pathlib.Path.unlink, "is no trained model"),
         ("model.keras", _first_half, "is no trained model"),

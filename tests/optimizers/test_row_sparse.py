@@ -1,7 +1,5 @@
 """LazyAdam and RowwiseAdagrad against NumPy, with duplicate and absent ids."""
 
-import subprocess
-import sys
 import textwrap
 
 import keras
@@ -11,6 +9,7 @@ from keras import ops
 
 from hccm_tf.layers import Embedding
 from hccm_tf.optimizers import LazyAdam, RowwiseAdagrad
+from tests import processes
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -203,9 +202,7 @@ def test_mirrored_replicas_are_one_device(make, reference):
         for one, two in zip(*found, strict=True):
             np.testing.assert_allclose(one, two, atol=1e-5)
     """
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300
-    )
+    processes.run(["-c", textwrap.dedent(script)], check=True)
 
 
 @pytest.mark.parametrize(
