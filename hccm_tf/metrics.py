@@ -53,7 +53,8 @@ def evaluate_predictions(labels, predictions, users, weights=None):
     Returns:
         dict with `auc` and `log_loss` (scikit-learn's, on all predictions), `gauc`
         (see `gauc`), `calibration` (mean prediction ÷ click rate) and
-        `impressions`. What needs both labels is NaN when only one occurs.
+        `impressions`. What needs both labels, or any, is NaN where they do not occur
+        with a weight.
     """
     labels = np.asarray(labels)
     predictions = np.asarray(predictions, np.float64)
@@ -66,7 +67,11 @@ def evaluate_predictions(labels, predictions, users, weights=None):
     return {
         "auc": float(roc_auc_score(labels, predictions, **known)) if both else np.nan,
         "gauc": gauc(labels, predictions, users, weights),
-        "log_loss": float(log_loss(labels, predictions, labels=[0, 1], **known)),
+        "log_loss": (
+            float(log_loss(labels, predictions, labels=[0, 1], **known))
+            if len(labels)
+            else np.nan
+        ),
         "calibration": float((weights * predictions).sum() / (clicks or 1)),
         "impressions": int(count),
     }

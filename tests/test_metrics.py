@@ -55,6 +55,11 @@ def test_metrics_are_those_of_sklearn(sample):
     assert metrics["impressions"] == 400
 
 
+def test_no_weight_at_all():
+    metrics = evaluate_predictions([0, 1], [0.2, 0.7], [1, 1], [0.0, 0.0])
+    assert np.isnan([metrics[name] for name in ("auc", "gauc", "log_loss")]).all()
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_label_only(label):
     labels, p = np.full(4, label), np.array([0.2, 0.4, 0.6, 0.9])
