@@ -49,6 +49,8 @@ def _main(words, env, cwd, stdout, stderr):
             sys.path.insert(0, str(pathlib.Path(first).parent))
             runpy.run_path(first, run_name="__main__")
     finally:
+        # A forked process ends without what `python` runs at its end, and there is no
+        # public name for it.
         atexit._run_exitfuncs()
 
 

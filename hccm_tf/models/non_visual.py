@@ -8,8 +8,6 @@ from keras import ops
 from hccm_tf.errors import InputError
 from hccm_tf.layers import Embedding, IdDropout
 
-MASK = "candidate_mask"
-
 
 class NonVisual:
     """Inputs and embeddings of a schema's features.
@@ -41,8 +39,8 @@ class NonVisual:
         self.inputs, self.user, self.candidate = {}, [], []
         self.candidate_ids, self.candidate_mask = [], None
         if many_candidates:
-            self.candidate_mask = keras.Input((None,), dtype="bool", name=MASK)
-            self.inputs[MASK] = self.candidate_mask
+            mask = keras.Input((None,), dtype="bool", name="candidate_mask")
+            self.inputs["candidate_mask"] = self.candidate_mask = mask
         tables, embedded = {}, {}
         for feature in schema.scalars:
             shape = (None,) if feature.candidate and many_candidates else ()
@@ -62,7 +60,7 @@ class NonVisual:
             value = keras.Input((None,), dtype="int32", name=feature.name)
             self.inputs[feature.name] = value
             history.append(tables[feature.shares](value))
-            query.append(self._of_candidates(embedded[feature.shares]))
+            query.append(self.of_candidates(embedded[feature.shares]))
             mask = ops.not_equal(value, 0) if mask is None else mask
         self.query = self.history = self.history_mask = None
         if history:
@@ -70,12 +68,12 @@ class NonVisual:
             self.history = ops.concatenate(history, axis=-1)
             self.history_mask = mask
 
-    def _of_candidates(self, embedded):
-        """`[B, *, D]`, also of what a request's candidates share."""
-        if self.candidate_mask is None or len(embedded.shape) == 3:
-            return embedded
-        ones = ops.cast(ops.ones_like(self.candidate_mask), embedded.dtype)
-        return embedded[:, None] * ones[..., None]
+    def of_candidates(self, values):
+        """`[B, *, D]`, also of values that a request's candidates share, `[B, D]`."""
+        if self.candidate_mask is None or len(values.shape) == 3:
+            return values
+        ones = ops.ones_like(self.candidate_mask, dtype=values.dtype)
+        return values[:, None] * ones[..., None]
 
 
 def _embedding(model, feature, layers):

@@ -77,12 +77,8 @@ def build_ranker(model, layers, many_candidates=False, explain=False):
     name = "ranker" if model.has_images else model.name
     if explain:
         return keras.Model(inputs, attention_weights, name=name)
-    ctr = _click_probability(user, candidate, options, layers)
-    if many_candidates and not candidate:
-        # Nothing tells a request's candidates apart.
-        ctr = (
-            ctr[:, None] * ops.ones_like(inputs["candidate_mask"], "float32")[..., None]
-        )
+    # Of a schema without candidates' columns nothing tells a request's apart.
+    ctr = non_visual.of_candidates(_click_probability(user, candidate, options, layers))
     return keras.Model(inputs, ctr, name=name)
 
 

@@ -7,11 +7,10 @@ from hccm_tf.data.catalogue import image_names
 from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.image_inputs import SIDES
+from hccm_tf.data.parsing import candidate_columns
 from hccm_tf.serving.signatures import impression_spec
 
 IMAGES = ("image", HISTORY_IMAGE)
-# What a record has of each of its impressions, beside the candidates' features.
-OF_IMPRESSIONS = ("label", "row", "image", "timestamp", "weight")
 EMPTY = {tf.string: b"", tf.int64: 0, tf.float32: 0.0}
 
 
@@ -34,8 +33,7 @@ class Impressions:
 
     def __init__(self, data_dir, split, count):
         folder = DataFolder(data_dir)
-        schema = folder.schema(with_vocabularies=False)
-        columns = {*OF_IMPRESSIONS, *(f.name for f in schema.scalars if f.candidate)}
+        columns = candidate_columns(folder.schema(with_vocabularies=False))
         self.records, self.requests, self.examples = [], [], []
         records = tf.data.TFRecordDataset(folder.files(split))
         for record in records.as_numpy_iterator():

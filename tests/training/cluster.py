@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 from hccm_tf.training.local_cluster import tasks
@@ -93,9 +95,22 @@ def newest_checkpoint(run_dir):
     return 0, 0
 
 
-def run_script(script, *arguments, config=None):
-    """Starts a Python script."""
-    environment = {**os.environ}
+def run_script(script, *arguments, config=None, forked=True):
+    """Starts a Python script.
+
+    Args:
+        script: its text.
+        *arguments: of its command line.
+        config: `TF_CONFIG`, if any.
+        forked: see `tests.processes`; otherwise `python` starts it, and it goes through
+            a set in an order of its own.
+    """
+    environment, words = {**os.environ}, ["-c", script, *map(str, arguments)]
     if config is not None:
         environment["TF_CONFIG"] = config
-    return Script(["-c", script, *arguments], env=environment)
+    if forked:
+        return Script(words, env=environment)
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, *words], env=environment, text=True, **pipes
+    )

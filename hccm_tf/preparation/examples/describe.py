@@ -10,7 +10,7 @@ from hccm_tf.data import ids
 from hccm_tf.data.catalogue import image_names
 from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE, MISSING_INTEGER
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.data.parsing import parse_spec
+from hccm_tf.data.parsing import candidate_columns
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote, join
 
@@ -133,9 +133,7 @@ def describe(data_dir, split="train", count=3, image_dir=""):
     schema = DataFolder(data_dir).schema(with_vocabularies=False)
     names = (*(feature.name for feature in schema.sequences), HISTORY_IMAGE)
     histories = list(dict.fromkeys(names))
-    spec = parse_spec(schema)
-    lists = {n for n, e in spec.items() if not isinstance(e, tf.io.FixedLenFeature)}
-    candidates = lists - set(histories) | {"timestamp", "weight"}
+    candidates = candidate_columns(schema)
     examples = _read_examples(data_dir, split, count)
     if not examples:
         raise InputError(f"{data_dir}: split {split} is empty")

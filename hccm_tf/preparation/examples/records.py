@@ -10,6 +10,7 @@ import pyarrow as pa
 from etils import epy
 
 from hccm_tf.data.feature import HISTORY_IMAGE
+from hccm_tf.data.parsing import OF_CANDIDATES, OPTIONAL_OF_CANDIDATES
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -26,11 +27,8 @@ def request_dtypes(schema):
 
 def candidate_dtypes(job, schema):
     """Columns of every record that are lists of its candidates: name → dtype."""
-    dtypes = {"label": "int64", "row": "int64", "image": "int64"}
-    if "timestamp" in job.types:
-        dtypes["timestamp"] = "int64"
-    if "weight" in job.types:
-        dtypes["weight"] = "float32"
+    optional = OPTIONAL_OF_CANDIDATES.items()
+    dtypes = OF_CANDIDATES | {n: dtype for n, dtype in optional if n in job.types}
     return dtypes | {f.name: f.dtype for f in schema.scalars if f.candidate}
 
 

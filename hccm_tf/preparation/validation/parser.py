@@ -8,13 +8,15 @@ from etils import epy
 
 from hccm_tf.data import ids
 from hccm_tf.data.feature import HISTORY_IMAGE
-from hccm_tf.data.parsing import parse_spec
+from hccm_tf.data.parsing import (
+    OPTIONAL_OF_CANDIDATES,
+    candidate_columns,
+    parse_spec,
+)
 
 with epy.lazy_imports():
     import tensorflow as tf
 
-# Columns of candidates that a log need not have.
-OPTIONAL = {"timestamp": "int64", "weight": "float32"}
 # An odd number (2**64 / golden ratio) that spreads small numbers over all bits.
 SPREAD = np.int64(-7046029254386353131)
 
@@ -24,7 +26,7 @@ class Columns:
 
     Args:
         schema: `Schema`.
-        optional: those of `OPTIONAL` that there are.
+        optional: those of `OPTIONAL_OF_CANDIDATES` that there are.
 
     Attributes:
         spec: what `tf.io.parse_example` takes.
@@ -35,12 +37,12 @@ class Columns:
     def __init__(self, schema, optional):
         self.spec = parse_spec(schema, many_candidates=True)
         for name in optional:
-            dtype = tf.as_dtype(OPTIONAL[name])
+            dtype = tf.as_dtype(OPTIONAL_OF_CANDIDATES[name])
             self.spec[name] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
         self.histories = {HISTORY_IMAGE: "image"}
         self.histories |= {f.name: f.shares for f in schema.sequences}
-        lists = (n for n, e in self.spec.items() if isinstance(e, tf.io.RaggedFeature))
-        self.candidates = [name for name in lists if name not in self.histories]
+        candidates = candidate_columns(schema)
+        self.candidates = [name for name in self.spec if name in candidates]
 
 
 def _shares(raw, sizes, schema, known):
@@ -132,7 +134,7 @@ def make_parser(schema, columns, known):
             "received": each(item),
             "shares": _shares(raw, sizes, schema, known),
         }
-        for name in ("label", "row", *OPTIONAL):
+        for name in ("label", "row", *OPTIONAL_OF_CANDIDATES):
             if name in raw:
                 parsed[name] = each(name)
         if item in known:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.parsing import OPTIONAL_OF_CANDIDATES
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.validation.figures import Figures, count_errors, table
 from hccm_tf.preparation.validation.folder import (
@@ -17,7 +18,7 @@ from hccm_tf.preparation.validation.folder import (
     read_json,
 )
 from hccm_tf.preparation.validation.histories import compare_histories
-from hccm_tf.preparation.validation.parser import OPTIONAL, Columns, make_parser
+from hccm_tf.preparation.validation.parser import Columns, make_parser
 from hccm_tf.preparation.validation.records import AGAIN, Limits, read_shard
 
 LEAK = "a leak: its history holds a click of its earliest second or later"
@@ -123,7 +124,8 @@ def _why_not_compared(summary, columns, complete):
 
 
 def _optional_columns(content):
-    return [n for n in OPTIONAL if n in content["featuresDict"]["features"]]
+    found = content["featuresDict"]["features"]
+    return [name for name in OPTIONAL_OF_CANDIDATES if name in found]
 
 
 def _to_summary(content):
