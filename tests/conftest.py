@@ -10,6 +10,9 @@ import pickle
 
 import pytest
 
+# As the commands have it, whose processes' results are compared with those of tests.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 MAX_HISTORY = 8
 MAPS = {
     "backbone": "MobileNetV3Small",

@@ -26,10 +26,10 @@ class DINAttention(keras.layers.Layer):
 
     the first term is computed once per candidate, and the second is one batched matrix
     product of the history with a kernel per candidate: the same numbers, in less time
-    and memory. Where there is a mask and `D` is small (3 D up to the first hidden
-    layer's units), masked positions are left out before the MLP, and `[q, k, q * k]`
-    of the others is built instead, unless the backend is JAX, which needs static
-    shapes.
+    and memory. With a mask, the MLP sees the non-masked pairs of candidate and position
+    only, and `k (Wk - Wd)` is computed once per position; where `D` is small (3 D up to
+    the first hidden layer's units), `[q, k, q * k]` is cheaper and built instead. JAX,
+    which needs static shapes, computes all pairs.
 
     Args:
         hidden_units: tuple of ints, at least one. Defaults to `(80, 40)`.
@@ -140,16 +140,15 @@ class DINAttention(keras.layers.Layer):
         one_candidate = len(query.shape) == 2
         if one_candidate:
             query, query_mask = query[:, None, :], None
-        if self._can_skip(query, keys_mask) and not return_attention_scores:
-            outputs = self._interest_in_clicks(
-                query, keys, keys_mask, query_mask, training
-            )
-            return outputs[:, 0] if one_candidate else outputs
         mask = None
         if keys_mask is not None:
             mask = ops.cast(keys_mask, "bool")[:, None, :]
         counts = _and(mask, query_mask)
-        scores = self._scores(query, keys, counts, training)
+        # JAX needs static shapes.
+        if counts is None or _BACKEND == "jax":
+            scores = self._scores(query, keys, counts, training)
+        else:
+            scores = self._scores_of_pairs(query, keys, counts, training)
         if self.normalize == "softmax":
             scores = _masked_softmax(scores, mask)
         elif mask is not None:
@@ -159,35 +158,30 @@ class DINAttention(keras.layers.Layer):
             outputs, scores = outputs[:, 0], scores[:, 0]
         return (outputs, scores) if return_attention_scores else outputs
 
-    def _can_skip(self, query, keys_mask):
-        """Whether the MLP sees the non-masked positions only."""
-        narrow = 3 * query.shape[-1] <= self.hidden_units[0]
-        plain = self.normalize is None
-        return keys_mask is not None and narrow and plain and _BACKEND != "jax"
-
-    def _interest_in_clicks(self, query, keys, keys_mask, query_mask, training):
-        """Output `[B, N, D]`, from a row for each candidate and non-masked position."""
+    def _scores_of_pairs(self, query, keys, mask, training):
+        """Scores `[B, N, T]`, 0 where the mask is `False`; the MLP sees no such row."""
         (batch_size, length, dim), candidates = ops.shape(keys), ops.shape(query)[1]
-        mask = _and(ops.cast(keys_mask, "bool")[:, None, :], query_mask)
-        mask = ops.broadcast_to(mask, (batch_size, candidates, length))
-        position = ops.nonzero(ops.reshape(mask, (-1,)))[0]
-        place = position // length
-        click = place // candidates * length + position % length
-        k = ops.take(ops.reshape(keys, (-1, dim)), click, axis=0)
-        q = ops.take(ops.reshape(query, (-1, dim)), place, axis=0)
+        shape = (batch_size, candidates, length)
+        pair = ops.nonzero(ops.reshape(ops.broadcast_to(mask, shape), (-1,)))[0]
+        place = pair // length
+        click = place // candidates * length + pair % length
+        query, keys = (ops.reshape(x, (-1, dim)) for x in (query, keys))
+        q, k = ops.take(query, place, axis=0), ops.take(keys, click, axis=0)
         wq, wk, wd, wp = ops.split(ops.convert_to_tensor(self.kernel), 4, axis=0)
-        # A column of ones, because a sum over all rows is slow as the bias' gradient.
-        rows = ops.concatenate([q, k, q * k, ops.ones_like(k[:, :1])], axis=-1)
-        kernel = ops.concatenate([wq + wd, wk - wd, wp, self.bias[None]], axis=0)
-        scores = self._mlp(ops.matmul(rows, kernel), None, training)
-        # PyTorch needs the number if there is no position. TensorFlow's sums of sorted
-        # rows, its fast ones, take none.
-        size = batch_size * candidates
-        num_segments = None if _BACKEND == "tensorflow" else size
-        sums = ops.segment_sum(scores * k, place, num_segments, sorted=True)
-        # They end with the last candidate whose history is not empty.
-        sums = ops.pad(sums, [[0, size - ops.shape(sums)[0]], [0, 0]])
-        return ops.reshape(sums, (batch_size, candidates, dim))
+        if 3 * dim <= self.hidden_units[0]:
+            # Narrow rows cost less than sums of wide ones. The column of ones is there
+            # because a sum over all rows is slow as the bias' gradient.
+            rows = ops.concatenate([q, k, q * k, ops.ones_like(k[:, :1])], axis=-1)
+            kernel = ops.concatenate([wq + wd, wk - wd, wp, self.bias[None]], axis=0)
+            x = ops.matmul(rows, kernel)
+        else:
+            of_query = ops.matmul(query, wq + wd) + self.bias
+            of_keys = ops.matmul(keys, wk - wd)
+            x = ops.matmul(q * k, wp)
+            x = x + ops.take(of_query, place, axis=0) + ops.take(of_keys, click, axis=0)
+        scores = self._mlp(x, None, training)[:, 0]
+        size = batch_size * candidates * length
+        return ops.reshape(ops.scatter(pair[:, None], scores, (size,)), shape)
 
     def _scores(self, query, keys, mask, training):
         """Scores of shape `[B, N, T]`."""
