@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -71,11 +72,17 @@ def hccm_run(fitted, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def din_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("din") / "run"
+
+
 @pytest.fixture
-def din_run(shop, tmp_path, main):
-    """RUN of `din`, as the command leaves it."""
-    main(f"--data_dir={shop.data}", f"--run_dir={tmp_path / 'run'}", *_flags("din"))
-    return tmp_path / "run"
+def din_run(shop, tmp_path, main, din_folder):
+    """RUN of `din`, as the command leaves it, in a folder of its own for each test."""
+    if not din_folder.exists():
+        main(f"--data_dir={shop.data}", f"--run_dir={din_folder}", *_flags("din"))
+    return shutil.copytree(din_folder, tmp_path / "run")
 
 
 def _content(folder):

@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import functools
 import os
 
 import tensorflow as tf
@@ -51,6 +52,11 @@ class Batches:
     group_by_item: bool = False
     tell_category: collections.abc.Callable | None = None
     seed: int = 0
+
+    def __getstate__(self):
+        # Without `_parsers`, which cannot be pickled.
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields}
 
     @property
     def folder(self):
@@ -121,8 +127,15 @@ class Batches:
         options = tf.data.Options()
         options.autotune.enabled = False
         width = 1 if grouped else self.folder.max_candidates
-        dataset = dataset.map(self._parser(width), num_parallel_calls=2).prefetch(2)
+        if width not in self._parsers:
+            self._parsers[width] = self._parser(width)
+        dataset = dataset.map(self._parsers[width], num_parallel_calls=2).prefetch(2)
         return dataset.with_options(options)
+
+    @functools.cached_property
+    def _parsers(self):
+        """The functions of `_parser`, which each are traced once, by width."""
+        return {}
 
     def _parser(self, width):
         """Function from serialized requests to what `dataset` has.
@@ -142,6 +155,8 @@ class Batches:
         if self.folder.weighted:
             spec["weight"] = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
 
+        # AutoGraph has nothing to convert, and would take longer than the trace.
+        @functools.partial(tf.function, autograph=False)
         def to_batch(records, candidate=None):
             raw = tf.io.parse_example(records, spec)
             if candidate is not None:

@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import keras
 import tensorflow as tf
 
 from hccm_tf.atomic import new_folder, only_writer
@@ -71,10 +70,17 @@ def encode_images_of(trained, data_dir, images, dtype):
 
 def write_saved_model(folder, endpoints):
     """Writes `Signatures.endpoints` as a SavedModel."""
-    archive = keras.export.ExportArchive()
-    for name, (function, spec) in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=[spec])
-    archive.write_out(str(folder), verbose=False)
+    # `keras.export.ExportArchive` would trace each of them twice.
+    signatures = {
+        name: tf.function(
+            function, input_signature=[spec], autograph=False
+        ).get_concrete_function()
+        for name, (function, spec) in endpoints.items()
+    }
+    module = tf.Module()
+    used = (variable for each in signatures.values() for variable in each.variables)
+    module.all_variables = list({id(variable): variable for variable in used}.values())
+    tf.saved_model.save(module, str(folder), signatures)
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater
     updater = updater(str(folder))
     # What the Regress API asks for.

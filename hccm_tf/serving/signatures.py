@@ -90,7 +90,7 @@ class Signatures:
             self.histories.append(HISTORY_IMAGE)
 
     def endpoints(self):
-        """Name → `(function, input signature)` for `ExportArchive.add_endpoint`."""
+        """Name → `(function, input signature)` of each signature."""
         with_images = self.table is not None
         sides = self.sides
         impressions = impression_spec(self.schema, with_images, sides=sides)

@@ -19,7 +19,7 @@ def predict_part(infer, dataset, part, requests):
     """Predicts a part of a split.
 
     Args:
-        infer: function from inputs to click probabilities `[R, N, 1]`.
+        infer: `tf.function` from inputs to click probabilities `[R, N, 1]`.
         dataset: of `hccm_tf.data.dataset.Batches.dataset`, in order.
         part: `(index, count)` with which it was made.
         requests: R, the number of requests in a batch.
@@ -29,6 +29,8 @@ def predict_part(infer, dataset, part, requests):
         order of the split, `row` of the log, `user_key`, `label`, `weight` and `ctr`.
     """
     index, count = part
+    # Traced once, and not first for the shapes of one batch.
+    infer.get_concrete_function(dataset.element_spec[0])
     # Also of a part without a batch.
     columns = [tuple(np.zeros(0, dtype) for dtype in PREDICTION_COLUMNS.values())]
     for number, batch in enumerate(dataset):
@@ -65,7 +67,17 @@ def impressions(batch, ctr, first):
 def predict(model, batches, split):
     """Predicts a whole split on one device; see `predict_part` and `to_frame`."""
     dataset, requests = batches.dataset(split), batches.requests_per_batch(split)
-    return to_frame(predict_part(model.predict_on_batch, dataset, (0, 1), requests))
+    return to_frame(predict_part(infer_function(model), dataset, (0, 1), requests))
+
+
+def infer_function(model):
+    """Function of a model's inputs, for batches of all shapes."""
+    # AutoGraph has nothing to convert.
+    return tf.function(
+        lambda inputs: model(inputs, training=False),
+        reduce_retracing=True,
+        autograph=False,
+    )
 
 
 def to_frame(columns):

@@ -44,14 +44,17 @@ class FittedModel:
         batches: `Batches` of its data folder, as the model is shown them; `None` opens
             them when they are needed.
         training: dict `{"seconds", "epochs"}` of the training steps.
-        trainer: `Trainer` that predicts with all processes of a strategy; `None` for
-            one device.
+        trainer: `Trainer` that trained it, whose processes predict that folder; `None`
+            if it was read from disk. It is left out where this is pickled.
     """
 
     trained: TrainedModel
     batches: Batches | None = None
     training: dict = dataclasses.field(default_factory=lambda: dict(NO_TRAINING))
     trainer: Trainer | None = None
+
+    def __getstate__(self):
+        return vars(self) | {"trainer": None}
 
     def batches_of(self, data_dir=None):
         """`Batches` of a data folder; by default of the one that it was trained on."""
@@ -70,7 +73,9 @@ class FittedModel:
         batches = self.batches
         if batches is not None:
             batches = dataclasses.replace(batches, data_dir=data_dir)
-        return dataclasses.replace(self, trained=trained, batches=batches)
+        return dataclasses.replace(
+            self, trained=trained, batches=batches, trainer=None
+        )
 
     def predictions(self, split, data_dir=None, batch_size=None):
         """Predicts a split; data frame `row, user_key, label, weight, ctr`.
@@ -83,13 +88,12 @@ class FittedModel:
             batch_size: impressions in a batch; by default that of `batches`.
         """
         batches = self.batches_of(data_dir)
+        size = batch_size or batches.batch_size
+        batches = dataclasses.replace(batches, batch_size=size)
         with DataFolder(batches.data_dir).report_damage():
-            # Its processes read the folder that was fitted.
-            if self.trainer is not None and batches.data_dir == self.batches.data_dir:
+            if self.trainer is not None and batches == self.batches:
                 frame = self.trainer.predict(split)
             else:
-                size = batch_size or batches.batch_size
-                batches = dataclasses.replace(batches, batch_size=size)
                 frame = predict(self.trained.keras_model, batches, split)
         return frame.assign(ctr=self.trained.schema.unsampled(frame.ctr))
 
@@ -254,9 +258,8 @@ def _train(configuration, trained, batches, started, strategy):
             configuration.resume,
             strategy is None or is_chief(strategy),
         )
-    if strategy is None:
-        return FittedModel(trained, batches, training)
-    _copy_weights(trainer.model, model)
+    if strategy is not None:
+        _copy_weights(trainer.model, model)
     return FittedModel(trained, batches, training, trainer)
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from hccm_tf.errors import InputError
 from hccm_tf.training.checkpoints import local_value
-from hccm_tf.training.evaluation import predict_part, to_frame
+from hccm_tf.training.evaluation import infer_function, predict_part, to_frame
 from hccm_tf.training.trainer import Trainer
 
 
@@ -32,7 +32,7 @@ class SynchronousTrainer(Trainer):
         options = {"reduce_retracing": True, "autograph": False}
         self._train_step = tf.function(self._step, **options)
         # Keras' own would ask all replicas.
-        self._infer = tf.function(lambda x: model(x, training=False), **options)
+        self._infer = infer_function(model)
         self._average = tf.function(
             lambda: strategy.run(self._average_states), **options
         )

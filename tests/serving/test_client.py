@@ -23,8 +23,10 @@ PATIENT = 60
 
 
 @pytest.fixture(scope="module")
-def version(fitted, tmp_path_factory):
-    return fitted["hccm"].export(tmp_path_factory.mktemp("models") / "hccm")
+def version(versions, tmp_path_factory):
+    """The export in a folder of its own, where a server's configuration is written."""
+    folder = tmp_path_factory.mktemp("models") / "hccm" / "1"
+    return shutil.copytree(versions["hccm"], folder)
 
 
 @pytest.fixture(scope="module")

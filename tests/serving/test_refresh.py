@@ -20,7 +20,7 @@ from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
-from hccm_tf.serving.versions import versions
+from hccm_tf.serving.versions import versions as versions_in
 from hccm_tf.serving.warmup import PATH as WARMUP
 from tests import processes
 from tests.reference import read_maps
@@ -106,13 +106,11 @@ def items_csv(items, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(fitted, tmp_path_factory):
+def exported(fitted, versions, tmp_path_factory):
     """Type of the table → folder with one version."""
-    folders = {}
-    for dtype in ("float32", "int8"):
-        folders[dtype] = tmp_path_factory.mktemp("refresh") / dtype
-        fitted["hccm"].export(folders[dtype], representation_dtype=dtype)
-    return folders
+    int8 = tmp_path_factory.mktemp("refresh") / "int8"
+    fitted["hccm"].export(int8, representation_dtype="int8")
+    return {"float32": versions["hccm"].parent, "int8": int8}
 
 
 @pytest.fixture
@@ -168,7 +166,7 @@ def test_the_table_is_the_old_one_and_the_models_new_rows(
 
     monkeypatch.setattr(version_module, "encode", encode)
     version = refresh(export_dir, items_csv, store, remove_missing)
-    assert version == export_dir / "2" and versions(export_dir) == [1, 2]
+    assert version == export_dir / "2" and versions_in(export_dir) == [1, 2]
     old, table = read_table(export_dir / "1"), read_table(version)
     wanted = _pairs(fitted["hccm"], items, maps)
     new = {key: pair for key, pair in wanted.items() if key not in old}
@@ -257,7 +255,7 @@ def test_nothing_new_writes_nothing(export_dir, items_csv, store, shop, capsys):
     same = export_dir.parent / "same.csv"
     assert refresh(export_dir, same, store, remove_missing=True) is None
     assert "nothing to refresh" in capsys.readouterr().out
-    assert versions(export_dir) == [1]
+    assert versions_in(export_dir) == [1]
     assert refresh(export_dir, items_csv, store) == export_dir / "2"
     line = capsys.readouterr().out
     assert "6 images added, 0 removed" in line and f"-> {export_dir / '2'}" in line
@@ -283,7 +281,7 @@ def test_a_killed_run_leaves_no_version(export_dir, items_csv, store):
     arguments = [export_dir, items_csv, store]
     killed = processes.run(["-c", KILLED, *arguments])
     assert killed.returncode == -signal.SIGKILL
-    assert versions(export_dir) == [1] and len(list(export_dir.iterdir())) == 2
+    assert versions_in(export_dir) == [1] and len(list(export_dir.iterdir())) == 2
     processes.run(
         [
             *("-m", "tfrecords_tools.refresh_export", "--remove_missing"),
@@ -296,14 +294,14 @@ def test_a_killed_run_leaves_no_version(export_dir, items_csv, store):
     assert len(read_table(export_dir / "2")) > 6
 
 
-def test_errors(export_dir, items, items_csv, store, shop, maps, fitted, tmp_path):
+def test_errors(export_dir, items, items_csv, store, shop, maps, versions, tmp_path):
     def fails(match, export_dir=export_dir, items=items_csv, store=store, remove=False):
         with pytest.raises(InputError, match=match):
             refresh(export_dir, items, store, remove)
 
     fails("^export_dir=.*no version", export_dir=tmp_path / "nowhere")
-    without = fitted["din"].export(tmp_path / "din")
-    fails("^export_dir=.*no table of images", export_dir=without.parent)
+    without = versions["din"].parent
+    fails("^export_dir=.*no table of images", export_dir=without)
     fails("^feature_maps.*no such file", store=tmp_path)
     other = shop.store.cnn | {"weights_sha256": "other"}
     store_of_other = write_store(tmp_path / "other", maps, other)
@@ -317,7 +315,7 @@ def test_errors(export_dir, items, items_csv, store, shop, maps, fitted, tmp_pat
     fails("^items: no image of the table", items=other, remove=True)
     (export_dir / "7").mkdir()
     fails("version 7 is damaged")
-    assert versions(export_dir) == [1, 7]
+    assert versions_in(export_dir) == [1, 7]
 
 
 def test_categories_that_are_numbers(tmp_path):
@@ -339,4 +337,4 @@ def test_two_pairs_with_one_key(export_dir, items_csv, store, monkeypatch):
     )
     with pytest.raises(InputError, match="^items: two .* pairs share one 64-bit key"):
         refresh(export_dir, items_csv, store)
-    assert versions(export_dir) == [1]
+    assert versions_in(export_dir) == [1]

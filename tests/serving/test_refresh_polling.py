@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -49,7 +50,7 @@ for line in sys.stdin:
 """
 
 
-def test_a_version_is_whole_when_it_is_seen(fitted, shop, tmp_path):
+def test_a_version_is_whole_when_it_is_seen(versions, shop, tmp_path):
     folder, stop, line = (tmp_path / name for name in ("versions", "stop", "line"))
     folder.mkdir()
     maps, category = read_maps(shop.maps), shop.items.category[0]
@@ -62,7 +63,7 @@ def test_a_version_is_whole_when_it_is_seen(fitted, shop, tmp_path):
     load = subprocess.Popen(command, stdin=look.stdout, stdout=subprocess.PIPE)
     try:
         # Elsewhere first, because the names of the tensors are in it.
-        version = fitted["hccm"].export(tmp_path / "first")
+        version = shutil.copytree(versions["hccm"], tmp_path / "first")
         # Of one impression, with each of the new images.
         rows = Impressions(shop.data, "test", 1).rows * COUNT
         request = impressions_request(rows, shop.schema, with_images=True)

@@ -44,12 +44,8 @@ class _Result:
         return tf.nest.map_structure(lambda value: value.numpy(), function(*args))
 
 
-@pytest.fixture
-def make_trainer(shop, monkeypatch):
-    coordinator = tf.distribute.coordinator
-    monkeypatch.setattr(coordinator, "ClusterCoordinator", _Coordinator)
-    monkeypatch.setattr(parameter_servers, "num_tasks", lambda kind: WORKERS)
-
+@pytest.fixture(scope="module")
+def make_trainer(shop):
     def trainer():
         keras.utils.set_random_seed(0)
         model = build_model("base", shop.schema, **tiny("base"))
@@ -59,18 +55,27 @@ def make_trainer(shop, monkeypatch):
             model, strategy, Batches(shop.data, shop.schema, BATCH_SIZE)
         )
 
-    return trainer
+    coordinator = tf.distribute.coordinator
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coordinator, "ClusterCoordinator", _Coordinator)
+        patch.setattr(parameter_servers, "num_tasks", lambda kind: WORKERS)
+        yield trainer
+
+
+@pytest.fixture(scope="module")
+def straight(shop, make_trainer, tmp_path_factory):
+    """The history and the predictions of a run that is not interrupted."""
+    run, trainer = RunFolder(tmp_path_factory.mktemp("straight")), make_trainer()
+    loop.run_epochs(trainer, shop.schema, 2, 2, run.path)
+    return pd.read_csv(run.history), trainer.predict("test")
 
 
 # Of the calls of the second epoch: one of its parts, the first part of validation.
 @pytest.mark.parametrize("call", [3, PARTS])
 def test_a_chief_that_is_preempted_goes_on(
-    shop, tmp_path, make_trainer, monkeypatch, call
+    shop, tmp_path, make_trainer, straight, monkeypatch, call
 ):
-    straight, run = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "run")
-    expected = make_trainer()
-    loop.run_epochs(expected, shop.schema, 2, 2, straight.path)
-
+    run = RunFolder(tmp_path)
     trainer, calls = make_trainer(), []
     validate, second = trainer.predict, []
 
@@ -94,10 +99,10 @@ def test_a_chief_that_is_preempted_goes_on(
     resumed = make_trainer()
     loop.run_epochs(resumed, shop.schema, 2, 2, run.path, resume=True)
 
-    one, other = pd.read_csv(run.history), pd.read_csv(straight.history)
-    np.testing.assert_allclose(one, other, atol=1e-6)
-    frames = resumed.predict("test"), expected.predict("test")
-    np.testing.assert_allclose(frames[0].ctr, frames[1].ctr, atol=1e-6)
+    history, predictions = straight
+    np.testing.assert_allclose(pd.read_csv(run.history), history, atol=1e-6)
+    ctr = resumed.predict("test").ctr
+    np.testing.assert_allclose(ctr, predictions.ctr, atol=1e-6)
 
 
 LOST = tf.errors.UnavailableError(None, None, "Socket closed: /job:worker/task:1")
