@@ -73,9 +73,7 @@ class FittedModel:
         batches = self.batches
         if batches is not None:
             batches = dataclasses.replace(batches, data_dir=data_dir)
-        return dataclasses.replace(
-            self, trained=trained, batches=batches, trainer=None
-        )
+        return dataclasses.replace(self, trained=trained, batches=batches, trainer=None)
 
     def predictions(self, split, data_dir=None, batch_size=None):
         """Predicts a split; data frame `row, user_key, label, weight, ctr`.
