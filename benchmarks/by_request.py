@@ -8,7 +8,8 @@ feature map of 7x7x96 for each) and builds it twice: by request, and flat, where
 impression is a request of its own. Then, in turn, the examples/s of building both, of
 their input pipelines, and of training `din` and `hccm` in `fit`, with batches of 512
 impressions and the options named below. The number of clicks is a history's mean; their
-lengths are Poisson's, 100 at most.
+lengths are Poisson's, 100 at most. The distinct photos of a batch, which the trainable
+CNN encodes, are the bound of what `hccm` can gain.
 """
 
 import pathlib
@@ -16,6 +17,7 @@ import tempfile
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from absl import app, flags
 from keras.losses import BinaryCrossentropy
 from stores import make_store
@@ -117,6 +119,16 @@ def make_arms(folder, sides):
     return arms
 
 
+def photos(dataset, batches):
+    """Distinct photos of a batch, on average."""
+    sides = ("candidate_image", "history_image")
+    counts = [
+        max(int(tf.reduce_max(inputs[side])) for side in sides)
+        for inputs, *_ in dataset.take(batches)
+    ]
+    return np.mean(counts)
+
+
 def measure(arms):
     """Examples/s of each arm's parts, and of building, a row for each round."""
     rounds = []
@@ -164,9 +176,19 @@ def main(argv):
             side: sum(f.stat().st_size for f in (folder / f"{side}, 0").glob("*.tfr*"))
             for side in sides
         }
-        rates = measure(make_arms(folder, sides))
-    saved = num_bytes["flat"] / num_bytes["by request"]
-    ratios = {"bytes: flat / by request": (saved,)}
+        arms = make_arms(folder, sides)
+        rates = measure(arms)
+        distinct = {s: photos(arms["hccm", s][1], FLAGS.batches) for s in sides}
+    each = pd.DataFrame(
+        {
+            "bytes an impression": pd.Series(num_bytes) / len(log),
+            "photos an impression": pd.Series(distinct) / BATCH_SIZE,
+        }
+    )
+    ratios = {
+        f"{what}: flat / by request": (values["flat"] / values["by request"],)
+        for what, values in each.items()
+    }
     for table in (builds, rates):
         for name in table:
             if name.endswith("by request"):
@@ -178,7 +200,7 @@ def main(argv):
         )
     table = pd.concat([builds.median(), rates.median()]).to_frame("examples/s")
     title = f"{FLAGS.request_size} impressions a request, histories of {FLAGS.clicks}"
-    report({title: table}, ratios, FLAGS.json)
+    report({title: table, "data": each}, ratios, FLAGS.json)
 
 
 FLAGS = flags.FLAGS

@@ -14,8 +14,9 @@ dimension 8, attention unit 80-40 with Dice or ReLU, MLP 400-160-80. With reques
 10 impressions, ours computes once what these share; the others have no such form and
 get a copy of user and history for each impression. Ours has
 `LazyAdam`, and for comparison Keras' Adam; no other package brings an optimizer of
-single rows. Where histories have padding, the others' normalisation may count it. Each
-side is a process that keeps its model; one at a time trains, in turn.
+single rows. Where histories have padding, the others' normalisation may count it.
+`floor` is not a model: only the matrix products of the attention unit that no request
+shares. Each side is a process that keeps its model; one at a time trains, in turn.
 """
 
 import json
@@ -65,6 +66,7 @@ def main(argv):
     sides = {
         "hccm_tf": (sys.executable, "LazyAdam"),
         "hccm_tf, Adam": (sys.executable, "Adam"),
+        "floor": (sys.executable,),
     }
     sides |= {name: (FLAGS[name].value,) for name in PEERS if FLAGS[name].value}
     started = {name: start(name, *command) for name, command in sides.items()}
@@ -86,7 +88,7 @@ def main(argv):
     table = rates.quantile([0.5, 0.25, 0.75]).T
     table.columns = ["examples/s", "quartile 1", "quartile 3"]
     table["parameters"] = {name: count for name, (*_, count) in started.items()}
-    ratios = {}
+    ratios = {"hccm_tf / floor": ratio(rates, "hccm_tf", "floor")}
     peers = [name for name in PEERS if name in started]
     if peers:
         best = rates[peers].median().idxmax()
