@@ -106,7 +106,7 @@ def build(folder, side, number):
 
 
 def make_arms(folder, sides):
-    """Name → `(model, dataset)` of each model on each side's first data folder."""
+    """Name → `(model, dataset, impressions of a batch)`, of each first data folder."""
     store, arms = FeatureMapStore.open(folder / "maps"), {}
     for name in ("din", "hccm"):
         for side in sides:
@@ -115,18 +115,19 @@ def make_arms(folder, sides):
             batches = Batches(data.path, data.schema(), BATCH_SIZE, images)
             dataset = batches.dataset("train", epoch=0)
             dataset = dataset.map(lambda x, y, weight, keys: (x, y, weight)).repeat()
-            arms[name, side] = compiled(name, batches.schema, store), dataset
+            size = batches.requests_per_batch("train") * data.max_candidates
+            arms[name, side] = compiled(name, batches.schema, store), dataset, size
     return arms
 
 
-def photos(dataset, batches):
-    """Distinct photos of a batch, on average."""
+def photos(dataset, size, batches):
+    """Distinct photos of a batch, divided by its impressions."""
     sides = ("candidate_image", "history_image")
     counts = [
         max(int(tf.reduce_max(inputs[side])) for side in sides)
         for inputs, *_ in dataset.take(batches)
     ]
-    return np.mean(counts)
+    return np.mean(counts) / size
 
 
 def measure(arms):
@@ -134,12 +135,12 @@ def measure(arms):
     rounds = []
     for _ in range(FLAGS.rounds + 1):
         rounds.append({})
-        for (name, side), (model, dataset) in arms.items():
+        for (name, side), (model, dataset, size) in arms.items():
             for what, time in (
                 ("pipeline", batch_seconds(dataset, 2 * FLAGS.batches)),
                 ("training", fit_seconds(model, dataset, FLAGS.batches)),
             ):
-                rounds[-1][f"{name}, {what}, {side}"] = BATCH_SIZE / time
+                rounds[-1][f"{name}, {what}, {side}"] = size / time
     # The first round traces.
     return pd.DataFrame(rounds[1:])
 
@@ -178,11 +179,11 @@ def main(argv):
         }
         arms = make_arms(folder, sides)
         rates = measure(arms)
-        distinct = {s: photos(arms["hccm", s][1], FLAGS.batches) for s in sides}
+        distinct = {s: photos(*arms["hccm", s][1:], FLAGS.batches) for s in sides}
     each = pd.DataFrame(
         {
             "bytes an impression": pd.Series(num_bytes) / len(log),
-            "photos an impression": pd.Series(distinct) / BATCH_SIZE,
+            "photos an impression": pd.Series(distinct),
         }
     )
     ratios = {

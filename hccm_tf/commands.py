@@ -8,8 +8,9 @@ from absl import app, flags, logging
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.quiet import quiet_tensorflow
 
-# Before a command imports what imports TensorFlow, which by itself takes its fast
-# kernels only where a processor has AVX-512: elsewhere training takes twice as long.
+# Before a command imports what imports TensorFlow. By itself it takes its fast kernels
+# only where a processor has instructions for neural networks; elsewhere training took
+# about twice as long.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 quiet_tensorflow()
 

@@ -198,7 +198,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
     def load(cls, path):
         """The estimator that `save`, or a run of `train_main.py`, has left in a folder.
 
-        Its predictions are the same to the last bit.
+        Its predictions are the same to the last bit, in a process with the same
+        `TF_ENABLE_ONEDNN_OPTS`, which commands set to 1.
         """
         trained, frames = TrainedModel.load(path), RunFolder(path).frames
         told = trained.configuration

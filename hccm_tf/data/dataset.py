@@ -127,21 +127,23 @@ class Batches:
         options = tf.data.Options()
         options.autotune.enabled = False
         width = 1 if grouped else self.folder.max_candidates
-        if width not in self._parsers:
-            self._parsers[width] = self._parser(width)
-        dataset = dataset.map(self._parsers[width], num_parallel_calls=2).prefetch(2)
+        key = width, self.folder.weighted
+        if key not in self._parsers:
+            self._parsers[key] = self._parser(*key)
+        dataset = dataset.map(self._parsers[key], num_parallel_calls=2).prefetch(2)
         return dataset.with_options(options)
 
     @functools.cached_property
     def _parsers(self):
-        """The functions of `_parser`, which each are traced once, by width."""
+        """The functions of `_parser` by its arguments, which each are traced once."""
         return {}
 
-    def _parser(self, width):
+    def _parser(self, width, weighted):
         """Function from serialized requests to what `dataset` has.
 
         Args:
             width: N, the number of candidates to which requests are padded.
+            weighted: whether the records have weights.
         """
         spec = parse_spec(self.schema)
         # What the model does not read is not parsed.
@@ -152,7 +154,7 @@ class Batches:
             and (self.images is None or side not in self.sides)
         }
         spec = {name: entry for name, entry in spec.items() if name not in unread}
-        if self.folder.weighted:
+        if weighted:
             spec["weight"] = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
 
         # AutoGraph has nothing to convert, and would take longer than the trace.

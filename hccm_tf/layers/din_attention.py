@@ -17,19 +17,19 @@ class DINAttention(keras.layers.Layer):
     output = sum_t w_t k_t
     ```
 
-    with `w_t = a(q, k_t)` or its softmax over the history. The concatenation is never
-    built. With the MLP's first kernel in blocks `[Wq; Wk; Wd; Wp]` of `D` rows,
+    with `w_t = a(q, k_t)` or its softmax over the history. `[B, T, 4D]` is never built.
+    With the MLP's first kernel in blocks `[Wq; Wk; Wd; Wp]` of `D` rows,
 
     ```
-    [q, k, q - k, q * k] W = q (Wq + Wd) + k ((Wk - Wd) + diag(q) Wp)
+    [q, k, q - k, q * k] W = q (Wq + Wd) + k (Wk - Wd) + (q * k) Wp
     ```
 
-    the first term is computed once per candidate, and the second is one batched matrix
-    product of the history with a kernel per candidate: the same numbers, in less time
-    and memory. With a mask, the MLP sees the non-masked pairs of candidate and position
-    only, and `k (Wk - Wd)` is computed once per position; where `D` is small (3 D up to
-    the first hidden layer's units), `[q, k, q * k]` is cheaper and built instead. JAX,
-    which needs static shapes, computes all pairs.
+    the first term is computed once per candidate and the second once per position. With
+    a mask, the third and the MLP see the non-masked pairs of candidate and position
+    only; where `D` is small (3 D up to the first hidden layer's units), one product of
+    their `[q, k, q * k]` is cheaper. Without a mask, and on JAX, which needs static
+    shapes, the last two terms are one batched product of the history with a kernel
+    `(Wk - Wd) + diag(q) Wp` per candidate.
 
     Args:
         hidden_units: tuple of ints, at least one. Defaults to `(80, 40)`.
@@ -87,7 +87,7 @@ class DINAttention(keras.layers.Layer):
                 "`normalize` must be None or 'softmax'. "
                 f"Received: normalize={normalize}"
             )
-        # XLA has no sum of sorted segments. (Keras asks for this on GPUs.)
+        # XLA has no arrays whose size depends on a mask. (Keras asks for it on GPUs.)
         self.supports_jit = _BACKEND != "tensorflow"
         self.hidden_units = tuple(hidden_units)
         self.activation = activation
@@ -151,8 +151,6 @@ class DINAttention(keras.layers.Layer):
             scores = self._scores_of_pairs(query, keys, counts, training)
         if self.normalize == "softmax":
             scores = _masked_softmax(scores, mask)
-        elif mask is not None:
-            scores = ops.where(mask, scores, ops.zeros_like(scores))
         outputs = ops.matmul(scores, keys)
         if one_candidate:
             outputs, scores = outputs[:, 0], scores[:, 0]
@@ -180,18 +178,22 @@ class DINAttention(keras.layers.Layer):
             x = ops.matmul(q * k, wp)
             x = x + ops.take(of_query, place, axis=0) + ops.take(of_keys, click, axis=0)
         scores = self._mlp(x, None, training)[:, 0]
-        size = batch_size * candidates * length
-        return ops.reshape(ops.scatter(pair[:, None], scores, (size,)), shape)
+        # `ops.scatter` adds, on PyTorch one number after the other.
+        zeros = ops.zeros((batch_size * candidates * length,), scores.dtype)
+        return ops.reshape(ops.scatter_update(zeros, pair[:, None], scores), shape)
 
     def _scores(self, query, keys, mask, training):
-        """Scores of shape `[B, N, T]`."""
+        """Scores `[B, N, T]`, 0 where the mask is `False`."""
         wq, wk, wd, wp = ops.split(ops.convert_to_tensor(self.kernel), 4, axis=0)
         kernels = (wk - wd) + query[..., None] * wp
         x = ops.matmul(keys[:, None], kernels)
         x = x + (ops.matmul(query, wq + wd) + self.bias)[:, :, None, :]
         if mask is not None:
             mask = ops.broadcast_to(mask, ops.shape(x)[:-1])
-        return ops.squeeze(self._mlp(x, mask, training), axis=-1)
+        scores = ops.squeeze(self._mlp(x, mask, training), axis=-1)
+        if mask is not None:
+            scores = ops.where(mask, scores, ops.zeros_like(scores))
+        return scores
 
     def _mlp(self, x, mask, training):
         """The unit behind its first kernel and bias: `[..., units]` to `[..., 1]`."""

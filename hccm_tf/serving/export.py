@@ -78,8 +78,10 @@ def write_saved_model(folder, endpoints):
         for name, (function, spec) in endpoints.items()
     }
     module = tf.Module()
-    used = (variable for each in signatures.values() for variable in each.variables)
-    module.all_variables = list({id(variable): variable for variable in used}.values())
+    # Of a concrete function a SavedModel has no variables that it does not find itself.
+    module.all_variables = [list(each.variables) for each in signatures.values()]
+    for name, function in signatures.items():
+        setattr(module, name, function)
     tf.saved_model.save(module, str(folder), signatures)
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater
     updater = updater(str(folder))

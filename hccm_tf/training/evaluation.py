@@ -34,8 +34,8 @@ def predict_part(infer, dataset, part, requests):
     # Also of a part without a batch.
     columns = [tuple(np.zeros(0, dtype) for dtype in PREDICTION_COLUMNS.values())]
     for number, batch in enumerate(dataset):
-        ctr = tf.convert_to_tensor(infer(batch[0]))
-        values = impressions(batch, ctr, (index + number * count) * requests)
+        first = (index + number * count) * requests
+        values = impressions(batch, infer(batch[0]), first)
         columns.append([value.numpy() for value in values])
     arrays = [np.concatenate(column) for column in zip(*columns, strict=True)]
     return dict(zip(PREDICTION_COLUMNS, arrays, strict=True))
@@ -64,10 +64,10 @@ def impressions(batch, ctr, first):
     return [tf.boolean_mask(value, mask) for value in values]
 
 
-def predict(model, batches, split):
+def predict(infer, batches, split):
     """Predicts a whole split on one device; see `predict_part` and `to_frame`."""
     dataset, requests = batches.dataset(split), batches.requests_per_batch(split)
-    return to_frame(predict_part(infer_function(model), dataset, (0, 1), requests))
+    return to_frame(predict_part(infer, dataset, (0, 1), requests))
 
 
 def infer_function(model):

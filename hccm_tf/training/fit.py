@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import tempfile
 
@@ -17,7 +18,7 @@ from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models.cscnn import CSCNN
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.runs import RunFolder, TrainedModel
-from hccm_tf.training.evaluation import predict
+from hccm_tf.training.evaluation import infer_function, predict
 from hccm_tf.training.images import measure, open_images
 from hccm_tf.training.loop import run_epochs
 from hccm_tf.training.parameter_servers import ParameterServerTrainer
@@ -45,7 +46,7 @@ class FittedModel:
             them when they are needed.
         training: dict `{"seconds", "epochs"}` of the training steps.
         trainer: `Trainer` that trained it, whose processes predict that folder; `None`
-            if it was read from disk. It is left out where this is pickled.
+            where nothing was trained. It is left out where this is pickled.
     """
 
     trained: TrainedModel
@@ -54,7 +55,12 @@ class FittedModel:
     trainer: Trainer | None = None
 
     def __getstate__(self):
-        return vars(self) | {"trainer": None}
+        fields = {field.name for field in dataclasses.fields(self)} - {"trainer"}
+        return {"trainer": None} | {name: getattr(self, name) for name in fields}
+
+    @functools.cached_property
+    def _infer(self):
+        return infer_function(self.trained.keras_model)
 
     def batches_of(self, data_dir=None):
         """`Batches` of a data folder; by default of the one that it was trained on."""
@@ -87,12 +93,13 @@ class FittedModel:
         """
         batches = self.batches_of(data_dir)
         size = batch_size or batches.batch_size
-        batches = dataclasses.replace(batches, batch_size=size)
+        if size != batches.batch_size:
+            batches = dataclasses.replace(batches, batch_size=size)
         with DataFolder(batches.data_dir).report_damage():
             if self.trainer is not None and batches == self.batches:
                 frame = self.trainer.predict(split)
             else:
-                frame = predict(self.trained.keras_model, batches, split)
+                frame = predict(self._infer, batches, split)
         return frame.assign(ctr=self.trained.schema.unsampled(frame.ctr))
 
     def evaluate(self, split, **arguments):

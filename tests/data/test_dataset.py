@@ -134,6 +134,17 @@ def _copied(shop, folder, copies):
     return folder
 
 
+def test_a_folder_that_was_built_anew_is_read_anew(shop, weighted_shop, tmp_path):
+    data = tmp_path / "data"
+    data.symlink_to(shop.data)
+    batches = Batches(data, shop.schema, 64)
+    assert all((batch[2].numpy() == 1).all() for batch in batches.dataset("test"))
+    data.unlink()
+    data.symlink_to(weighted_shop.data)
+    weights = [batch[2].numpy().ravel() for batch in batches.dataset("test")]
+    assert set(np.concatenate(weights)) == {0.0, 0.5, 2.0}
+
+
 @pytest.mark.parametrize("files", [1, 3, 4])
 def test_parts_are_disjoint_and_whole(any_shop, tmp_path, files):
     data = _copied(any_shop, tmp_path / "data", files)

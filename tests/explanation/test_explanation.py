@@ -16,7 +16,7 @@ from hccm_tf.explanation.values import Explained, explain
 from hccm_tf.serving.export import encode_images_of
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
-from hccm_tf.training.evaluation import predict
+from hccm_tf.training.evaluation import infer_function, predict
 from tests.reference import read_maps
 from tests.untrained import untrained
 
@@ -115,7 +115,8 @@ def test_impressions_of_requests(weighted_shop, name):
     rows = Impressions(shop.data, "test", count).rows
     request = impressions_request(rows, schema, name == "hccm")
     expected = _signatures(trained, batches).explain(request)
-    log = predict(trained.keras_model, batches, "test")[:count]
+    infer = infer_function(trained.keras_model)
+    log = predict(infer, batches, "test")[:count]
     assert [one.label for one in explained] == log.label.tolist()
     np.testing.assert_allclose([one.ctr for one in explained], log.ctr, atol=1e-6)
     items = shop.log.item_id[log.row].tolist()

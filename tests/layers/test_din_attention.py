@@ -20,11 +20,11 @@ OPTIONS = [
     for activation in ("dice", "relu")
     for normalize in (None, "softmax")
 ]
-# The MLP sees all positions or, where it has more units, the non-masked ones only.
+# Where the MLP has more units, rows are narrow for it, and otherwise computed.
 FORMS = pytest.mark.parametrize(
     "hidden_units, query",
     [((4, 3), QUERY), ((15, 3), QUERY[:, 0]), ((15, 3), QUERY)],
-    ids=["all", "some", "some-of-several"],
+    ids=["wide", "narrow", "narrow-several"],
 )
 
 
@@ -177,7 +177,7 @@ def test_weights_are_those_of_the_output(hidden_units, query, activation, normal
     ]
 
 
-@pytest.mark.parametrize("hidden_units", [(4, 3), (15, 3)], ids=["all", "some"])
+@pytest.mark.parametrize("hidden_units", [(4, 3), (15, 3)], ids=["wide", "narrow"])
 @pytest.mark.parametrize("activation, normalize", OPTIONS)
 def test_several_candidates_equal_several_calls(hidden_units, activation, normalize):
     layer = random_layer(hidden_units, activation=activation, normalize=normalize)

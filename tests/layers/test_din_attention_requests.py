@@ -21,8 +21,10 @@ QUERY_MASKS = pytest.mark.parametrize(
     "query_mask", [QUERY_MASK, SCATTERED], ids=["first", "scattered"]
 )
 MASKS = pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "mask"])
-# The MLP sees all positions or, where it has more units, the non-masked ones only.
-FORMS = pytest.mark.parametrize("hidden_units", [(4, 3), (15, 3)], ids=["all", "some"])
+# Where the MLP has more units, rows are narrow for it, and otherwise computed.
+FORMS = pytest.mark.parametrize(
+    "hidden_units", [(4, 3), (15, 3)], ids=["wide", "narrow"]
+)
 
 
 @FORMS

@@ -188,6 +188,18 @@ def test_an_unknown_image_is_no_image(exported, fitted):
     assert np.abs(answers[0] - serve(request)).max() > 1e-6
 
 
+def test_signatures_are_functions_of_what_is_loaded(exported):
+    """Of the inputs as one dict."""
+    _, version, request = exported
+    function, serve = _serve(version)
+    loaded = tf.saved_model.load(str(version))
+    dtypes = {name: spec.dtype for name, spec in _signature(function).items()}
+    tensors = {k: tf.constant(v.tolist(), dtypes[k]) for k, v in request.items()}
+    np.testing.assert_array_equal(
+        loaded.serving_default(tensors)["ctr"], serve(request)
+    )
+
+
 def test_the_next_export_is_the_next_version(fitted, tmp_path):
     (tmp_path / "notes").mkdir()
     assert next_version(tmp_path) == tmp_path / "1"

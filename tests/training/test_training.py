@@ -15,7 +15,7 @@ from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.training import loop
-from hccm_tf.training.evaluation import predict
+from hccm_tf.training.evaluation import infer_function, predict
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.synchronous import SynchronousTrainer
 from tests import processes
@@ -107,12 +107,21 @@ def test_predictions_are_in_the_order_of_the_data(shop):
     batches = Batches(shop.data, shop.schema, 64)
     for frame in (
         trainer.predict("validation"),
-        predict(model, batches, "validation"),
+        predict(infer_function(model), batches, "validation"),
     ):
         np.testing.assert_array_equal(frame.row, part.index)
         np.testing.assert_array_equal(frame.label, part.label)
         np.testing.assert_array_equal(frame.user_key, part.user_id)
         np.testing.assert_allclose(frame.ctr, expected, atol=1e-6)
+
+
+def test_predictions_trace_the_model_once(shop):
+    """For all splits, sizes of batches and lengths of histories."""
+    infer = infer_function(_model(shop))
+    for size in (32, 150):
+        for split in ("validation", "test"):
+            predict(infer, Batches(shop.data, shop.schema, size), split)
+    assert infer.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4)])
