@@ -16,14 +16,16 @@ import tempfile
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # That there is no GPU, what the CPU could do if TensorFlow were built anew, and that it
 # registers its own GPU libraries twice. Code 303 is that of a machine without a GPU's
-# driver; a driver that does not work has others.
+# driver; a driver that does not work has others. And that float16 is computed without
+# oneDNN where a processor has no instructions for it.
 NOISE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog|"
     rb"I\d{4} .*(cudart_stub|cpu_feature_guard|port\.cc)|"
     rb"To enable the following instructions|"
     rb".*Unable to register cu\w+ factory: .* has already been registered|"
     rb".*TF-TRT Warning: Could not find TensorRT|"
-    rb"E\d{4} .*failed call to cuInit: .*\(303\)"
+    rb"E\d{4} .*failed call to cuInit: .*\(303\)|"
+    rb"E\d{4} .*oneDNN supports DT_HALF only on platforms"
 )
 
 
@@ -34,6 +36,16 @@ def quiet_tensorflow():
     os.environ.setdefault(LEVEL, "1")
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def quiet_float16():
+    """Lets oneDNN say what it says, once a process, of the first graph with float16."""
+    if os.environ.get(LEVEL) == "0":
+        return
+    import tensorflow as tf
+
+    with _without_noise(), tf.init_scope():
+        tf.function(tf.identity)(tf.zeros([], tf.float16))
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -26,6 +26,7 @@ from hccm_tf import formats
 from hccm_tf.data import ids
 from hccm_tf.data.image_store import ImageStore
 from hccm_tf.errors import InputError
+from hccm_tf.quiet import quiet_float16
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -220,6 +221,7 @@ class FeatureMapStore(ImageStore):
         return tf.gather(rows, ids.find(self.keys, image_keys) + 1) + 1
 
     def _make_gather(self):
+        quiet_float16()
         return self._gather_in_graph
 
     def _gather_in_graph(self, rows):
