@@ -7,6 +7,7 @@ before its log is set up. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import importlib.abc
 import os
 import re
@@ -38,6 +39,7 @@ def quiet_tensorflow():
         sys.meta_path.insert(0, _Finder())
 
 
+@functools.cache
 def quiet_float16():
     """Lets oneDNN say what it says, once a process, of the first graph with float16."""
     if os.environ.get(LEVEL) == "0":

@@ -55,8 +55,7 @@ class Batches:
 
     def __getstate__(self):
         # Without `_parsers`, which cannot be pickled.
-        fields = dataclasses.fields(self)
-        return {field.name: getattr(self, field.name) for field in fields}
+        return vars(dataclasses.replace(self))
 
     @property
     def folder(self):
@@ -158,7 +157,7 @@ class Batches:
             spec["weight"] = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
 
         # AutoGraph has nothing to convert, and would take longer than the trace.
-        @functools.partial(tf.function, autograph=False)
+        @tf.function(autograph=False)
         def to_batch(records, candidate=None):
             raw = tf.io.parse_example(records, spec)
             if candidate is not None:

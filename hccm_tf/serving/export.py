@@ -78,7 +78,7 @@ def write_saved_model(folder, endpoints):
         for name, (function, spec) in endpoints.items()
     }
     module = tf.Module()
-    # Of a concrete function a SavedModel has no variables that it does not find itself.
+    # What a function uses is saved only if the module has it.
     module.all_variables = [list(each.variables) for each in signatures.values()]
     for name, function in signatures.items():
         setattr(module, name, function)

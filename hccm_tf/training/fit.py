@@ -55,8 +55,7 @@ class FittedModel:
     trainer: Trainer | None = None
 
     def __getstate__(self):
-        fields = {field.name for field in dataclasses.fields(self)} - {"trainer"}
-        return {"trainer": None} | {name: getattr(self, name) for name in fields}
+        return vars(dataclasses.replace(self, trainer=None))
 
     @functools.cached_property
     def _infer(self):

@@ -9,7 +9,8 @@ from hccm_tf.data.dataset import Batches
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.models import MODELS, build_model
-from tests.conftest import tiny
+from hccm_tf.preparation.examples.build import build_examples
+from tests.conftest import MAX_HISTORY, tiny
 from tests.data.against_log import AgainstLog
 from tests.models.batches import LOSS
 
@@ -134,15 +135,16 @@ def _copied(shop, folder, copies):
     return folder
 
 
-def test_a_folder_that_was_built_anew_is_read_anew(shop, weighted_shop, tmp_path):
-    data = tmp_path / "data"
-    data.symlink_to(shop.data)
-    batches = Batches(data, shop.schema, 64)
-    assert all((batch[2].numpy() == 1).all() for batch in batches.dataset("test"))
-    data.unlink()
-    data.symlink_to(weighted_shop.data)
-    weights = [batch[2].numpy().ravel() for batch in batches.dataset("test")]
-    assert set(np.concatenate(weights)) == {0.0, 0.5, 2.0}
+def test_a_folder_that_was_built_anew_is_read_anew(weighted_shop, tmp_path):
+    data, plain = tmp_path / "data", tmp_path / "plain"
+    log = weighted_shop.impressions.drop(columns="weight")
+    build_examples(weighted_shop.items, log, plain, max_history=MAX_HISTORY)
+    batches = Batches(data, weighted_shop.schema, 64)
+    for folder, expected in ((plain, {0, 1}), (weighted_shop.data, {0, 0.5, 2})):
+        data.unlink(missing_ok=True)
+        data.symlink_to(folder)
+        weights = [batch[2].numpy().ravel() for batch in batches.dataset("test")]
+        assert set(np.concatenate(weights)) == expected
 
 
 @pytest.mark.parametrize("files", [1, 3, 4])
