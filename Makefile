@@ -11,8 +11,10 @@ BIN := $(VENV)/bin
 # Installs in a fraction of pip's time, where there is one.
 UV ?= $(shell command -v uv)
 OUT := quickstart
-# The longest files come first, see tests/conftest.py.
-PYTEST := -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+# The longest files come first, see tests/conftest.py. After the end of a process pytest-xdist
+# would wait for ever for files that are done.
+PYTEST := -m pytest -q --numprocesses=auto --dist=loadfile --no-loadscope-reorder \
+	--max-worker-restart=0
 TRAIN := $(BIN)/python train_main.py --data_dir=$(OUT)/data --feature_maps=$(OUT)/maps
 
 ifneq ($(UV),)
