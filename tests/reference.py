@@ -6,6 +6,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+# Pairs of strings with one 64-bit fingerprint.
+COLLIDING = (
+    ("PkXeK5CDa6e02il3rTACszefP2AlZ6yb", "U7LChnqHnIUzry4e1N9e(!)g;I2+OM3}"),
+    ("uIFvER6rhHlw55B52gUdwSt2WDthJvAO", "gliyNtruDp2uQd0j0#G~Ju~-n7[TyPq="),
+)
+
 
 def histories(log, max_history):
     """For each row the rows of its user's clicks in earlier seconds, oldest first."""

@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 from etils import epy
 
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.ids import NO_IMAGE
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -19,8 +20,10 @@ def image_names(data_dir, keys):
         keys: image keys, int.
     """
     table = DataFolder(data_dir).catalogue().select(["image_key", "image"])
-    # Only what is asked for becomes Python objects: a catalogue may be large.
-    table = table.filter(pc.is_in(table["image_key"], pa.array(keys, pa.int64())))
+    # Only what is asked for becomes Python objects: a catalogue may be large. A name
+    # may have no key, because another one has it.
+    wanted = pa.array(set(keys) - {NO_IMAGE}, pa.int64())
+    table = table.filter(pc.is_in(table["image_key"], wanted))
     columns = (table[name].to_pylist() for name in table.column_names)
     return dict(zip(*columns, strict=True))
 

@@ -123,24 +123,25 @@ class Feature:
         """Whether a column of type `dtype`, such as `"int64"`, can become it."""
         return self._kind.fits(self, dtype)
 
-    def index(self, values, keys=None):
+    def index(self, values, keys=None, checks=None):
         """Indices (or standardised floats) of raw values, in graph operations.
 
         Args:
             values: tensor of any shape, of the feature's dtype; of one click each for
                 what a sequence shares.
             keys: sorted int64 keys of the vocabulary, if it has one.
+            checks: of its strings, see `hccm_tf.data.ids.find_ids`.
 
         Returns:
             tensor of the same shape, of `input_dtype`.
         """
-        return self._kind.index(self, values, keys)
+        return self._kind.index(self, values, keys, checks)
 
     @property
     def odd(self):
         """What is to be reported of raw values, in words, or empty; see `is_odd`."""
         return self._kind.odd
 
-    def is_odd(self, values, keys=None):
+    def is_odd(self, values, keys=None, checks=None):
         """Which raw values are `odd`, in graph operations; arguments as of `index`."""
-        return self._kind.is_odd(self, values, keys)
+        return self._kind.is_odd(self, values, keys, checks)

@@ -56,10 +56,10 @@ class Kind(abc.ABC):
         return dtype == feature.dtype and dtype != "float32"
 
     @abc.abstractmethod
-    def index(self, feature, values, keys):
+    def index(self, feature, values, keys=None, checks=None):
         """Model inputs of raw values, see `Feature.index`."""
 
-    def is_odd(self, feature, values, keys):
+    def is_odd(self, feature, values, keys=None, checks=None):
         """Bool like `values`: which are to be reported, see `odd`."""
         raise NotImplementedError
 
@@ -72,12 +72,12 @@ class Vocabulary(Kind):
     is_counted = True
     odd = "unseen in training"
 
-    def index(self, feature, values, keys):
-        index = ids.find(keys, ids.to_keys(values)) + RESERVED
+    def index(self, feature, values, keys=None, checks=None):
+        index = ids.find_ids(keys, values, checks) + RESERVED
         return tf.cast(index, tf.int32)
 
-    def is_odd(self, feature, values, keys):
-        unseen = self.index(feature, values, keys) == OOV
+    def is_odd(self, feature, values, keys=None, checks=None):
+        unseen = self.index(feature, values, keys, checks) == OOV
         return unseen & (values != feature.missing)
 
 
@@ -86,7 +86,7 @@ class Hash(Kind):
 
     needs_size = True
 
-    def index(self, feature, values, keys):
+    def index(self, feature, values, keys=None, checks=None):
         text = values if values.dtype == tf.string else tf.strings.as_string(values)
         index = tf.strings.to_hash_bucket_fast(text, feature.size) + RESERVED
         return tf.cast(index, tf.int32)
@@ -103,12 +103,12 @@ class Integer(Kind):
     def fits(self, feature, dtype):
         return dtype == "int64"
 
-    def index(self, feature, values, keys):
+    def index(self, feature, values, keys=None, checks=None):
         inside = (values >= 0) & (values < feature.size)
         return tf.cast(tf.where(inside, values + RESERVED, OOV), tf.int32)
 
-    def is_odd(self, feature, values, keys):
-        return self.index(feature, values, keys) == OOV
+    def is_odd(self, feature, values, keys=None, checks=None):
+        return self.index(feature, values) == OOV
 
 
 class Float(Kind):
@@ -121,12 +121,12 @@ class Float(Kind):
     def fits(self, feature, dtype):
         return dtype in ("float32", "int64")
 
-    def index(self, feature, values, keys):
+    def index(self, feature, values, keys=None, checks=None):
         scaled = (values - feature.mean) / feature.std
         scaled = tf.where(tf.math.is_finite(scaled), scaled, 0.0)
         return tf.clip_by_value(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
 
-    def is_odd(self, feature, values, keys):
+    def is_odd(self, feature, values, keys=None, checks=None):
         return ~tf.math.is_finite(values)
 
 
@@ -136,7 +136,7 @@ class Sequence(Kind):
     is_embedded = False
     is_sequence = True
 
-    def index(self, feature, values, keys):
+    def index(self, feature, values, keys=None, checks=None):
         raise TypeError(f"{feature.name}: clicks have the index of {feature.shares}")
 
 

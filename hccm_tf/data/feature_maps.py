@@ -19,6 +19,7 @@ import pathlib
 import zlib
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epy
 
@@ -215,6 +216,19 @@ class FeatureMapStore(ImageStore):
     def shuffled(self, seed):
         rows = np.random.default_rng(seed).permutation(self.rows)
         return dataclasses.replace(self, rows=rows)
+
+    def with_names(self, keys, names):
+        table = pq.read_table(self.path / IMAGES, columns=["image", "key"])
+        own = table["key"].to_numpy()
+        place = np.searchsorted(own, keys)
+        place[place == len(own)] = 0
+        found = np.flatnonzero(own[place] == keys)
+        same = pc.equal(table["image"].take(place[found]), names.take(found))
+        other = keys[found[~same.to_numpy()]]
+        if not other.size:
+            return self
+        kept = ~np.isin(self.keys, other)
+        return dataclasses.replace(self, keys=self.keys[kept], rows=self.rows[kept])
 
     def find(self, image_keys):
         rows = np.concatenate([[-1], self.rows])

@@ -2,18 +2,21 @@
 
 An id of the log is a signed 64-bit integer or a string. A string is represented by
 its 64-bit fingerprint, so that a look-up is a binary search in graph operations,
-with nothing to parse when a SavedModel loads.
+with nothing to parse when a SavedModel loads. Strings of one fingerprint are easily
+made: where ids are in hand they are compared, and elsewhere a check, 63 further bits of
+another hash, tells a string from others with its key.
 """
 
 import numpy as np
 from etils import epy
 
-from hccm_tf.errors import InputError
-
 with epy.lazy_imports():
     import tensorflow as tf
 
 NO_IMAGE = 0  # key of the empty image name
+# Of the hash behind checks: any, but never another one.
+CHECK_KEY = (0x68_63_63_6D, 0x74_66)
+CHECK_BUCKETS = 2**63 - 1
 
 
 def to_keys(ids):
@@ -30,6 +33,11 @@ def to_keys(ids):
         return tf.cast(ids, tf.int64)
     digests = tf.fingerprint(tf.reshape(ids, [-1]))
     return tf.reshape(tf.bitcast(digests, tf.int64), tf.shape(ids))
+
+
+def to_checks(ids):
+    """Checks of strings, in graph operations; int64 of their shape, none negative."""
+    return tf.strings.to_hash_bucket_strong(ids, CHECK_BUCKETS, CHECK_KEY)
 
 
 def image_keys(images):
@@ -81,18 +89,41 @@ def find(sorted_keys, keys):
     return tf.reshape(place, tf.shape(keys))
 
 
-def sorted_unique_keys(ids, name):
-    """Sorted keys of distinct ids and the order that sorts them.
+def find_ids(sorted_keys, ids, checks=None):
+    """Positions of ids among those of `sorted_keys`, in graph operations.
+
+    Args:
+        sorted_keys: int64 tensor `[N]`, ascending.
+        ids: int64 or string tensor of any shape.
+        checks: int64 tensor `[N]`, those of the keys' strings; without, or where one is
+            negative, a string is known by its key alone.
+
+    Returns:
+        int64 tensor of the shape of `ids`; −1 where an id does not occur.
+    """
+    place = find(sorted_keys, to_keys(ids))
+    if checks is None or checks.shape[0] == 0:
+        return place
+    expected = tf.gather(checks, tf.maximum(place, 0))
+    same = (expected < 0) | (expected == to_checks(ids))
+    return tf.where(same, place, tf.constant(-1, tf.int64))
+
+
+def distinct_keys(ids, counts=None):
+    """Sorted keys of distinct ids, and which of the ids has each.
+
+    Of ids with one key the most frequent has it; the others are to be treated as
+    unknown.
 
     Args:
         ids: sequence of distinct int64 or strings.
-        name: what the ids are, for the error.
+        counts: int `[N]`, how often each occurs; by default equally often. Of those
+            that do, the first by the alphabet counts as the most frequent.
 
     Returns:
-        `(keys, order)`: int64 arrays with `keys = to_keys(ids)[order]`, ascending.
-
-    Raises:
-        InputError: if two ids have one key (a fingerprint collision).
+        `(keys, order, collisions)`: int64 arrays with `keys = to_keys(ids)[order]`,
+        ascending and distinct; and list of `(id, other)`, the ids that are left out and
+        those that have their keys.
     """
     ids = np.asarray(ids)
     if ids.dtype.kind != "i":
@@ -101,11 +132,27 @@ def sorted_unique_keys(ids, name):
     texts = ids.size and ids.dtype.kind != "i"
     keys = to_keys(tf.constant(ids)).numpy() if texts else ids.astype(np.int64)
     order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    same = np.flatnonzero(keys[1:] == keys[:-1])
-    if same.size:
-        pair = [ids[order[same[0]]], ids[order[same[0] + 1]]]
-        raise InputError(
-            f"{name}: two ids share one 64-bit key: rename one. Received: {pair}"
-        )
-    return keys, order
+    keys, collisions = keys[order], []
+    begin = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    size = np.diff(begin, append=len(keys))
+    counts = np.ones(len(ids), np.int64) if counts is None else np.asarray(counts)
+    for first, number in zip(begin[size > 1], size[size > 1], strict=True):
+        some = sorted(order[first : first + number], key=lambda p: (-counts[p], ids[p]))
+        order[first] = some[0]
+        collisions += [(ids[p].decode(), ids[some[0]].decode()) for p in some[1:]]
+    return keys[begin], order[begin], collisions
+
+
+def describe_collisions(name, collisions, become):
+    """A warning, list of one str, of the `collisions` of `distinct_keys` or of none.
+
+    Args:
+        name: what the ids are.
+        collisions: list of pairs.
+        become: what those that are left out are now.
+    """
+    return [
+        f"warning: {name}: {left_out!r} is {become}, because {kept!r} has the same "
+        f"64-bit fingerprint ({len(collisions)} such)"
+        for left_out, kept in collisions[:1]
+    ]

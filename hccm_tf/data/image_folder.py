@@ -47,11 +47,12 @@ class ImageFolder(ImageStore):
 
         Args:
             image_dir: folder of the images.
-            images: distinct image names, paths relative to `image_dir`.
+            images: distinct image names, paths relative to `image_dir`; of names of
+                one key the first by the alphabet.
             image_size: height and width in pixels.
         """
         require_scheme(image_dir)
-        keys, order = ids.sorted_unique_keys(np.asarray(images, object), "image")
+        keys, order = ids.distinct_keys(np.asarray(images, object))[:2]
         images = np.asarray(images, object)[order]
         files = np.asarray([join(image_dir, image) for image in images], object)
         readable = np.zeros(len(images), bool)

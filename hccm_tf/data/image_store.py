@@ -60,6 +60,15 @@ class ImageStore(abc.ABC):
     def shuffled(self, seed):
         """A control: the same store with the maps dealt out to other images."""
 
+    def with_names(self, keys, names):
+        """The same store without images that have the key of another one's name.
+
+        Args:
+            keys: int64 `[N]`, image keys.
+            names: Arrow array `[N]`, the names of the images that have them.
+        """
+        return self
+
     @abc.abstractmethod
     def find(self, image_keys):
         """Row numbers of images, counted from 1; 0 for an image not in the store.

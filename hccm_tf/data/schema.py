@@ -15,7 +15,7 @@ from hccm_tf import formats
 from hccm_tf.atomic import new_file
 from hccm_tf.data.feature import Feature
 from hccm_tf.errors import InputError
-from hccm_tf.files import join, open_file, read_parquet
+from hccm_tf.files import join, open_file
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -34,6 +34,8 @@ class Schema:
         vocabularies: name → sorted int64 keys of a `vocabulary` feature.
         negative_keep_rate: share of the training split's negatives that the data
             holds; see `unsampled`.
+        checks: name → int64 checks of the strings of a vocabulary, see
+            `hccm_tf.data.ids`; one without is known by its keys alone.
 
     Raises:
         InputError: if a feature is named twice or shares one that is not there, or the
@@ -44,6 +46,7 @@ class Schema:
     max_history: int = 100
     vocabularies: dict = dataclasses.field(default_factory=dict, repr=False)
     negative_keep_rate: float = 1.0
+    checks: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         if type(self.max_history) is not int or self.max_history < 1:
@@ -128,7 +131,7 @@ class Schema:
         path = pathlib.Path(folder) / SCHEMA
         path.write_text(json.dumps(content, indent=2) + "\n")
         for name, keys in self.vocabularies.items():
-            write_vocabulary(folder, name, keys)
+            write_vocabulary(folder, name, keys, self.checks.get(name))
 
     @classmethod
     def load(cls, folder, with_vocabularies=True):
@@ -144,12 +147,15 @@ class Schema:
         schema = _read(join(folder, SCHEMA), format_if_none=None)
         if not with_vocabularies:
             return schema
-        vocabularies = {}
+        vocabularies, checks = {}, {}
         for feature in schema.scalars:
             if feature.has_vocabulary:
                 path = join(folder, "vocabularies", f"{feature.name}.parquet")
-                vocabularies[feature.name] = _read_keys(path)
-        return dataclasses.replace(schema, vocabularies=vocabularies)
+                keys, found = _read_vocabulary(path)
+                vocabularies[feature.name] = keys
+                if found is not None:
+                    checks[feature.name] = found
+        return dataclasses.replace(schema, vocabularies=vocabularies, checks=checks)
 
     def index(self, name, values):
         """Indices (or standardised floats) of raw values, in graph operations.
@@ -161,7 +167,11 @@ class Schema:
         Returns:
             int32 tensor of the same shape; float32 for kind `float`.
         """
-        return self[name].index(values, self.vocabularies.get(name))
+        return self[name].index(values, *self.known(name))
+
+    def known(self, name):
+        """`(keys, checks)` of a feature's vocabulary, `None` for what it has not."""
+        return self.vocabularies.get(name), self.checks.get(name)
 
     def index_all(self, raw, num_candidates=None, width_step=1):
         """Model inputs of a batch of raw columns.
@@ -215,18 +225,24 @@ def pad_candidates(values, num_candidates=None, padding=None):
     return values.to_tensor(padding, shape=shape)
 
 
-def write_vocabulary(folder, name, keys, values=None):
-    """Writes the sorted keys of a vocabulary, and the values where they are known."""
-    table = {"key": keys} if values is None else {"key": keys, "value": values}
+def write_vocabulary(folder, name, keys, checks=None, values=None):
+    """Writes the sorted keys of a vocabulary, and what else is known of its values."""
+    table = {"key": keys, "check": checks, "value": values}
+    table = {column: array for column, array in table.items() if array is not None}
     path = pathlib.Path(folder) / "vocabularies" / f"{name}.parquet"
     path.parent.mkdir(exist_ok=True)
     with new_file(path) as temporary:
         pq.write_table(pa.table(table), temporary)
 
 
-def _read_keys(path):
+def _read_vocabulary(path):
+    """Keys and checks, the latter `None` of integers and of an older folder."""
     try:
-        return read_parquet(path, ["key"])["key"].to_numpy()
+        with open_file(path) as handle:
+            # What is not there is left out.
+            table = pq.ParquetFile(handle).read(["key", "check"])
+        checks = table["check"].to_numpy() if "check" in table.column_names else None
+        return table["key"].to_numpy(), checks
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a vocabulary ({error}); build the examples again"

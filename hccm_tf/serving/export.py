@@ -6,6 +6,7 @@ import pathlib
 import tensorflow as tf
 
 from hccm_tf.atomic import new_folder, only_writer
+from hccm_tf.data import ids
 from hccm_tf.data.catalogue import image_categories
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
@@ -65,6 +66,7 @@ def encode_images_of(trained, data_dir, images, dtype):
         keys,
         category if trained.definition.uses_category else None,
         dtype,
+        ids.to_checks(catalogue["image"].to_numpy()).numpy(),
     )
 
 

@@ -11,7 +11,14 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from hccm_tf.errors import InputError
 from hccm_tf.serving.export import CNN
-from hccm_tf.serving.representations import KEYS, SCALES, VECTORS, encode, quantize_rows
+from hccm_tf.serving.representations import (
+    CHECKS,
+    KEYS,
+    SCALES,
+    VECTORS,
+    encode,
+    quantize_rows,
+)
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VARIABLES = pathlib.Path("variables", "variables")
@@ -27,6 +34,7 @@ class Version:
 
     Attributes:
         keys: int64 `[P]`, sorted, the keys of the table.
+        checks: int64 `[P]`, see `RepresentationTable`; `None` of an older version.
         image_columns: name → `tf.TensorSpec`, what `image_keys` takes.
         cnn: `FeatureMapStore.cnn` of the maps that the model takes.
 
@@ -53,6 +61,9 @@ class Version:
             self._load_signatures()
             self.cnn = json.loads((folder / CNN).read_text())
         self.keys = self._read(self._names[KEYS]).numpy()
+        self.checks = None
+        if CHECKS in self._names:
+            self.checks = self._read(self._names[CHECKS]).numpy()
         self.image_columns = self._image_keys.structured_input_signature[1]
 
     def _read_variables(self):
@@ -118,20 +129,21 @@ class Version:
         vectors, scales = encode(encoder, feature_maps, rows, told, dtype)
         return vectors[1:], None if scales is None else scales[1:]
 
-    def write(self, folder, kept, keys, vectors, scales):
+    def write(self, folder, kept, keys, checks, vectors, scales):
         """Writes another version: this one with another table.
 
         Args:
             folder: `pathlib.Path` of the other version, an empty folder.
             kept: bool `[P]`, the rows of the table to keep.
             keys: int64 `[N]`, sorted, of the rows to add.
+            checks: int64 `[N]`, likewise.
             vectors: of `encode_images`.
             scales: likewise.
         """
         left_out = shutil.ignore_patterns(VARIABLES.parts[0], FINGERPRINT)
         shutil.copytree(self._folder, folder, ignore=left_out, dirs_exist_ok=True)
         places = np.searchsorted(self.keys[kept], keys) + np.arange(len(keys))
-        changed = {KEYS: (kept, places, keys)}
+        changed = {KEYS: (kept, places, keys), CHECKS: (kept, places, checks)}
         for name, added in ((VECTORS, vectors), (SCALES, scales)):
             if added is not None:
                 # Row 0 comes before that of the first key.

@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
@@ -50,7 +51,7 @@ def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_di
     Raises:
         InputError: if there is no version with a table below `export_dir`, the feature
             maps do not fit its model, a column is missing or not of the model's type,
-            two pairs of `items` have one key, or the table would be empty.
+            or the table would be empty.
     """
     if not versions(export_dir):
         raise InputError(
@@ -67,7 +68,9 @@ def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
     open_store = _open_store(old, feature_maps, image_dir)
     with errors_begin_with("items: "):
         columns = _read_items(items, old.image_columns)
-    kept, keys, rows, without = _compare(old, columns, open_store, remove_missing)
+    kept, keys, checks, rows, without = _compare(
+        old, columns, open_store, remove_missing
+    )
     what = "a feature map" if image_dir is None else "a readable file"
     counts = (
         f"{len(keys)} images added, {np.count_nonzero(~kept)} removed, "
@@ -80,13 +83,13 @@ def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
         raise InputError("items: no image of the table would be left")
     new = next_version(export_dir)
     with new_folder(new) as temporary:
-        old.write(temporary, kept, keys, *rows)
+        old.write(temporary, kept, keys, checks, *rows)
     print(f"{counts} -> {new}")
     return new
 
 
 def _open_store(version, feature_maps, image_dir):
-    """Function from image names to a store of what the version's encoder takes."""
+    """Function from images, `[N]` keys and names, to a store of what the CNN takes."""
     takes_pixels = ImageFolder.made(version.cnn)
     needed, other = "feature_maps", "image_dir"
     if takes_pixels:
@@ -100,7 +103,9 @@ def _open_store(version, feature_maps, image_dir):
         )
     if takes_pixels:
         size = version.cnn["image_size"]
-        return lambda images: ImageFolder.open(image_dir, images, size)
+        return lambda keys, images: ImageFolder.open(
+            image_dir, images.unique().to_pylist(), size
+        )
     with errors_begin_with("feature_maps: "):
         store = FeatureMapStore.open(feature_maps)
     if store.cnn != version.cnn:
@@ -108,25 +113,57 @@ def _open_store(version, feature_maps, image_dir):
             f"feature_maps={feature_maps}: of another CNN than the model's maps, "
             f"{version.cnn}. Received: {store.cnn}"
         )
-    return lambda images: store
+    return store.with_names
 
 
 def _keys(version, columns):
-    """Keys of each item's image and of its (image, category), int64 arrays.
+    """Of each item: keys of its image and its (image, category), and the image's check.
+
+    All are int64 `[N]`.
 
     Args:
         version: `Version`.
         columns: name → Arrow array, of `_read_items`.
     """
-    images, pairs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    found = [np.zeros((3, 0), np.int64)]
     for start in range(0, len(columns["image"]), CHUNK):
         chunk = {
             name: tf.constant(_to_numpy(column.slice(start, CHUNK)))
             for name, column in columns.items()
         }
-        images.append(ids.image_keys(chunk["image"]).numpy())
-        pairs.append(version.image_keys(chunk))
-    return np.concatenate(images), np.concatenate(pairs)
+        images, checks = ids.image_keys(chunk["image"]), ids.to_checks(chunk["image"])
+        found.append(np.stack([images, version.image_keys(chunk), checks]))
+    return np.concatenate(found, axis=1)
+
+
+def _of_one_key(version, images, keys, checks):
+    """One item of each (image, category), and images whose keys others have.
+
+    An image that the table has keeps its key; among others it is the most frequent.
+
+    Args:
+        version: `Version`.
+        images: of `_keys`.
+        keys: likewise.
+        checks: likewise.
+
+    Returns:
+        `(items, left_out)`: int64, the first in the order of their keys.
+    """
+    pairs = pd.DataFrame({"key": keys, "check": checks, "item": np.arange(len(keys))})
+    pairs = pairs[images != ids.NO_IMAGE].groupby(["key", "check"]).item
+    pairs = pairs.agg(["first", "size"]).reset_index()
+    is_known = np.zeros(len(pairs), bool)
+    if version.checks is not None:
+        place = ids.find(version.keys, pairs.key.to_numpy()).numpy()
+        same = version.checks[np.maximum(place, 0)] == pairs.check
+        is_known = ((place >= 0) & same).to_numpy()
+        pairs.loc[(place >= 0) & ~same, "size"] = 0
+    order = np.lexsort((-pairs["size"], ~is_known, pairs.key))
+    pairs = pairs.iloc[order]
+    has_key = (~pairs.key.duplicated() & (pairs["size"] > 0)).to_numpy()
+    first = pairs["first"].to_numpy()
+    return first[has_key], first[~has_key]
 
 
 def _compare(version, columns, open_store, remove_missing):
@@ -139,38 +176,31 @@ def _compare(version, columns, open_store, remove_missing):
         remove_missing: as of `refresh`.
 
     Returns:
-        `(kept, keys, rows, without)`: bool `[P]`, the rows to keep; int64 `[N]`,
-        sorted, and `Version.encode_images`, the rows to add; and the number of pairs
-        that are not in the table and have no feature map, or no readable image.
+        `(kept, keys, checks, rows, without)`: bool `[P]`, the rows to keep; int64 `[N]`
+        sorted and `[N]`, and `Version.encode_images`, the rows to add; and the number
+        of pairs that are not in the table and have no feature map, or no readable
+        image.
     """
-    images, keys = _keys(version, columns)
-    items = np.flatnonzero(images != ids.NO_IMAGE)
-    items = items[np.argsort(keys[items], kind="stable")]
-    images, keys = images[items], keys[items]
-    again = np.zeros(len(keys), bool)
-    again[1:] = keys[1:] == keys[:-1]
-    # One image has different keys for different categories.
-    same = again & (images != np.roll(images, 1))
-    if same.any():
-        place = same.argmax()
-        names = columns["image"].take(items[place - 1 : place + 1])
-        raise InputError(
-            "items: two (image, category) pairs share one 64-bit key: rename one "
-            f"image. Received: {names.to_pylist()}"
+    images, keys, checks = _keys(version, columns)
+    items, left_out = _of_one_key(version, images, keys, checks)
+    for item in left_out[:1]:
+        print(
+            f"warning: items: {columns['image'][item].as_py()!r} is no image, because "
+            f"another one has the same 64-bit key ({len(left_out)} such)"
         )
-    items, images, keys = items[~again], images[~again], keys[~again]
+    images, keys, checks = images[items], keys[items], checks[items]
     kept = np.ones(len(version.keys), bool)
     if remove_missing:
         kept = ids.find(keys, version.keys).numpy() >= 0
     absent = ids.find(version.keys, keys).numpy() < 0
-    store = open_store(columns["image"].take(items[absent]).unique().to_pylist())
+    store = open_store(images[absent], columns["image"].take(items[absent]))
     rows = store.find(images).numpy()
     new = np.flatnonzero(absent & (rows > 0))
     categories = None
     if "category" in columns:
         categories = _to_numpy(columns["category"].take(items[new]))
     encoded = version.encode_images(store, rows[new], categories)
-    return kept, keys[new], encoded, np.count_nonzero(absent) - len(new)
+    return kept, keys[new], checks[new], encoded, np.count_nonzero(absent) - len(new)
 
 
 def _read_items(items, specs):

@@ -15,6 +15,7 @@ REPRESENTATION_DTYPES = ("float32", "float16", "int8")
 KEYS = "representation_keys"
 VECTORS = "representation_vectors"
 SCALES = "representation_scales"
+CHECKS = "representation_checks"
 
 
 class RepresentationTable(tf.Module):
@@ -30,9 +31,11 @@ class RepresentationTable(tf.Module):
         scales: float32 `[P + 1]` for int8: row i is `scales[i] * vectors[i]`.
         by_category: whether the vectors depend on the category; the keys are those of
             category 1 otherwise.
+        checks: int64 `[P]`, of the images' names, see `hccm_tf.data.ids`; `None` to
+            know images by their keys alone.
     """
 
-    def __init__(self, keys, vectors, scales=None, by_category=True):
+    def __init__(self, keys, vectors, scales=None, by_category=True, checks=None):
         super().__init__(name="representation_table")
         self.by_category = by_category
         self.representation_keys = _variable(keys, KEYS)
@@ -40,14 +43,28 @@ class RepresentationTable(tf.Module):
         self.representation_scales = None
         if scales is not None:
             self.representation_scales = _variable(scales, SCALES)
+        self.representation_checks = None
+        if checks is not None:
+            self.representation_checks = _variable(checks, CHECKS)
 
-    def find(self, image_keys, categories):
-        """Row numbers; 0, no image, for a pair that the table does not hold."""
+    def find(self, image_keys, categories, checks=None):
+        """Row numbers; 0, no image, for a pair that the table does not hold.
+
+        Args:
+            image_keys: int64 tensor.
+            categories: int32 tensor of the same shape.
+            checks: int64 tensor likewise, of the images' names; negative where the name
+                is not known.
+        """
         if not self.by_category:
             categories = tf.ones_like(image_keys, tf.int32)
         pairs = ids.pair_keys(image_keys, categories)
         rows = tf.cast(ids.find(self.representation_keys, pairs) + 1, tf.int32)
-        return tf.where(image_keys == ids.NO_IMAGE, 0, rows)
+        is_none = image_keys == ids.NO_IMAGE
+        if checks is not None and self.representation_checks is not None:
+            expected = tf.gather(self.representation_checks, tf.maximum(rows - 1, 0))
+            is_none |= (checks >= 0) & (checks != expected)
+        return tf.where(is_none, 0, rows)
 
     def look_up(self, rows):
         """float32 representations `[..., D]` of row numbers `[...]`."""
@@ -119,7 +136,7 @@ def encode(encoder, feature_maps, rows, categories, dtype):
 
 
 def encode_catalogue(
-    encoder, feature_maps, image_keys, categories=None, dtype="float32"
+    encoder, feature_maps, image_keys, categories=None, dtype="float32", checks=None
 ):
     """Encodes every (image, category) of a catalogue that has a feature map.
 
@@ -130,12 +147,13 @@ def encode_catalogue(
         categories: int32 `[N]`, category indices; `None` if the encoder does not look
             at them, and each image is in the table once.
         dtype: one of `REPRESENTATION_DTYPES`.
+        checks: int64 `[N]`, see `RepresentationTable`.
 
     Returns:
-        `RepresentationTable`.
+        `RepresentationTable`. Of pairs of one key the most frequent is there.
 
     Raises:
-        InputError: if two different pairs have one key, or no image has a map.
+        InputError: if no image has a map.
     """
     by_category = categories is not None
     if not by_category:
@@ -145,12 +163,12 @@ def encode_catalogue(
     if not with_map.size:
         raise InputError("no image of the catalogue is in the store")
     pairs = np.stack([rows[with_map], categories[with_map]], axis=1)
-    chosen = with_map[np.unique(pairs, axis=0, return_index=True)[1]]
+    _, places, counts = np.unique(pairs, axis=0, return_index=True, return_counts=True)
+    chosen = with_map[places]
     keys = ids.pair_keys(image_keys[chosen], categories[chosen]).numpy()
-    order = np.argsort(keys)
-    chosen, keys = chosen[order], keys[order]
-    if (keys[1:] == keys[:-1]).any():
-        raise InputError("two (image, category) pairs share one 64-bit key")
+    order = np.lexsort((-counts, keys))
+    keys, first = np.unique(keys[order], return_index=True)
+    chosen = chosen[order[first]]
 
     @tf.function(reduce_retracing=True, autograph=False)
     def vectors_of(maps, category):
@@ -159,4 +177,5 @@ def encode_catalogue(
 
     told = categories[chosen].astype(np.int32)
     vectors, scales = encode(vectors_of, feature_maps, rows[chosen], told, dtype)
-    return RepresentationTable(keys, vectors, scales, by_category)
+    checks = None if checks is None else checks[chosen]
+    return RepresentationTable(keys, vectors, scales, by_category, checks)

@@ -64,6 +64,11 @@ def impression_spec(schema, with_images, many_candidates=False, sides=SIDES):
 # What signatures have in common is in an export once: the time to load one grows with
 # the size of its graph.
 _shared = tf.function(autograph=False)
+IMAGE_COLUMNS = {"candidate": "image", "history": HISTORY_IMAGE}
+
+
+def _no_checks(keys):
+    return tf.fill(tf.shape(keys), tf.constant(-1, tf.int64))
 
 
 class Signatures:
@@ -82,7 +87,13 @@ class Signatures:
             name: tf.Variable(keys, trainable=False, name=f"{name}_vocabulary")
             for name, keys in schema.vocabularies.items()
         }
-        self.schema = dataclasses.replace(schema, vocabularies=vocabularies)
+        checks = {
+            name: tf.Variable(values, trainable=False, name=f"{name}_checks")
+            for name, values in schema.checks.items()
+        }
+        self.schema = dataclasses.replace(
+            schema, vocabularies=vocabularies, checks=checks
+        )
         self.forms, self.table = forms, table
         self.sides = definition.sides
         self.histories = [f.name for f in schema.sequences]
@@ -128,11 +139,12 @@ class Signatures:
 
     def serving_default(self, request):
         """`ctr [B]` of impressions."""
-        return {"ctr": self._ctr(self._raw(request))}
+        return {"ctr": self._ctr(*self._raw(request))}
 
     def serve_examples(self, examples):
         """`ctr [B]` of serialized `tf.train.Example`s with one candidate each."""
-        return {"ctr": self._ctr(self._parsed(examples, many_candidates=False))}
+        raw = self._parsed(examples, many_candidates=False)
+        return {"ctr": self._ctr(raw, self._without_names(raw))}
 
     def regress(self, inputs):
         """`serve_examples` under the names of the Regress API."""
@@ -142,7 +154,7 @@ class Signatures:
         """`ctr [R, N]` of N candidates for each of R users."""
         names = sorted([*self._candidate_columns(), "candidate_mask"])
         request = with_equal_sizes(request, names, 1, "numbers of candidates")
-        return {"ctr": self._ranked(self._raw(request), request["candidate_mask"])}
+        return {"ctr": self._ranked(*self._raw(request), request["candidate_mask"])}
 
     def rank_examples(self, examples):
         """`ctr [R, N]` of serialized `tf.train.Example`s with up to N candidates."""
@@ -152,11 +164,11 @@ class Signatures:
         with require_equal(sizes, names, "numbers of candidates"):
             raw.update({name: raw[name].to_tensor() for name in names})
         mask = tf.sequence_mask(sizes[0], tf.shape(raw[names[0]])[1])
-        return {"ctr": self._ranked(raw, mask)}
+        return {"ctr": self._ranked(raw, self._without_names(raw), mask)}
 
     def explain(self, request):
         """The attentions' weights `[B, T]` of each click, 0 where there is none."""
-        inputs = self._inputs(self._raw(request))
+        inputs = self._inputs(*self._raw(request))
         return self.forms["explain"](inputs, training=False)
 
     def encode_images(self, request):
@@ -190,7 +202,11 @@ class Signatures:
 
     @_shared
     def _raw(self, request):
-        """The columns of a request in the form that a data set has them."""
+        """The columns of a request in the form that a data set has them.
+
+        And, by their names, the checks of the images that the model takes: unlike a
+        data set, a request names images of which two may have one key.
+        """
         raw = request = with_equal_sizes(request, sorted(request), 0, "numbers of rows")
         if self.histories:
             request = with_equal_sizes(request, self.histories, 1, "widths")
@@ -198,13 +214,21 @@ class Signatures:
             length = require_within(request["history_length"], width)
         for name in self.histories:
             raw[name] = tf.RaggedTensor.from_tensor(request[name], lengths=length)
-        if "image" in raw:
-            raw["image"] = ids.image_keys(raw["image"])
-        if HISTORY_IMAGE in raw:
-            images = raw[HISTORY_IMAGE]
-            keys = ids.image_keys(images.flat_values)
-            raw[HISTORY_IMAGE] = images.with_flat_values(keys)
-        return {name: raw[name] for name in self._columns()}
+        images, columns = self._images(), self._columns()
+        checks = {n: tf.ragged.map_flat_values(ids.to_checks, raw[n]) for n in images}
+        for name in IMAGE_COLUMNS.values():
+            if name in columns:
+                raw[name] = tf.ragged.map_flat_values(ids.image_keys, raw[name])
+        return {name: raw[name] for name in columns}, checks
+
+    def _images(self):
+        """Names of the columns of the images that the model takes."""
+        return [IMAGE_COLUMNS[side] for side in self.sides]
+
+    def _without_names(self, raw):
+        """Checks as of `_raw` where images are known by their keys alone."""
+        names = self._images()
+        return {n: tf.ragged.map_flat_values(_no_checks, raw[n]) for n in names}
 
     def _columns(self):
         """Names of the columns that a ranker's inputs are made of."""
@@ -227,32 +251,34 @@ class Signatures:
         return tf.io.parse_example(examples, spec)
 
     @_shared
-    def _inputs(self, raw):
-        """What a ranker takes, of raw columns with ragged histories."""
+    def _inputs(self, raw, checks):
+        """What a ranker takes, of raw columns with ragged histories, see `_raw`."""
         lengths = [raw[name].row_lengths() for name in self.histories]
         with require_equal(lengths, self.histories, "lengths"):
             inputs = self.schema.index_all(raw)
         one = tf.ones([], tf.int32)
         for name in self.sides:
-            if name == "candidate":
-                column, keys = "category", raw["image"]
-            else:
+            image = IMAGE_COLUMNS[name]
+            column, keys, check = "category", raw[image], checks[image]
+            if name == "history":
                 column = "history_category"
-                keys = self.schema.truncate(raw[HISTORY_IMAGE])
-                keys = self.schema.pad_history(keys)
+                keys, check = (
+                    self.schema.pad_history(self.schema.truncate(clicks))
+                    for clicks in (keys, check)
+                )
             category = inputs.get(column, tf.broadcast_to(one, tf.shape(keys)))
-            rows = self.table.find(keys, category)
+            rows = self.table.find(keys, category, check)
             inputs[f"{name}_image"] = rows
             inputs[f"{name}_representation"] = self.table.look_up(rows)
         return inputs
 
     @_shared
-    def _ctr(self, raw):
-        ctr = self.forms["ranker"](self._inputs(raw), training=False)[:, 0]
+    def _ctr(self, raw, checks):
+        ctr = self.forms["ranker"](self._inputs(raw, checks), training=False)[:, 0]
         return self.schema.unsampled(ctr)
 
     @_shared
-    def _ranked(self, raw, mask):
-        inputs = {**self._inputs(raw), "candidate_mask": mask}
+    def _ranked(self, raw, checks, mask):
+        inputs = {**self._inputs(raw, checks), "candidate_mask": mask}
         ctr = self.forms["rank"](inputs, training=False)[..., 0]
         return tf.where(mask, self.schema.unsampled(ctr), 0.0)

@@ -19,7 +19,7 @@ from hccm_tf.models.cscnn import CSCNN
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.runs import RunFolder, TrainedModel
 from hccm_tf.training.evaluation import infer_function, predict
-from hccm_tf.training.images import measure, open_images
+from hccm_tf.training.images import measure, open_images, with_names_of
 from hccm_tf.training.loop import run_epochs
 from hccm_tf.training.parameter_servers import ParameterServerTrainer
 from hccm_tf.training.pretraining import begin_cnn
@@ -69,7 +69,8 @@ class FittedModel:
             self.batches = open_batches(self.trained, own)
         if self.batches is None:
             return open_batches(self.trained, data_dir)
-        return dataclasses.replace(self.batches, data_dir=data_dir)
+        images = with_names_of(self.batches.images, data_dir)
+        return dataclasses.replace(self.batches, data_dir=data_dir, images=images)
 
     def moved(self, data_dir):
         """The same model, whose data folder is now elsewhere."""

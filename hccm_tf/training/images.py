@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.ids import NO_IMAGE
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.shuffled_categories import shuffled_categories
@@ -69,18 +71,17 @@ def open_images(configuration, schema, started=None):
 
 
 def _open(configuration, path):
-    catalogue = DataFolder(configuration.data_dir).catalogue()
+    keys, names = _images(configuration.data_dir)
     if configuration.model.takes_pixels:
-        images = catalogue["image"].unique().to_pylist()
-        images = [image for image in images if image]
+        images = names.unique().to_pylist()
         store = ImageFolder.open(path, images, configuration.options.image_size)
         missing = "are missing or not decodable"
         if store.skipped:
             missing += f", such as {store.skipped[0]}"
     else:
-        store, missing = FeatureMapStore.open(path), "have no feature map"
-    keys = pd.unique(catalogue["image_key"].to_numpy())
-    keys = keys[keys != 0]
+        store = FeatureMapStore.open(path).with_names(keys, names)
+        missing = "have no feature map"
+    keys = pd.unique(keys)
     found = int((store.find(keys).numpy() > 0).sum())
     if found < MIN_IMAGES_FOUND * len(keys):
         raise InputError(
@@ -91,6 +92,19 @@ def _open(configuration, path):
     if found < len(keys):
         print(f"{len(keys) - found} of {len(keys)} images {missing}")
     return store
+
+
+def _images(data_dir):
+    """Keys, int64 array, and names, Arrow column, of the images of a catalogue."""
+    catalogue = DataFolder(data_dir).catalogue()
+    has_image = np.flatnonzero(catalogue["image_key"].to_numpy() != NO_IMAGE)
+    catalogue = catalogue.take(has_image)
+    return catalogue["image_key"].to_numpy(), catalogue["image"]
+
+
+def with_names_of(store, data_dir):
+    """An `ImageStore` for another data folder; see `ImageStore.with_names`."""
+    return store and store.with_names(*_images(data_dir))
 
 
 def check_same_cnn(store, started):

@@ -82,17 +82,31 @@ def started_schema(schema, old, how):
     schema = dataclasses.replace(schema, features=features)
     if how == "all_but_ids":
         return schema
-    vocabularies = {
-        name: np.union1d(keys, old.vocabularies[name])
-        for name, keys in schema.vocabularies.items()
-    }
+    known = {name: _union(old, schema, name) for name in schema.vocabularies}
+    vocabularies = {name: keys for name, (keys, _) in known.items()}
+    checks = {name: found for name, (_, found) in known.items() if found is not None}
     features = tuple(
         dataclasses.replace(f, size=len(vocabularies[f.name]))
         if f.name in vocabularies
         else f
         for f in schema.features
     )
-    return dataclasses.replace(schema, features=features, vocabularies=vocabularies)
+    return dataclasses.replace(
+        schema, features=features, vocabularies=vocabularies, checks=checks
+    )
+
+
+def _union(old, schema, name):
+    """Keys and checks of both vocabularies; of ids of one key the run's has it."""
+    keys = np.concatenate([s.vocabularies[name] for s in (old, schema)])
+    keys, first = np.unique(keys, return_index=True)
+    if not (name in old.checks or name in schema.checks):
+        return keys, None
+    checks = [
+        s.checks.get(name, np.full(len(s.vocabularies[name]), -1))
+        for s in (old, schema)
+    ]
+    return keys, np.concatenate(checks)[first]
 
 
 def _kind(feature):
@@ -187,5 +201,9 @@ def _common_rows(feature, schema, old_schema):
         assume_unique=True,
         return_indices=True,
     )
+    if feature in schema.checks and feature in old_schema.checks:
+        old = old_schema.checks[feature][old_rows]
+        same = (old < 0) | (old == schema.checks[feature][rows])
+        rows, old_rows = rows[same], old_rows[same]
     reserved = np.arange(RESERVED)
     return tuple(np.concatenate([reserved, r + RESERVED]) for r in (rows, old_rows))

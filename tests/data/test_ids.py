@@ -3,8 +3,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.data import ids
-from hccm_tf.errors import InputError
-from tests.reference import fingerprint
+from tests.reference import COLLIDING, fingerprint
 
 EXTREMES = [np.iinfo(np.int64).min, -1, 0, 1, np.iinfo(np.int64).max]
 
@@ -55,17 +54,41 @@ def test_pair_keys_tell_categories_apart():
 
 
 @pytest.mark.parametrize("values", [["b", "a", "ä"], np.array([5, -7, 0]), []])
-def test_sorted_unique_keys(values):
-    keys, order = ids.sorted_unique_keys(values, "name")
+def test_distinct_keys(values):
+    keys, order, collisions = ids.distinct_keys(values)
+    assert not collisions
     expected = [fingerprint(v) if isinstance(v, str) else int(v) for v in values]
     assert keys.tolist() == sorted(expected)
     assert [expected[place] for place in order] == sorted(expected)
 
 
-def test_collision_of_two_strings_is_an_error(monkeypatch):
-    monkeypatch.setattr(
-        ids, "to_keys", lambda x: tf.cast(tf.strings.length(x), tf.int64)
-    )
-    assert ids.sorted_unique_keys(["a", "bb"], "brand")[0].tolist() == [1, 2]
-    with pytest.raises(InputError, match="brand.*64-bit key.*bb.*cc"):
-        ids.sorted_unique_keys(["a", "bb", "cc"], "brand")
+def test_of_ids_of_one_key_the_most_frequent_has_it():
+    (common, rare), other = COLLIDING[0], COLLIDING[1][0]
+    values = np.array(["a", rare, other, common], object)
+    keys, order, collisions = ids.distinct_keys(values, [1, 4, 1, 5])
+    assert sorted(values[order]) == sorted(["a", other, common])
+    assert keys.tolist() == sorted(map(fingerprint, ["a", other, common]))
+    assert collisions == [(rare, common)]
+    (line,) = ids.describe_collisions("brands", collisions, "no brand")
+    assert line.startswith(f"warning: brands: {rare!r} is no brand, because")
+    # Whatever their order is.
+    for values in ([rare, common], [common, rare]):
+        _, order, _ = ids.distinct_keys(values, [3, 3])
+        assert values[order[0]] == min(rare, common)
+
+
+@pytest.mark.parametrize("pair", COLLIDING)
+def test_an_id_is_not_another_one_of_its_key(pair):
+    known, unknown = pair
+    values = np.array(["a", known, "b"], object)
+    keys, order, _ = ids.distinct_keys(values)
+    assert fingerprint(known) == fingerprint(unknown)
+    checks = ids.to_checks(values[order]).numpy()
+    asked = tf.constant([[unknown, known], ["a", "c"]])
+    found = ids.find_ids(keys, asked, checks).numpy()
+    places = [*values[order]]
+    assert found.tolist() == [[-1, places.index(known)], [places.index("a"), -1]]
+    # Of an older vocabulary, and of a part that comes from one, the keys alone count.
+    checks[places.index(known)] = -1
+    for told in (None, checks):
+        assert ids.find_ids(keys, asked, told)[0, 0] == places.index(known)

@@ -2,6 +2,8 @@ import json
 import pickle
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
@@ -72,3 +74,18 @@ def test_pixels_are_not_standardised(stores):
     store = stores[ImageFolder]
     assert store.channel_mean is None and store.channel_std is None
     assert store.standardised_as(None, None) is store
+
+
+def test_a_photo_is_not_shown_as_another_one_of_its_key(shop, stores):
+    store = stores[FeatureMapStore]
+    images = pd.read_parquet(shop.maps / "images.parquet")
+    keys, names = images.key.to_numpy(), images.image.to_numpy(copy=True)
+    # The catalogue may hold others, and not all.
+    told = np.append(keys[3:], 123), pa.array([*names[3:], "unknown"])
+    assert store.with_names(*told) is store
+    names[[4, 7]] = "a photo of the same key", "another one"
+    found = store.with_names(keys, pa.array(names))
+    rows = found.find(tf.constant(keys)).numpy()
+    np.testing.assert_array_equal(np.flatnonzero(rows == 0), [4, 7])
+    others = np.delete(np.arange(len(keys)), [4, 7])
+    np.testing.assert_array_equal(rows[others], images.row[others] + 1)

@@ -15,7 +15,6 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module
-from hccm_tf.serving.exported_version import Version
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request
@@ -23,7 +22,7 @@ from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.versions import versions as versions_in
 from hccm_tf.serving.warmup import PATH as WARMUP
 from tests import processes
-from tests.reference import read_maps
+from tests.reference import COLLIDING, read_maps
 
 NEW = ["new0.jpg", "new1.jpg", "new2.jpg"]
 # Refreshes a version and is killed when the variables are written.
@@ -331,10 +330,37 @@ def test_categories_that_are_numbers(tmp_path):
         module._read_items(path, specs)
 
 
-def test_two_pairs_with_one_key(export_dir, items_csv, store, monkeypatch):
-    monkeypatch.setattr(
-        Version, "image_keys", lambda self, columns: np.full(len(columns["image"]), 5)
-    )
-    with pytest.raises(InputError, match="^items: two .* pairs share one 64-bit key"):
-        refresh(export_dir, items_csv, store)
-    assert versions_in(export_dir) == [1]
+def test_photos_of_one_key(shop, export_dir, items, maps, tmp_path, capsys):
+    """The more frequent one has it, and keeps it; the other one is no image."""
+    common, rare = COLLIDING[0]
+    new = {common: maps[NEW[0]][::-1] + 1}
+    path = write_store(tmp_path / "maps", maps | new, shop.store.cnn)
+    category = shop.items.category[0]
+
+    def write(images):
+        some = pd.DataFrame({"image": images, "category": category})
+        pd.concat([items, some]).to_csv(tmp_path / "items.csv", index=False)
+        return tmp_path / "items.csv"
+
+    version = refresh(export_dir, write([rare, common, common]), path)
+    warning = f"warning: items: {rare!r} is no image"
+    assert warning in capsys.readouterr().out
+    signature = tf.saved_model.load(str(version)).signatures["serving_default"]
+    (row,) = Impressions(shop.data, "test", 1).rows
+    request = impressions_request([row] * 3, shop.schema, with_images=True)
+    specs = signature.structured_input_signature[1]
+    request["image"] = np.array([common, rare, ""], object)
+    request["category"] = np.array([category] * 3, object)
+    request = {k: tf.constant(v, specs[k].dtype) for k, v in request.items()}
+    ctr = signature(**request)["ctr"].numpy()
+    assert ctr[0] != ctr[2] and ctr[1] == ctr[2]
+    # Also when it has become the more frequent one.
+    assert refresh(export_dir, write([rare, rare, common]), path) is None
+    assert warning in capsys.readouterr().out
+    # Once the table has lost the photo, the other one takes the key.
+    path = write_store(tmp_path / "others", maps | {rare: maps[NEW[1]]}, shop.store.cnn)
+    refresh(export_dir, write([rare]), path, remove_missing=True)
+    version = refresh(export_dir, write([rare, common]), path)
+    signature = tf.saved_model.load(str(version)).signatures["serving_default"]
+    ctr = signature(**request)["ctr"].numpy()
+    assert ctr[1] != ctr[2] and ctr[0] == ctr[2]

@@ -5,9 +5,12 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hccm_tf import CTREstimator
 from hccm_tf.configuration import configure
+from hccm_tf.data import ids
+from hccm_tf.data.feature import Feature
 from hccm_tf.data.feature_kinds import OOV, RESERVED
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
@@ -15,9 +18,14 @@ from hccm_tf.errors import InputError
 from hccm_tf.models import ImageInput
 from hccm_tf.runs import TrainedModel
 from hccm_tf.training.images import check_same_cnn
-from hccm_tf.training.warm_start import check_same_features, started_schema, warm_start
+from hccm_tf.training.warm_start import (
+    _common_rows,
+    check_same_features,
+    started_schema,
+    warm_start,
+)
 from tests.conftest import tiny
-from tests.reference import fingerprint
+from tests.reference import COLLIDING, fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +88,7 @@ def _of_another_day(schema):
     keys["user_id"] = np.union1d(keys["user_id"], [-3, 7_777_777])
     keys["item_id"] = np.union1d(keys["item_id"][::2], [-1, 10_000_000])
     keys["category"] = np.union1d(keys["category"][1:], [fingerprint("hat")])
-    schema = dataclasses.replace(schema, vocabularies=keys)
+    schema = dataclasses.replace(schema, vocabularies=keys, checks={})
     return _with(schema, **{name: {"size": len(k)} for name, k in keys.items()})
 
 
@@ -200,6 +208,34 @@ def test_all_keeps_the_old_ids(shop, started):
         assert both[name].size == len(expected)
         assert both[name].frequency == today[name].frequency
     assert both.num_rows("item_id") > today.num_rows("item_id")
+
+
+def test_an_id_of_the_run_keeps_its_key(shop):
+    """Today's vocabulary has another id of the same key, and so has an older run."""
+    one, other = COLLIDING[0]
+    key, texts = fingerprint(one), tf.constant([one, other])
+    checks = ids.to_checks(texts).numpy()
+
+    def known(check):
+        schema = Schema((Feature("brand", "vocabulary", "string", size=1),))
+        checks = {} if check is None else {"brand": np.array([check])}
+        vocabularies = {"brand": np.array([key])}
+        return dataclasses.replace(schema, vocabularies=vocabularies, checks=checks)
+
+    def find(schema):
+        return (schema.index("brand", texts) == OOV).numpy().tolist()
+
+    for today, run, expected in (
+        (checks[1], checks[0], [False, True]),
+        (checks[1], None, [False, False]),
+        (None, checks[0], [False, True]),
+    ):
+        both = started_schema(known(today), known(run), "all")
+        assert both.num_rows("brand") == 3 and find(both) == expected
+        schemas = known(today), known(run)
+        rows, _ = _common_rows("brand", *schemas)
+        differ = None not in (today, run) and today != run
+        assert len(rows) == (2 if differ else 3)
 
 
 @pytest.mark.parametrize("kind", ["hash", "integer"])

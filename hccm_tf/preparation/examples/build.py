@@ -86,6 +86,7 @@ def build_examples(
         run_steps(_steps(job), work, beam_args, _processes(job.num_shards))
         found = _finish(job)
         shutil.rmtree(work)
+    print(*found["warnings"], sep="\n", end="\n" * bool(found["warnings"]))
     print(f"{summary.describe(found)} -> {output_dir}")
     return found
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from etils import epy
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data import ids
@@ -16,6 +17,9 @@ from hccm_tf.preparation.examples.job import write_json
 from hccm_tf.preparation.examples.log_values import SPLITS
 from hccm_tf.preparation.examples.requests import are_single, differ, values_of
 from hccm_tf.preparation.examples.shards import column_of, log_columns_of_requests
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 # An integer attribute with more distinct values than this is a quantity, not a code.
 MAX_CODES = 1_000
@@ -128,7 +132,8 @@ def fit(job, number):
         if _may_be_quantity(job, feature) and len(table) > MAX_CODES:
             feature = dataclasses.replace(feature, kind="float", dtype="float32")
         elif feature.has_vocabulary:
-            feature = _fit_vocabulary(job, feature, table)
+            feature, warnings = _fit_vocabulary(job, feature, table)
+            job.leave_warnings(f"{number:04d}", warnings)
         else:
             feature = dataclasses.replace(feature, frequency=_frequency(table))
     if feature.is_float:
@@ -146,14 +151,20 @@ def _frequency(table):
 
 
 def _fit_vocabulary(job, feature, table):
+    """The feature with its vocabulary, which is written, and warnings, list of str."""
     table = table.filter(pc.greater_equal(table["count"], job.options.min_count))
     most = job.options.max_vocabulary
     if len(table) > most:
-        return dataclasses.replace(feature, kind="hash", size=most)
-    values = table["value"].to_numpy()
-    keys, order = ids.sorted_unique_keys(values, feature.name)
-    write_vocabulary(job.output, feature.name, keys, values[order])
-    return dataclasses.replace(feature, size=len(values), frequency=_frequency(table))
+        return dataclasses.replace(feature, kind="hash", size=most), []
+    keys, order, collisions = ids.distinct_keys(table["value"], table["count"])
+    values, checks = table["value"].to_numpy()[order], None
+    if feature.dtype == "string":
+        checks = ids.to_checks(tf.constant(values, tf.string)).numpy()
+    write_vocabulary(job.output, feature.name, keys, checks, values)
+    column = f"column {feature.name}"
+    warnings = ids.describe_collisions(column, collisions, "out-of-vocabulary")
+    frequency = _frequency(table)
+    return dataclasses.replace(feature, size=len(keys), frequency=frequency), warnings
 
 
 def fitted_schema(job):

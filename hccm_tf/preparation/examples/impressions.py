@@ -14,7 +14,7 @@ from hccm_tf.preparation.examples.log_values import (
     HISTORY_ITEM,
     IDS,
     column_keys,
-    find_keys,
+    find_items,
     history_rows,
     to_log_type,
 )
@@ -28,7 +28,7 @@ class LogReader:
 
     Args:
         types: name → Arrow type of the log's columns.
-        item_keys: int64, sorted keys of the catalogue's items.
+        items: Arrow table of the catalogue, see `find_items`.
         max_bad_rows: number of bad rows to skip before one is an error.
 
     Attributes:
@@ -36,9 +36,9 @@ class LogReader:
         bad_rows: descriptions of the first bad rows.
     """
 
-    def __init__(self, types, item_keys, max_bad_rows):
+    def __init__(self, types, items, max_bad_rows):
         self.types = types
-        self.item_keys = item_keys
+        self.items = items
         self.max_bad_rows = max_bad_rows
         self.counts = {"rows": 0, "bad_row": 0, "unknown_item": 0}
         self.bad_rows = []
@@ -120,10 +120,12 @@ class LogReader:
                 # What only feeds histories was perhaps no request.
                 empty = empty & (columns["split"] != ALL_SPLITS.index("history"))
             check(name, empty, "empty")
-            keys[name] = column_keys(column)
+            if name == "item_id":
+                item_row = find_items(self.items, column)
+            else:
+                keys[name] = column_keys(column)
             if name == "request_id" and pa.types.is_string(column.type):
                 columns[name] = column
-        item_row = find_keys(self.item_keys, keys["item_id"])
         known = item_row >= 0
         self.counts["unknown_item"] += int((good & ~known).sum())
         table = {"user_key": keys["user_id"], "item_row": item_row.astype(np.int32)}
@@ -132,7 +134,7 @@ class LogReader:
             table["request_key"] = keys["request_id"]
         table.update(columns)
         if HISTORY_ITEM in self.types:
-            table[HISTORY_ITEM] = history_rows(batch[HISTORY_ITEM], self.item_keys)
+            table[HISTORY_ITEM] = history_rows(batch[HISTORY_ITEM], self.items)
         for name in self.types:
             if name not in CHECKED and name != "item_id":
                 table[name] = to_log_type(name, batch[name])

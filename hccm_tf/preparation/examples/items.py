@@ -2,18 +2,31 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epy
 
 from hccm_tf.data import ids
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.examples.log_values import to_log_type
+from hccm_tf.preparation.examples.job import write_json
+from hccm_tf.preparation.examples.log_values import column_keys, to_log_type
+from hccm_tf.preparation.image_names import distinct_images
 
 with epy.lazy_imports():
     import tensorflow as tf
 
 ITEM_COLUMNS = ["item_id", "image", "category"]
+
+
+def _image_keys(images, work):
+    """The key of each item's image, int64 array; leaves warnings."""
+    _, left_out, warnings = distinct_images(images)
+    if warnings:
+        write_json(work / "warnings-images.json", warnings)
+    images = pc.if_else(pc.is_in(images, left_out), "", images)
+    names = images.to_numpy(zero_copy_only=False).astype(object)
+    return ids.image_keys(tf.constant(names, tf.string)).numpy()
 
 
 def _bad_row(column, bad, problem):
@@ -55,10 +68,11 @@ def prepare_items(items, output, work):
     _bad_row("item_id", empty, "empty")
     frame = item_id.to_pandas()
     _bad_row("item_id", frame.duplicated().to_numpy(), "a repeated id")
-    keys, order = ids.sorted_unique_keys(frame.to_numpy(), "items: item_id")
+    # Items of one key are told apart by their ids, see `find_items`.
+    keys = column_keys(item_id)
+    order = np.argsort(keys, kind="stable")
     images = columns["image"].cast(pa.string())
-    names = images.to_numpy(zero_copy_only=False).astype(object)
-    image_key = ids.image_keys(tf.constant(names, tf.string)).numpy()
+    image_key = _image_keys(images, work)
     used = image_key[image_key != ids.NO_IMAGE]
     catalogue = {
         "item_id": item_id,
@@ -68,7 +82,7 @@ def prepare_items(items, output, work):
     }
     pq.write_table(pa.table(catalogue), DataFolder(output).catalogue_file)
     columns["image"] = pa.array(image_key)
-    table = pa.table(columns).take(order).append_column("key", pa.array(keys))
+    table = pa.table(columns).take(order).append_column("key", pa.array(keys[order]))
     with pa.ipc.new_file(str(work / "items.arrow"), table.schema) as writer:
         writer.write_table(table)
     types = {name: column.type for name, column in columns.items()}

@@ -91,6 +91,11 @@ class Job:
             f"{piece.file}, row {piece.first_row + row - self.first_rows[number] + 1}"
         )
 
+    def leave_warnings(self, name, lines):
+        """Leaves lines, list of str, that the tool says when it is done."""
+        if lines:
+            write_json(self.work / f"warnings-{name}.json", lines)
+
     def make_folders(self):
         """Makes the folders that the steps write into, once, before they run."""
         for name in FOLDERS:

@@ -77,6 +77,33 @@ def find_keys(sorted_keys, keys):
     return np.where(sorted_keys[place] == keys, place, -1)
 
 
+def find_items(items, column):
+    """Rows of the catalogue of some item ids, int64, −1 of those that it lacks.
+
+    Args:
+        items: Arrow table with `item_id` and, sorted, its `key`.
+        column: Arrow array of ids, int64 or string.
+    """
+    sorted_keys = items["key"].to_numpy()
+    if pa.types.is_integer(column.type):
+        return find_keys(sorted_keys, column.to_numpy(zero_copy_only=False))
+    distinct = column.dictionary_encode()
+    texts = distinct.dictionary
+    keys = column_keys(texts)
+    place, rows = find_keys(sorted_keys, keys), np.full(len(texts), -1)
+    left = np.flatnonzero(place >= 0)
+    # Ids of one key stand side by side; nearly always there is one.
+    while left.size:
+        same = pc.equal(items["item_id"].take(place[left]), texts.take(left))
+        same = same.to_numpy()
+        rows[left[same]] = place[left[same]]
+        left = left[~same]
+        place[left] += 1
+        left = left[place[left] < len(sorted_keys)]
+        left = left[sorted_keys[place[left]] == keys[left]]
+    return rows[distinct.indices.to_numpy(zero_copy_only=False)]
+
+
 def _numbers(column):
     """A column as float64, NaN where it is none."""
     if pa.types.is_dictionary(column.type):
@@ -127,10 +154,10 @@ CHECKS = {
 }
 
 
-def history_rows(column, item_keys):
+def history_rows(column, items):
     """Ready-made histories of item ids as rows of the catalogue, unknown ones out."""
     flat = to_log_type("item_id", column.flatten())
-    rows = find_keys(item_keys, column_keys(flat))
+    rows = find_items(items, flat)
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     known = np.concatenate([[0], np.cumsum(rows >= 0)])
     offsets = known[np.concatenate([[0], np.cumsum(lengths)])]

@@ -87,18 +87,26 @@ def check_across(job, number):
         found.append(keys[begin : np.searchsorted(keys, last, side="right")])
     keys = np.sort(np.concatenate(found))
     twice = keys[1:][keys[1:] == keys[:-1]]
-    if len(twice):
-        raise _error(job, "users", _rows_of(job, twice[0]))
+    rows = _rows_of_one_id(job, twice) if len(twice) else None
+    if rows is not None:
+        raise _error(job, "users", rows)
 
 
-def _rows_of(job, key):
-    """The first rows of the two shards that hold a key."""
-    rows = []
+def _rows_of_one_id(job, keys):
+    """Rows of two shards that have one id, `None` if each of these keys has several."""
+    rows = {}
     for shard in range(job.num_shards):
         table = read_shard(job, shard)
-        if table is not None:
-            keys, places = _request_keys(table)
-            place = places[keys == key]
-            if len(place):
-                rows.append(table.take(pa.array(place[:1])))
-    return rows[:2]
+        if table is None:
+            continue
+        found, places = _request_keys(table)
+        table = table.take(pa.array(places[np.isin(found, keys)]))
+        name = "request_id" if "request_id" in table.column_names else "request_key"
+        of_shard = {}
+        for row, value in enumerate(table[name].to_pylist()):
+            of_shard.setdefault(value, table.slice(row, 1))
+        again = next((value for value in of_shard if value in rows), None)
+        if again is not None:
+            return [rows[again], of_shard[again]]
+        rows |= of_shard
+    return None

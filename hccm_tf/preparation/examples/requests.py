@@ -57,7 +57,9 @@ def group(table, split):
     if split is not None:
         shown = np.flatnonzero(split != ALL_SPLITS.index("history"))
     if "request_key" in table.column_names:
-        first = first_rows(table["request_key"].to_numpy()[shown])
+        # The ids themselves, where they are text: two may have one key.
+        named = "request_id" if "request_id" in table.column_names else "request_key"
+        first = first_rows(values_of(table[named])[shown])
         if time is not None and len(shown):
             earliest = np.full(len(shown), np.iinfo(np.int64).max)
             np.minimum.at(earliest, first, time[shown])

@@ -21,6 +21,7 @@ from hccm_tf.preparation.examples.impressions import LogReader
 from hccm_tf.preparation.examples.job import write_json
 from hccm_tf.preparation.examples.log_values import ALL_SPLITS, HISTORY_ITEM
 from hccm_tf.preparation.examples.shard_files import read_shard
+from hccm_tf.preparation.examples.user_keys import tell_apart
 
 VALIDATION_FROM = 0.8
 TEST_FROM = 0.9
@@ -40,7 +41,7 @@ def _add_seconds(one, two):
 
 def deal_out(job, number):
     """First step: deals piece `number` of the log out to the shards of its users."""
-    reader = LogReader(job.types, job.items["key"].to_numpy(), job.options.max_bad_rows)
+    reader = LogReader(job.types, job.items, job.options.max_bad_rows)
     writers, name = {}, f"{number:06d}.arrow"
     seconds = np.zeros((2, 0), np.int64)
     with contextlib.ExitStack() as files:
@@ -121,6 +122,7 @@ def load_shard(job, shard):
     table = read_shard(job, shard)
     if table is None:
         return None
+    table = tell_apart(table)
     split = table["split"].to_numpy() if "split" in job.types else None
     request, time = requests.group(table, split)
     if "request_id" in job.types:

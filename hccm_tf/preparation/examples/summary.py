@@ -73,6 +73,7 @@ def write_summary(job, schema, shards):
             for name, sizes in shards.items()
         },
         "max_candidates": max_candidates(job),
+        "warnings": _warnings(job),
         "request_ids": "request_id" in job.types,
         "weighted": "weight" in job.types,
         "candidate_columns": [
@@ -100,6 +101,11 @@ def describe(summary):
 
 def _read_all(folder):
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def _warnings(job):
+    found = sorted(job.work.glob("warnings-*.json"))
+    return [line for path in found for line in json.loads(path.read_text())]
 
 
 def _bad_rows(read):

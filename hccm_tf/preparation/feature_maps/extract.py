@@ -24,6 +24,7 @@ from hccm_tf.preparation.feature_maps.settings import (
     prepare,
 )
 from hccm_tf.preparation.feature_maps.shards import NAMES, Encoding, write_shard
+from hccm_tf.preparation.image_names import distinct_images
 from hccm_tf.preparation.images import MAX_PIXELS
 from hccm_tf.preparation.steps import Step, run_steps
 from hccm_tf.preparation.tables import read_table
@@ -62,9 +63,7 @@ def extract_feature_maps(
         "max_pixels": max_pixels,
         "extend": old and hashlib.sha256(json.dumps(old.metadata).encode()).hexdigest(),
     }
-    known, images = _new_images(images, old)
-    names = np.concatenate([known, images])
-    keys, order = ids.sorted_unique_keys(names, "image")
+    images, names, keys, order = _new_images(images, old)
     with new_folder(output_dir, resume=True) as folder:
         work = folder / "work"
         made = prepare(folder, work, settings, old, images)
@@ -85,12 +84,29 @@ def _check_image_dir(images, image_dir):
 
 
 def _new_images(images, old):
-    """`(known, new)`: names of an old store's maps, and what it lacks of `images`."""
-    images = np.asarray(images, object)
-    if old is None:
-        return np.zeros(0, object), images
-    known = pq.read_table(old.path / IMAGES)["image"].to_numpy()
-    return known, images[~pc.is_in(pa.array(images), pa.array(known)).to_numpy(False)]
+    """What an old store lacks of `images`, and all names, its own first.
+
+    Of names of one key only one is there, and a warning is printed; an old store keeps
+    what it has.
+
+    Returns:
+        `(new, names, keys, order)`: object arrays, and the sorted keys of `names` with
+        the order that sorts them.
+    """
+    images, known = np.asarray(images, object), np.zeros(0, object)
+    if old is not None:
+        known = pq.read_table(old.path / IMAGES)["image"].to_numpy()
+        is_new = ~pc.is_in(pa.array(images), pa.array(known)).to_numpy(False)
+        images = images[is_new]
+    names = np.concatenate([known, images])
+    counts = np.repeat([2, 1], [len(known), len(images)])
+    keys, order, collisions = ids.distinct_keys(names, counts)
+    for line in ids.describe_collisions("images", collisions, "no image"):
+        print(line)
+    kept = np.zeros(len(names), bool)
+    kept[order] = True
+    places = np.cumsum(kept) - 1
+    return images[kept[len(known) :]], names[kept], keys, places[order]
 
 
 def _encode(work, settings, beam_args):
@@ -108,9 +124,13 @@ def _encode(work, settings, beam_args):
 def read_images(items):
     """The distinct image names of a catalogue, in its order; list of str.
 
+    Of names of one key that of the most items is there, and a warning is printed.
+
     Args:
         items: path of the catalogue, CSV or Parquet.
     """
     table = read_table(items, ["item_id", "image"], strings=["image"])
-    images = table["image"].unique().drop_null()
-    return images.filter(pc.not_equal(images, "")).to_pylist()
+    names, _, warnings = distinct_images(table["image"])
+    for line in warnings:
+        print(line)
+    return names.to_pylist()

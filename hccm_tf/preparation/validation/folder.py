@@ -26,31 +26,40 @@ def read_json(path, get, errors):
 def check_catalogue(data_dir, lines, errors):
     """Sorted keys of the catalogue: `{"item_id": [N], "image": [M]}`, or `{}`."""
     path = DataFolder(data_dir).catalogue_file
-    items, images = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    items, images, without = ([np.zeros(0, np.int64)] for _ in range(3))
     try:
         table = DataFolder(data_dir).catalogue()
         for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
             items.append(ids.to_keys(batch["item_id"].to_numpy(False)).numpy())
-            images.append(ids.image_keys(batch["image"].to_numpy(False)).numpy())
-            if not np.array_equal(images[-1], batch["image_key"].to_numpy(False)):
+            images.append(batch["image_key"].to_numpy(False))
+            keys = ids.image_keys(batch["image"].to_numpy(False)).numpy()
+            unlike = images[-1] != keys
+            if images[-1][unlike].any():
                 raise ValueError("image_key is not the image's")
+            without.append(keys[unlike])
     except InputError as error:
         errors.append(str(error))
         return {}
     except (ValueError, TypeError) as error:
         errors.append(f"{path}: not a catalogue ({error}); build the examples again")
         return {}
+    images = np.unique(np.concatenate(images))
+    if not np.isin(np.concatenate(without), images).all():
+        errors.append(
+            f"{path}: image_key is 0 of an image whose key no other one has; build the "
+            "examples again"
+        )
     items = np.concatenate(items)
     order = np.argsort(items, kind="stable")
-    twice = order[1:][np.diff(items[order]) == 0]
+    twice = np.flatnonzero(table["item_id"].to_pandas().duplicated())
     if twice.size:
-        row = int(twice.min())
+        row = int(twice[0])
         errors.append(
             f"{path}: column item_id, row {row + 1}: a repeated id. Received: "
             f"{table['item_id'][row]} ({twice.size} such rows)"
         )
     lines.append(f"{data_dir}: a catalogue of {items.size} items")
-    return {"item_id": items[order], "image": np.unique(np.concatenate(images))}
+    return {"item_id": items[order], "image": images}
 
 
 def check_feature_maps(path, image_keys, lines, errors):

@@ -55,10 +55,10 @@ def _shares(raw, sizes, schema, known):
         return tf.reduce_sum(tf.where(mark, sizes, 0))
 
     def odd(feature):
-        values, keys = raw[feature.name], schema.vocabularies.get(feature.name)
+        values, known = raw[feature.name], schema.known(feature.name)
         if isinstance(values, tf.RaggedTensor):
-            return values.with_flat_values(feature.is_odd(values.flat_values, keys))
-        return feature.is_odd(values, keys)
+            return values.with_flat_values(feature.is_odd(values.flat_values, *known))
+        return feature.is_odd(values, *known)
 
     image = raw["image"]
     shares = {
@@ -103,7 +103,8 @@ def make_parser(schema, columns, known):
     # Tensors of their own: keys inside the graph would meet its limit of 2 GB.
     known = {name: tf.constant(keys) for name, keys in known.items()}
     vocabularies = {n: tf.constant(keys) for n, keys in schema.vocabularies.items()}
-    schema = dataclasses.replace(schema, vocabularies=vocabularies)
+    checks = {n: tf.constant(values) for n, values in schema.checks.items()}
+    schema = dataclasses.replace(schema, vocabularies=vocabularies, checks=checks)
     by_item = "item_id" in schema and schema["item_id"].is_embedded
     item = "item_id" if by_item else "image"
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+import types
 
 import keras
 import numpy as np
@@ -23,13 +24,16 @@ from hccm_tf.preparation.feature_maps import assembly as feature_map_assembly
 from hccm_tf.preparation.feature_maps import fixed_cnn as backbones
 from hccm_tf.preparation.feature_maps import settings as feature_map_settings
 from hccm_tf.preparation.feature_maps import shards as feature_map_shards
-from hccm_tf.preparation.feature_maps.extract import extract_feature_maps
+from hccm_tf.preparation.feature_maps.extract import (
+    _new_images,
+    extract_feature_maps,
+)
 from hccm_tf.preparation.feature_maps.fixed_cnn import estimate_normalization
 from hccm_tf.preparation.feature_maps.shards import Encoding, write_shard
 from hccm_tf.preparation.images import decode_image
 from tests import processes
 from tests.conftest import MAPS, tiny
-from tests.reference import read_maps
+from tests.reference import COLLIDING, fingerprint, read_maps
 
 ROOT = pathlib.Path(__file__).parents[3]
 SHARD_ROWS, BATCH_SIZE = 4, 3
@@ -483,3 +487,22 @@ def test_store_of_another_catalogue(shop, names, tmp_path):
         estimator.fit(shop.data)
     with pytest.raises(InputError, match="^feature_maps: "):
         CTREstimator("hcm").fit(shop.data)
+
+
+def test_photos_of_one_key(tmp_path, capsys):
+    """One of them has a map: of an old store the one that it has."""
+    one, other = COLLIDING[0]
+    given = [one, "a", other]
+    new, names, keys, order = _new_images(given, None)
+    assert new.tolist() == names.tolist() == [n for n in given if n != max(one, other)]
+    assert keys.tolist() == [fingerprint(name) for name in names[order]]
+    assert (np.diff(keys) > 0).all()
+    warning = f"warning: images: {max(one, other)!r} is no image"
+    assert warning in capsys.readouterr().out
+    for known in (one, other):
+        table = pd.DataFrame({"image": ["b", known]})
+        table.to_parquet(tmp_path / "images.parquet")
+        old = types.SimpleNamespace(path=tmp_path)
+        new, names, keys, order = _new_images(given, old)
+        assert new.tolist() == ["a"] and names.tolist() == ["b", known, "a"]
+        assert keys.tolist() == [fingerprint(name) for name in names[order]]
