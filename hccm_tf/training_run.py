@@ -9,6 +9,7 @@ import traceback
 import tensorflow as tf
 from absl.flags import FLAGS
 
+from hccm_tf.comparison.slices import read_columns
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import LOST_PROCESS, PREEMPTED, InputError, report_input_errors
 from hccm_tf.explanation import write_explanation
@@ -19,6 +20,9 @@ from hccm_tf.serving.request import Impressions, impressions_request, to_json
 from hccm_tf.training.fit import fit, run_in_training
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES, is_chief, make_strategy
+
+# What joins predictions to the log, beside the row.
+LOG_IDS = ("user_id", "item_id", "timestamp")
 
 
 def run(configuration, results, from_run=None):
@@ -70,9 +74,21 @@ def _run(configuration, results, from_run):
             return
         if configuration.run_dir is not None:
             fitted.trained.save(folder.path)
-            test.to_parquet(folder.predictions)
+            _with_ids(test, fitted.batches.data_dir).to_parquet(folder.predictions)
             print(json.dumps(_write_metrics(fitted, validation, test, folder)))
         _write_results(fitted, results, folder)
+
+
+def _with_ids(test, data_dir):
+    """Predictions of the test split with what DATA has of the log's ids and times."""
+    names = [name for name in LOG_IDS if name in DataFolder(data_dir).columns()]
+    of_log = read_columns(data_dir, "test", ["label", *names])
+    for place, name in enumerate(names, start=1):
+        values = of_log[name]
+        if values.dtype == object:
+            values = values.str.decode("utf-8")
+        test.insert(place, name, values)
+    return test
 
 
 def _write_results(fitted, results, folder):

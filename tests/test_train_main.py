@@ -154,8 +154,12 @@ def test_weights_are_in_the_metrics_and_rows_in_the_predictions(
         "test": pd.read_parquet(folder.predictions),
     }
     log = request_shop.log
+    of_log = ["user_id", "item_id", "timestamp"]
     for split, frame in frames.items():
-        assert list(frame) == ["row", "user_key", "label", "weight", "ctr"]
+        added = of_log if split == "test" else []
+        assert list(frame) == ["row", *added, "user_key", "label", "weight", "ctr"]
+        for name in added:
+            assert frame[name].tolist() == log[name][frame.row].tolist()
         assert sorted(frame.row) == log.index[log.split == split].tolist()
         shown, counts = log.loc[frame.row], {"sample_weight": frame.weight}
         for name, column in zip(

@@ -21,7 +21,7 @@ def read_columns(data_dir, split, names):
         split: name.
         names: of columns that are no histories, `label` among them, `history_length`
             for the number of clicks in the history that the data holds, and `weight`,
-            which is 1 unless the data say otherwise.
+            which is 1 unless the data say otherwise; `timestamp`, if they have it.
 
     Returns:
         data frame with these columns.
@@ -31,6 +31,7 @@ def read_columns(data_dir, split, names):
     spec = parse_spec(folder.schema())
     spec["history_length"] = tf.io.RaggedFeature(tf.int64, value_key=HISTORY_IMAGE)
     spec["weight"] = tf.io.RaggedFeature(tf.float32)
+    spec["timestamp"] = tf.io.RaggedFeature(tf.int64)
     spec = {name: spec[name] for name in names}
     dataset = tf.data.TFRecordDataset(folder.files(split)).batch(BATCH_SIZE)
     batches = []

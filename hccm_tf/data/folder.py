@@ -66,15 +66,18 @@ class DataFolder:
         """
         return Schema.load(self.path, with_vocabularies)
 
-    def catalogue(self):
+    def catalogue(self, with_attributes=False):
         """Arrow table `item_id, image, image_key, category`, one row for each item.
+
+        Args:
+            with_attributes: whether with the items' other columns too.
 
         Raises:
             InputError: if the file is missing or damaged.
         """
         path = self.catalogue_file
         try:
-            return read_parquet(path, CATALOGUE_COLUMNS)
+            return read_parquet(path, None if with_attributes else CATALOGUE_COLUMNS)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path}: not a catalogue ({error}); build the examples again"
@@ -167,6 +170,21 @@ class DataFolder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self.summary_file}: cannot be read ({error!r}); make the data "
+                f"folder with {BUILD}"
+            ) from error
+
+    def columns(self):
+        """Names of what the records have, set.
+
+        Raises:
+            InputError: if the file that says so is missing or damaged.
+        """
+        try:
+            with open_file(self.features_file) as handle:
+                return set(json.load(handle)["featuresDict"]["features"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.features_file}: cannot be read ({error!r}); make the data "
                 f"folder with {BUILD}"
             ) from error
 

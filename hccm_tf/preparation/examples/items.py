@@ -80,6 +80,8 @@ def prepare_items(items, output, work):
         "image_key": image_key,
         "category": columns["category"],
     }
+    # What else the items have, with which `hccm_tf.predict` joins another log.
+    catalogue |= {n: c for n, c in columns.items() if n not in catalogue}
     pq.write_table(pa.table(catalogue), DataFolder(output).catalogue_file)
     columns["image"] = pa.array(image_key)
     table = pa.table(columns).take(order).append_column("key", pa.array(keys[order]))

@@ -1,0 +1,106 @@
+"""A table of impressions scored by the command."""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hccm_tf.errors import InputError
+from hccm_tf.predict import predict
+from tests import processes
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(fitted, tmp_path_factory):
+    """RUN of `hccm`."""
+    folder = tmp_path_factory.mktemp("predict") / "run"
+    fitted["hccm"].save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(shop, fitted):
+    """The predictions of the shop's test split, by rows of the log."""
+    return fitted["hccm"].predictions(shop.data).set_index("row").ctr.sort_index()
+
+
+def _check(path, table, expected):
+    frame = pd.read_parquet(path)
+    names = ["user_id", "item_id", "timestamp"]
+    assert list(frame) == ["row", *names, "ctr"]
+    pd.testing.assert_frame_equal(frame[names], table[names].reset_index(drop=True))
+    np.testing.assert_allclose(frame.ctr, expected, atol=1e-6)
+    assert frame.ctr.std() > 1e-4
+    return frame
+
+
+def test_a_table_and_its_history(shop, run, expected, tmp_path, capsys):
+    """In two files, against the predictions of the run's own data."""
+    log = shop.impressions.drop(columns="split", errors="ignore")
+    table = log.loc[expected.index]
+    (tmp_path / "table").mkdir()
+    # More columns than the model knows, of which one it could not read.
+    more = table.assign(weight=2.0, tags=[["x"]] * len(table))
+    more[:70].to_parquet(tmp_path / "table" / "a.parquet")
+    more[70:].to_parquet(tmp_path / "table" / "b.parquet")
+    log.drop(index=expected.index).to_csv(tmp_path / "old.csv", index=False)
+    output = tmp_path / "scores.parquet"
+    predict(run, tmp_path / "table", output, history=tmp_path / "old.csv")
+    frame = _check(output, table, expected)
+    np.testing.assert_array_equal(frame.row, np.arange(len(table)))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"{len(table)} impressions, 0 of them without")
+    # Nothing is left beside it, and nothing written over.
+    assert not list(tmp_path.glob("scores.parquet.*"))
+    with pytest.raises(InputError, match="output=.*exists already"):
+        predict(run, tmp_path / "table", output)
+
+
+def test_the_command(shop, run, expected, tmp_path):
+    """Histories in the table; an item that the catalogue lacks; a catalogue named."""
+    log = shop.impressions.assign(split="history")
+    log.loc[expected.index, "split"] = ["test", "train"] * (len(expected) // 2)
+    unknown = log.iloc[[-1]].assign(item_id=-5, split="test")
+    log = pd.concat([log, unknown], ignore_index=True)
+    log.to_csv(tmp_path / "log.csv", index=False)
+    shop.items.to_csv(tmp_path / "items.csv", index=False)
+    result = processes.run(
+        [
+            *("-m", "hccm_tf.predict", f"--from_run={run}"),
+            f"--impressions={tmp_path / 'log.csv'}",
+            f"--items={tmp_path / 'items.csv'}",
+            f"--output={tmp_path / 'scores.parquet'}",
+        ],
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"{len(expected) + 1} impressions, 1 of them without" in result.stdout
+    rows = [*expected.index, len(log) - 1]
+    frame = _check(tmp_path / "scores.parquet", log.loc[rows], [*expected, np.nan])
+    assert frame.row.tolist() == rows
+
+
+def test_what_is_wrong_is_one_line(shop, run, tmp_path):
+    table = shop.impressions[:40].drop(columns="split", errors="ignore")
+    column = next(
+        name
+        for name in table
+        if name not in ("user_id", "item_id", "timestamp", "label")
+    )
+
+    def fails(match, frame=table, output="scores.parquet", **arguments):
+        frame.to_csv(tmp_path / "table.csv", index=False)
+        with pytest.raises(InputError, match=match) as caught:
+            predict(run, tmp_path / "table.csv", tmp_path / output, **arguments)
+        assert "\n" not in str(caught.value) and "part/" not in str(caught.value)
+        assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+    fails("output=.*parquet", output="scores.csv")
+    fails("output=.*no folder", output="none/scores.parquet")
+    fails(f"table.csv: no column {column}, which", table.drop(columns=column))
+    fails("table.csv: no column item_id", table.drop(columns="item_id"))
+    fails("table.csv.*row 3: a label is 0 or 1", table.assign(label=[0, 1, 7, 0] * 10))
+    fails("none: no such", items=tmp_path / "none")
