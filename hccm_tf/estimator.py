@@ -12,7 +12,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.explanation import write_explanation
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import name_of
-from hccm_tf.preparation.examples.data_frames import FrameFolders
+from hccm_tf.preparation.examples.data_frames import FrameFolders, check_frame
 from hccm_tf.runs import RunFolder, TrainedModel, read_configuration
 from hccm_tf.serving.export import export
 from hccm_tf.training.fit import FittedModel, fit, run_in_training
@@ -168,8 +168,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
 
     def evaluate(self, X, split="test"):
         """Metrics of one split, see `hccm_tf.metrics.evaluate_frame`."""
-        if not _is_folder(X) and "label" not in X:
-            raise InputError("evaluate: the data frame has no column label")
+        if not _is_folder(X):
+            check_frame("X", X, ["label"])
         return evaluate_frame(self.predictions(X, split))
 
     def predict_proba(self, X, split="test"):

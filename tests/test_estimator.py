@@ -232,6 +232,21 @@ def test_unknown_items_are_an_error(shop, on_frames):
         on_frames.predict_proba(later)
 
 
+def test_what_is_no_frame_is_an_error_of_one_line(shop, on_frames):
+    later = _later(shop)
+    for predict in (on_frames.predict_proba, on_frames.predict, on_frames.evaluate):
+        for X in (later.to_numpy(), later.to_dict("list"), None):
+            with pytest.raises(InputError, match="^X: a pandas data frame"):
+                predict(X)
+    with pytest.raises(InputError, match="^X: no column label. Received columns: user"):
+        on_frames.evaluate(later.drop(columns="label"))
+    with pytest.raises(InputError, match="^X: no column hour. Received.*, Hour"):
+        on_frames.predict_proba(later.rename(columns={"hour": "Hour"}))
+    twin = clone(on_frames)
+    with pytest.raises(InputError, match="^X: a pandas data frame.*Received: ndarray"):
+        twin.fit(later.to_numpy())
+
+
 def test_labels_as_y(shop, on_frames):
     frame = shop.impressions[shop.impressions.split != "test"]
     twin = clone(on_frames).fit(frame.drop(columns="label"), frame.label.to_numpy())

@@ -9,6 +9,7 @@ import pandas as pd
 from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
+from hccm_tf.preparation.examples.items import ITEM_COLUMNS
 
 KEY = ["user_id", "item_id", "timestamp"]
 
@@ -25,13 +26,25 @@ class FrameFolders:
 
     Attributes:
         training: path of the data folder with splits `train` and `validation`.
+
+    Raises:
+        InputError: as `check_frame` and `build_examples`, or if `labels` are not those
+            of the rows.
     """
 
     def __init__(self, items, log, labels=None):
         if items is None:
             raise InputError("items: a data frame of impressions needs the catalogue")
+        check_frame("items", items, ITEM_COLUMNS)
+        check_frame("X", log, KEY if labels is not None else [*KEY, "label"])
         if labels is not None:
-            log = log.assign(label=np.asarray(labels))
+            labels = np.asarray(labels)
+            if labels.shape != (len(log),):
+                raise InputError(
+                    f"y: a label for each of the {len(log)} rows of X. Received: "
+                    f"shape {labels.shape}"
+                )
+            log = log.assign(label=labels)
         self._items, self._log = items, log
         self._folder = self._scored = None
         _check_items(items, log)
@@ -70,7 +83,12 @@ class FrameFolders:
             frame: data frame of impressions; with `label`, an impression that the log
                 holds too brings its own click.
             schema: `Schema` that the model was fitted with.
+
+        Raises:
+            InputError: as `check_frame`, for what the log has of ids and features.
         """
+        features = [feature.name for feature in schema.features]
+        check_frame("X", frame, [n for n in [*KEY, *features] if n in self._log])
         _check_items(self._items, frame)
         clicks = self._log[self._log.label == 1].assign(split="history")
         if "label" in frame:
@@ -90,6 +108,35 @@ class FrameFolders:
         path = pathlib.Path(self._scored.name) / "data"
         _build(self._items, log, path, splits=("test",), schema=schema)
         return path
+
+
+def check_frame(name, frame, columns):
+    """Raises an `InputError` unless it is a data frame with some columns.
+
+    Args:
+        name: of the argument.
+        frame: what was given.
+        columns: names; further ones are allowed.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        shape = getattr(frame, "shape", None)
+        raise InputError(
+            f"{name}: a pandas data frame with the columns {', '.join(columns)}. "
+            f"Received: {type(frame).__name__}{f' of shape {shape}' if shape else ''}"
+        )
+    names = list(frame.columns)
+    for column in names:
+        if not isinstance(column, str) or names.count(column) > 1:
+            raise InputError(
+                f"{name}: columns are named by text, and each but once. Received: "
+                f"{column!r}"
+            )
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise InputError(
+            f"{name}: no column {', '.join(missing)}. Received columns: "
+            f"{', '.join(names)}"
+        )
 
 
 def _moments(log):
