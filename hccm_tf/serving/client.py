@@ -21,6 +21,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from hccm_tf.serving.answers import (
+    MAX_BYTES,
+    check_answer,
+    check_request,
+    to_array,
+)
 from hccm_tf.serving.batches import in_batches
 
 ATTEMPTS = 4
@@ -38,7 +44,7 @@ class Client(abc.ABC):
     """A context manager that closes itself: `GrpcClient` or `RestClient`.
 
     Args:
-        timeout: seconds.
+        timeout: seconds for a call, all attempts together.
         version: number, `None` for the server's newest.
         label: `"stable"` or `"canary"` instead of a version.
 
@@ -73,7 +79,10 @@ class Client(abc.ABC):
             request, by 0: the server merges requests.
 
         Raises:
-            ValueError: if the inputs cannot be cut into batches.
+            ValueError: if the inputs cannot be cut into batches, or a row of them has
+                no candidate.
+            AnswerError: of `hccm_tf.serving.answers`, if the answer is none to the
+                request.
             grpc.RpcError: with `GrpcClient`; `code()` says what it is.
             requests.RequestException: with `RestClient`; an `HTTPError` has the
                 server's message.
@@ -84,7 +93,9 @@ class Client(abc.ABC):
         return in_batches(ask, inputs, batch_size)
 
     def _own_answers(self, signature_name, inputs):
+        check_request(inputs)
         outputs = self._predict(signature_name, inputs)
+        check_answer(signature_name, inputs, outputs)
         if signature_name == "rank":
             width = inputs["candidate_mask"].shape[1]
         elif signature_name == "explain":
@@ -109,8 +120,7 @@ class GrpcClient(Client):
     Args:
         address: `"host:port"`; TensorFlow Serving's port is 8500.
         model: name.
-        timeout: seconds for all attempts together.
-        version, label: of `Client`.
+        timeout, version, label: of `Client`.
     """
 
     def __init__(self, address, model, timeout=1.0, version=None, label=None):
@@ -122,7 +132,7 @@ class GrpcClient(Client):
         options = {
             "grpc.service_config": json.dumps({"methodConfig": methods}),
             # Otherwise 4 MB, which representations of 8,000 images exceed.
-            "grpc.max_receive_message_length": -1,
+            "grpc.max_receive_message_length": MAX_BYTES,
         }
         self._channel = grpc.insecure_channel(address, list(options.items()))
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
@@ -140,7 +150,7 @@ class GrpcClient(Client):
             float32 `[B]`.
 
         Raises:
-            grpc.RpcError: as `predict`.
+            AnswerError, grpc.RpcError: as `predict`.
         """
         request = regression_pb2.RegressionRequest(model_spec=self._spec)
         request.model_spec.signature_name = "regress"
@@ -148,7 +158,9 @@ class GrpcClient(Client):
             tf.train.Example.FromString(example) for example in examples
         )
         answer = self._stub.Regress(request, self.timeout)
-        return np.array([r.value for r in answer.result.regressions], np.float32)
+        ctr = np.array([r.value for r in answer.result.regressions], np.float32)
+        check_answer("regress", {"inputs": examples}, {"outputs": ctr})
+        return ctr
 
     def _predict(self, signature_name, inputs):
         request = predict_pb2.PredictRequest(model_spec=self._spec)
@@ -156,4 +168,4 @@ class GrpcClient(Client):
         for name, value in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
         outputs = self._stub.Predict(request, self.timeout).outputs
-        return {name: tf.make_ndarray(value) for name, value in outputs.items()}
+        return {name: to_array(name, value) for name, value in outputs.items()}

@@ -8,6 +8,7 @@ from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.data.parsing import candidate_columns
+from hccm_tf.errors import InputError
 from hccm_tf.serving.signatures import impression_spec
 
 IMAGES = ("image", HISTORY_IMAGE)
@@ -99,7 +100,13 @@ def rank_request(requests, schema, with_images, sides=SIDES):
         schema: `Schema` of the model.
         with_images: whether the model takes images.
         sides: of `hccm_tf.data.image_inputs.SIDES`, whose images it takes.
+
+    Raises:
+        InputError: if a request has no candidate, which no server can merge.
     """
+    if not all(requests):
+        place = [bool(rows) for rows in requests].index(False)
+        raise InputError(f"requests: number {place}, from 0, has no candidate")
     spec = impression_spec(schema, with_images, many_candidates=True, sides=sides)
     del spec["candidate_mask"]
     of_candidates = {f.name for f in schema.scalars if f.candidate} | {"image"}
