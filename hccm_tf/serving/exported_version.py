@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-import pathlib
 import shutil
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from hccm_tf.errors import InputError
@@ -19,9 +19,9 @@ from hccm_tf.serving.representations import (
     encode,
     quantize_rows,
 )
+from hccm_tf.serving.whole import VARIABLES, missing
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-VARIABLES = pathlib.Path("variables", "variables")
 # Of the old variables; TensorFlow loads a version without it.
 FINGERPRINT = "fingerprint.pb"
 
@@ -46,6 +46,8 @@ class Version:
         self._folder = folder
         self._prefix = str(folder / VARIABLES)
         with _damage_named(folder):
+            if reason := missing(folder):
+                raise ValueError(reason)
             self._read_variables()
         if KEYS not in self._names:
             raise InputError(
@@ -60,10 +62,10 @@ class Version:
         with _damage_named(folder):
             self._load_signatures()
             self.cnn = json.loads((folder / CNN).read_text())
-        self.keys = self._read(self._names[KEYS]).numpy()
-        self.checks = None
-        if CHECKS in self._names:
-            self.checks = self._read(self._names[CHECKS]).numpy()
+            self.keys = self._read(self._names[KEYS]).numpy()
+            self.checks = None
+            if CHECKS in self._names:
+                self.checks = self._read(self._names[CHECKS]).numpy()
         self.image_columns = self._image_keys.structured_input_signature[1]
 
     def _read_variables(self):
@@ -140,8 +142,6 @@ class Version:
             vectors: of `encode_images`.
             scales: likewise.
         """
-        left_out = shutil.ignore_patterns(VARIABLES.parts[0], FINGERPRINT)
-        shutil.copytree(self._folder, folder, ignore=left_out, dirs_exist_ok=True)
         places = np.searchsorted(self.keys[kept], keys) + np.arange(len(keys))
         changed = {KEYS: (kept, places, keys), CHECKS: (kept, places, checks)}
         for name, added in ((VECTORS, vectors), (SCALES, scales)):
@@ -151,12 +151,14 @@ class Version:
                 changed[name] = with_zero, places + 1, added
         names = sorted(self._dtypes)
         variables = {key: variable for variable, key in self._names.items()}
-        tensors = []
-        for name in names:
-            tensor = self._read(name)
+        # Their checksums are looked at before anything is written.
+        with _damage_named(self._folder):
+            tensors = [self._read(name) for name in names]
+        for place, name in enumerate(names):
             if variables.get(name) in changed:
-                tensor = _merge(tensor, *changed[variables[name]])
-            tensors.append(tensor)
+                tensors[place] = _merge(tensors[place], *changed[variables[name]])
+        left_out = shutil.ignore_patterns(VARIABLES.parts[0], FINGERPRINT)
+        shutil.copytree(self._folder, folder, ignore=left_out, dirs_exist_ok=True)
         prefix = folder / VARIABLES
         prefix.parent.mkdir()
         tf.raw_ops.SaveV2(
@@ -171,10 +173,18 @@ class Version:
 def _damage_named(folder):
     try:
         yield
-    except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
+    except (
+        DecodeError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        tf.errors.OpError,
+    ) as error:
+        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"export_dir={folder.parent}: version {folder.name} is damaged; remove "
-            f"it or export again: {error}"
+            f"export_dir={folder.parent}: version {folder.name} is damaged or not yet "
+            f"whole; remove it, or export or copy it again: {reason}"
         ) from error
 
 

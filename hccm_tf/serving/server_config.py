@@ -9,6 +9,9 @@ A running server refuses to move a label to a version that it has not loaded, an
 takes nothing of the file. So a new version is first listed without a label, and the
 labels move with the next run of the same command, once the server has loaded it. A run
 that comes before that leaves a file that the server refuses: restart it then.
+
+A version that is not whole, as while it is copied, is named and left out: the server
+would refuse the whole file for it.
 """
 
 import pathlib
@@ -21,6 +24,7 @@ from hccm_tf.atomic import new_file
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
 from hccm_tf.serving.versions import versions
+from hccm_tf.serving.whole import missing
 
 FLAGS = flags.FLAGS
 FILE = "models.config"
@@ -41,21 +45,16 @@ def write_server_config(models_dir, stable=(), base_path="/models"):
         InputError: if there is no version, `stable` names none of them, or the file
             that is there cannot be read.
     """
-    models = {
-        path.name: versions(path)
-        for path in sorted(pathlib.Path(models_dir).glob("*"))
-        if path.is_dir() and versions(path)
-    }
+    models, lines = _whole_versions(models_dir)
     if not models:
         raise InputError(
             "models_dir: a folder of <name>/<version>/, which an export makes. "
-            f"Received: {models_dir}"
+            f"Received: {'; '.join([str(models_dir), *lines])}"
         )
     path = pathlib.Path(models_dir) / FILE
     before = _read(path)
     chosen = _parse_stable(stable, models)
     config = model_server_config_pb2.ModelServerConfig()
-    lines = []
     for name, numbers in models.items():
         wanted = {
             "canary": numbers[-1],
@@ -74,6 +73,18 @@ def write_server_config(models_dir, stable=(), base_path="/models"):
     with new_file(path) as temporary:
         temporary.write_text(text_format.MessageToString(config))
     return lines
+
+
+def _whole_versions(models_dir):
+    """Name → numbers of the versions that are whole; and lines about the others."""
+    models, lines = {}, []
+    for path in sorted(pathlib.Path(models_dir).glob("*")):
+        for number in versions(path):
+            if reason := missing(path / str(number)):
+                lines.append(f"{path.name}: version {number} is left out: {reason}")
+            else:
+                models.setdefault(path.name, []).append(number)
+    return models, lines
 
 
 def _tell(name, labels, wanted, served):
@@ -108,7 +119,7 @@ def _parse_stable(stable, models):
                 f"stable: name:version, with a name of {', '.join(models)}. "
                 f"Received: {entry}"
             )
-        if not version.isdigit() or int(version) not in models[name]:
+        if version not in map(str, models[name]):
             raise InputError(
                 f"stable: {name} has the versions {models[name]}. Received: {entry}"
             )

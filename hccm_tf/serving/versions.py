@@ -1,12 +1,20 @@
 """The versions of a model: numbered folders, as TensorFlow Serving takes them."""
 
 import pathlib
+import re
+
+# Not "²", which `isdigit` takes, nor "01", which would be version 1; of 64 bits.
+NUMBER = re.compile("0|[1-9][0-9]{,17}")
 
 
 def versions(export_dir):
-    """Numbers of the versions below `export_dir`, ascending."""
+    """Numbers that folders or files below `export_dir` are named by, ascending.
+
+    Whether they are whole versions says `hccm_tf.serving.whole.missing`; the numbers of
+    others are taken, too.
+    """
     names = [path.name for path in pathlib.Path(export_dir).glob("*")]
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if NUMBER.fullmatch(name))
 
 
 def next_version(export_dir):

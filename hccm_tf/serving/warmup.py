@@ -9,10 +9,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 from hccm_tf.data import ids
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
+from hccm_tf.serving.whole import WARMUP
 
 # TensorFlow Serving takes 1,000 records at most.
 IMPRESSIONS = 32
-PATH = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 
 
 def write_warmup(version, data_dir, signatures, images=None):
@@ -51,7 +51,7 @@ def write_warmup(version, data_dir, signatures, images=None):
             requests[name] = [{column: catalogue[column] for column in spec}]
     logs = [_predict_log(n, r) for n in endpoints for r in requests.get(n, [])]
     logs += [_regress_log(examples[:1]), _regress_log(examples)]
-    path = pathlib.Path(version) / PATH
+    path = pathlib.Path(version) / WARMUP
     with tf.io.TFRecordWriter(str(path)) as writer:
         for log in logs:
             writer.write(log.SerializeToString())

@@ -15,12 +15,14 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module
+from hccm_tf.serving.export import CNN
+from hccm_tf.serving.exported_version import Version
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.versions import versions as versions_in
-from hccm_tf.serving.warmup import PATH as WARMUP
+from hccm_tf.serving.whole import WARMUP
 from tests import processes
 from tests.reference import COLLIDING, read_maps
 
@@ -315,6 +317,42 @@ def test_errors(export_dir, items, items_csv, store, shop, maps, versions, tmp_p
     (export_dir / "7").mkdir()
     fails("version 7 is damaged")
     assert versions_in(export_dir) == [1, 7]
+
+
+def _cut(count):
+    return lambda content: content[:-count]
+
+
+def _flip(content):
+    """Bits of a byte in the middle of the table, which is most of the file."""
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+
+
+DATA = "variables/variables.data-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (WARMUP, _cut(5)),
+        (WARMUP, _flip),
+        ("saved_model.pb", _cut(5)),
+        ("variables/variables.index", _cut(5)),
+        (DATA, _cut(5)),
+        (DATA, _cut(5000)),
+        (DATA, _flip),
+        (CNN, _cut(5)),
+    ],
+)
+def test_what_is_copied_is_looked_at(export_dir, items_csv, store, name, damage):
+    """A server would refuse the new version; the old one may still be in its memory."""
+    file = export_dir / "1" / name
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(InputError, match="^export_dir=.*version 1 is damaged") as error:
+        refresh(export_dir, items_csv, store)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in export_dir.iterdir()] == ["1"]
 
 
 def test_categories_that_are_numbers(tmp_path):

@@ -2,24 +2,44 @@
 
 import pathlib
 import re
-import subprocess
-import sys
+import shutil
 
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
+from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from hccm_tf.errors import InputError
 from hccm_tf.serving.server_config import FILE, write_server_config
+from hccm_tf.serving.versions import next_version, versions
+from hccm_tf.serving.whole import WARMUP
+from tests import processes
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs" / "serving"
 
 
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    """A version that is whole, with a warm-up."""
+    folder = tmp_path_factory.mktemp("version") / "1"
+    module = tf.Module()
+    module.values = tf.Variable(tf.zeros(5000))
+    tf.saved_model.save(module, str(folder))
+    (folder / WARMUP).parent.mkdir()
+    with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
+        log = prediction_log_pb2.PredictionLog()
+        log.predict_log.request.model_spec.name = "din"
+        writer.write(log.SerializeToString())
+    return folder
+
+
 @pytest.fixture
-def models_dir(tmp_path):
+def models_dir(version, tmp_path):
     """Two models, and what is none."""
-    for folder in ("din/1", "hccm/2", "hccm/9", "hccm/10", "hccm/11.incomplete-0a"):
-        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("din/1", "hccm/2", "hccm/9", "hccm/10"):
+        shutil.copytree(version, tmp_path / folder)
+    (tmp_path / "hccm" / "11.incomplete-0a").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "README.md").touch()
     return tmp_path
@@ -52,9 +72,71 @@ def test_labels(models_dir):
     assert {path.name for path in models_dir.iterdir()} == names
 
 
-def test_a_label_moves_when_its_version_is_loaded(models_dir):
+def _write(path, cut=None, content=b""):
+    """Function of a version that changes a file of it."""
+
+    def damage(folder):
+        file = folder / path
+        file.write_bytes(content if cut is None else file.read_bytes()[:cut])
+
+    return damage
+
+
+def _remove(path):
+    return lambda folder: (folder / path).unlink()
+
+
+NOT_WHOLE = {
+    "file": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+    "empty": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
+    "model_only": lambda folder: shutil.rmtree(folder / "variables"),
+    "no_model": _remove("saved_model.pb"),
+    "empty_model": _write("saved_model.pb"),
+    "cut_model": _write("saved_model.pb", -5),
+    "no_model_in_it": _write("saved_model.pb", content=b"not a protocol buffer"),
+    "no_index": _remove("variables/variables.index"),
+    "cut_index": _write("variables/variables.index", -5),
+    "empty_index": _write("variables/variables.index"),
+    "no_data": _remove("variables/variables.data-00000-of-00001"),
+    "cut_data": _write("variables/variables.data-00000-of-00001", 12_000),
+    "empty_data": _write("variables/variables.data-00000-of-00001"),
+    "cut_warmup": _write(WARMUP, -5),
+    "no_warmup_in_it": _write(WARMUP, content=b"not a record"),
+}
+
+
+@pytest.mark.parametrize("damage", NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_only_whole_versions_count(models_dir, version, damage):
+    """As while one is copied; a server would refuse the whole file."""
+    shutil.copytree(version, models_dir / "hccm" / "12")
+    damage(models_dir / "hccm" / "12")
+    left_out, *lines = write_server_config(models_dir)
+    assert re.fullmatch("hccm: version 12 is left out: .+", left_out)
+    assert lines == ["din: stable 1, canary 1", "hccm: stable 9, canary 10"]
+    assert _read(models_dir)["hccm"] == ([9, 10], {"stable": 9, "canary": 10})
+    with pytest.raises(InputError, match=r"hccm has the versions \[2, 9, 10\]"):
+        write_server_config(models_dir, ["hccm:12"])
+    # Nor does the next one take its number.
+    assert next_version(models_dir / "hccm").name == "13"
+    shutil.rmtree(models_dir / "din")
+    for number in (2, 9, 10):
+        shutil.rmtree(models_dir / "hccm" / str(number))
+    with pytest.raises(InputError, match="^models_dir: .*version 12 is left out"):
+        write_server_config(models_dir)
+
+
+def test_names_that_are_no_numbers(models_dir):
+    for name in ("²", "٣", "012", "-1", "1e1", "9" * 30, "13.part"):
+        (models_dir / "hccm" / name).mkdir()
+    assert versions(models_dir / "hccm") == [2, 9, 10]
+    assert write_server_config(models_dir)[1:] == ["hccm: stable 9, canary 10"]
+    with pytest.raises(InputError, match="Received: hccm:²"):
+        write_server_config(models_dir, ["hccm:²"])
+
+
+def test_a_label_moves_when_its_version_is_loaded(models_dir, version):
     write_server_config(models_dir)
-    (models_dir / "hccm" / "11").mkdir()
+    shutil.copytree(version, models_dir / "hccm" / "11")
     lines = write_server_config(models_dir)
     assert lines[1:] == [
         "hccm: stable 10, canary 10",
@@ -87,12 +169,10 @@ def test_files_that_are_not_there_or_not_readable(models_dir, tmp_path):
 
 
 def test_command(models_dir):
-    command = [sys.executable, "-m", "hccm_tf.serving.server_config"]
-    command.append(f"--models_dir={models_dir}")
-    run = {"capture_output": True, "text": True, "cwd": CONFIGS.parents[1]}
-    good = subprocess.run([*command, "--stable=hccm:2,din:1"], check=True, **run)
+    command = ["-m", "hccm_tf.serving.server_config", f"--models_dir={models_dir}"]
+    good = processes.run([*command, "--stable=hccm:2,din:1"], check=True)
     assert "hccm: stable 2, canary 10" in good.stdout.splitlines()
-    bad = subprocess.run([*command, "--stable=hccm:3"], check=False, **run)
+    bad = processes.run([*command, "--stable=hccm:3"])
     assert bad.returncode == 2
     assert bad.stderr.splitlines()[-1].startswith("error: --stable")
 
