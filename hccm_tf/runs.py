@@ -12,6 +12,7 @@ import shutil
 import keras
 import numpy as np
 import tensorflow as tf
+from packaging.version import Version
 
 from hccm_tf import formats
 from hccm_tf.atomic import locked, new_file
@@ -207,15 +208,20 @@ class TrainedModel:
     def load(cls, run_dir):
         """The model that a run has trained.
 
+        Code in the folder does not run; a class of one's own, which the run names, is
+        imported from where Python finds it.
+
         Args:
             run_dir: folder RUN.
 
         Raises:
-            InputError: if there is none, or a file of it is damaged; names it.
+            InputError: if there is none, a file of it is damaged, or a newer Keras has
+                saved it; names it.
         """
         folder = RunFolder(run_dir)
         with _description(folder) as content:
             configuration = Configuration.from_json(content)
+            saved_by = Version(content["versions"]["keras"])
             images, cnn = content["images"], None
             if images is not None:
                 cnn = images["cnn"]
@@ -226,7 +232,8 @@ class TrainedModel:
                 )
         schema = Schema.load(folder.schema)
         definition = configuration.model(schema, configuration.options, images)
-        return cls(_load_keras_model(folder.model), definition, configuration, cnn)
+        keras_model = _load_keras_model(folder.model, saved_by)
+        return cls(keras_model, definition, configuration, cnn)
 
 
 def read_configuration(run_dir):
@@ -259,11 +266,25 @@ def _description(folder):
         ) from error
 
 
-def _load_keras_model(path):
+def _load_keras_model(path, saved_by):
     try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # In safe mode, which is Keras' default: code that is in the file does not run.
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = str(error).partition("\n")[0]
+        if saved_by > Version(keras.__version__):
+            reason = (
+                f"saved by Keras {saved_by}, newer than {keras.__version__}, which is "
+                f"installed; install keras>={saved_by}"
+            )
         raise InputError(f"{path} is no trained model ({reason})") from error
 
 

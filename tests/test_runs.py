@@ -5,6 +5,7 @@ import json
 import pathlib
 import signal
 import time
+import zipfile
 
 import keras
 import numpy as np
@@ -204,6 +205,8 @@ def _change(**changes):
         ("run.json", _change(options={"dropout": 3}), "dropout: a number from 0 to 1"),
         ("run.json", _change(settings=3), "does not describe"),
         ("run.json", _change(images={}), "does not describe a trained model .*cnn"),
+        ("run.json", _change(versions={}), "does not describe .*keras"),
+        ("run.json", _change(versions={"keras": "new"}), "does not describe .*new"),
         ("run.json", _change(format=99), "format 99, .* reads 2; .*train_main.py"),
         ("run.json", _change(format=1), "format 1, .* reads 2; .*train_main.py"),
         ("run.json", _change(format=None), "format unknown, .*train_main.py"),
@@ -221,6 +224,54 @@ def test_a_damaged_run_is_an_error_of_one_line(models, tmp_path, name, damage, m
     with pytest.raises(InputError, match=f"{name}.*{message}") as error:
         TrainedModel.load(tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def _with_config(path, change):
+    """Changes the configuration of the layers in a `.keras` file."""
+    with zipfile.ZipFile(path) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    content["config.json"] = change(content["config.json"])
+    with zipfile.ZipFile(path, "w") as file:
+        for name, value in content.items():
+            file.writestr(name, value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.replace(b'"units":', b'"of_the_future": 1, "units":'),
+        lambda config: config.replace(b'"Dense"', b'"DenserThanDense"'),
+        lambda config: config.replace(b'"keras.layers"', b'"keras.more_layers"'),
+    ],
+)
+def test_a_run_of_a_newer_keras_says_so(models, tmp_path, change):
+    models["din"].save(tmp_path)
+    _with_config(tmp_path / "model.keras", change)
+    with pytest.raises(InputError, match="model.keras is no trained model") as error:
+        TrainedModel.load(tmp_path)
+    assert "newer" not in str(error.value)
+    _change(versions={"keras": "99.10.0"})(tmp_path / "run.json")
+    message = f"saved by Keras 99.10.0, newer than {keras.__version__}.*keras>=99.10.0"
+    with pytest.raises(InputError, match=message) as error:
+        TrainedModel.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_code_in_a_run_does_not_run(models, tmp_path):
+    models["din"].save(tmp_path)
+    planted = str(tmp_path / "planted")
+    layer = keras.layers.Lambda(
+        lambda x: (__import__("pathlib").Path(planted).touch(), x)[1]
+    )
+    inputs = keras.Input((1,))
+    keras.Model(inputs, layer(inputs)).save(tmp_path / "model.keras")
+    pathlib.Path(planted).unlink()
+    with pytest.raises(InputError, match="model.keras is no trained model .*Lambda"):
+        TrainedModel.load(tmp_path)
+    assert not pathlib.Path(planted).exists()
+    # It would have run.
+    keras.models.load_model(tmp_path / "model.keras", safe_mode=False)
+    assert pathlib.Path(planted).exists()
 
 
 def test_a_save_that_fails_leaves_the_run_as_it_was(models, tmp_path, monkeypatch):

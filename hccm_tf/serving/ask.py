@@ -2,7 +2,8 @@
 
     python hccm_tf/serving/ask.py saved_models/hccm/1 RUN/request.json
 
-The request is the JSON that TensorFlow Serving's REST interface takes.
+The request is the JSON that TensorFlow Serving's REST interface takes. An export is a
+program: ask none of strangers.
 """
 
 import argparse
