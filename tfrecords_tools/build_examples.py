@@ -18,6 +18,11 @@ decides its split. Columns that differ within a request belong to its candidates
 column `weight` weighs impressions in loss and metrics; neither it nor `request_id` is a
 feature. Long requests are cut.
 
+Text and integers are categories, also integers that gaps made floats and, in CSV,
+digits with leading zeros, which stay text; other numbers are numbers; dates and lists
+are left out. --numeric and --categorical say otherwise, and a table says what was made
+of each column, and why.
+
 The log is read in pieces and may be larger than memory; the catalogue, and a vocabulary
 in each worker, are held in memory. Without a `split` column the newest 10% of the
 impressions are `test` and the 10% before them `validation`. Rows of split `history`
@@ -90,6 +95,21 @@ def define_flags():
         "The number of bad rows to skip before one is an error.",
         lower_bound=0,
     )
+    flags.DEFINE_float(
+        "max_unknown_share",
+        0.5,
+        "The share of the impressions whose items the catalogue may lack.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_list(
+        "numeric", [], "The columns that are numbers, although the rule says otherwise."
+    )
+    flags.DEFINE_list(
+        "categorical",
+        [],
+        "The columns that are categories, although the rule says otherwise.",
+    )
 
 
 def main(words):
@@ -106,6 +126,9 @@ def main(words):
         min_count=FLAGS.min_count,
         max_vocabulary=FLAGS.max_vocabulary,
         max_bad_rows=FLAGS.max_bad_rows,
+        max_unknown_share=FLAGS.max_unknown_share,
+        numeric=tuple(FLAGS.numeric),
+        categorical=tuple(FLAGS.categorical),
     )
 
 

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -53,7 +54,8 @@ def table_files(path):
     return sorted(map(str, files))
 
 
-def _is_parquet(file):
+def is_parquet(file):
+    """Whether a file of a table is Parquet; otherwise it is CSV."""
     return file.endswith(".parquet")
 
 
@@ -82,19 +84,25 @@ def _not_utf8(file, column):
     )
 
 
-def _open_csv(file, types=None, on_bad_row=None):
+def _open_csv(file, types=None, on_bad_row=None, threads=False, **conversion):
     # One thread: row numbers of bad rows are known then, and every core has a worker.
     return pa.csv.open_csv(
         _open(file),
-        pa.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
+        pa.csv.ReadOptions(use_threads=threads, block_size=CSV_BLOCK_BYTES),
         pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_bad_row),
-        pa.csv.ConvertOptions(column_types=types),
+        pa.csv.ConvertOptions(
+            column_types=types,
+            include_columns=list(types or ()),
+            include_missing_columns=True,
+            **conversion,
+        ),
     )
 
 
-def _file_schema(file):
+def file_schema(file):
+    """Arrow's schema of one file; that of CSV is inferred from its first block."""
     try:
-        if _is_parquet(file):
+        if is_parquet(file):
             return pq.read_schema(_open(file))
         schema = _open_csv(file, on_bad_row=lambda row: "skip").schema
         schema.names  # noqa: B018, Arrow decodes the header here
@@ -102,9 +110,9 @@ def _file_schema(file):
         raise _not_utf8(file, "header") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{file}: {error}") from error
-    # Arrow reads a column that is not UTF-8 as binary instead of failing.
+    # Arrow reads CSV that is not UTF-8 as binary instead of failing.
     binary = [field.name for field in schema if pa.types.is_binary(field.type)]
-    if binary:
+    if binary and not is_parquet(file):
         raise _not_utf8(file, f"column {', '.join(binary)}")
     return schema
 
@@ -133,7 +141,7 @@ def read_types(path, required, strings=()):
     """
     schemas = []
     for file in table_files(path):
-        schema = _without_dictionaries(_file_schema(file))
+        schema = _without_dictionaries(file_schema(file))
         twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
         if twice:
             raise InputError(f"{file}: columns named twice: {', '.join(twice)}")
@@ -172,7 +180,7 @@ def pieces(path):
     """Cuts a table into list of `Piece`."""
     found = []
     for file in table_files(path):
-        found += _row_group_pieces(file) if _is_parquet(file) else [Piece(file)]
+        found += _row_group_pieces(file) if is_parquet(file) else [Piece(file)]
     return found
 
 
@@ -180,7 +188,7 @@ def estimate_rows(path):
     """Number of a table's rows: exact for Parquet, from the first megabyte for CSV."""
     return sum(
         pq.read_metadata(_open(file)).num_rows
-        if _is_parquet(file)
+        if is_parquet(file)
         else _estimate_csv_rows(file)
         for file in table_files(path)
     )
@@ -193,18 +201,52 @@ def _estimate_csv_rows(file):
     return sample.count(b"\n") * size // max(len(sample), 1)
 
 
+def to_text(column):
+    """A column as text: a whole number without a point, whatever its type."""
+    if not pa.types.is_floating(column.type):
+        return column.cast(pa.string())
+    column = column.cast(pa.float64())
+    column = pc.if_else(pc.is_finite(column), column, None)
+    whole = pc.and_(
+        pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53)
+    )
+    integers = pc.if_else(whole, column, None).cast(pa.int64())
+    return pc.coalesce(integers.cast(pa.string()), column.cast(pa.string()))
+
+
+def read_text(file, names):
+    """Yields record batches of some columns of a CSV file as text, null where empty.
+
+    Rows with too few or too many fields are left out.
+    """
+    types = dict.fromkeys(names, pa.string())
+    yield from _open_csv(
+        file, types, lambda row: "skip", threads=True, strings_can_be_null=True
+    )
+
+
+def read_column(file, name):
+    """Yields a column of a Parquet file in Arrow arrays."""
+    for batch in pq.ParquetFile(_open(file)).iter_batches(BATCH_ROWS, columns=[name]):
+        yield batch[name]
+
+
+def _cast(column, dtype):
+    return to_text(column) if pa.types.is_string(dtype) else column.cast(dtype)
+
+
 def read_batches(piece, types, on_bad_row=None):
-    """Reads a piece in record batches.
+    """Reads columns of a piece in record batches.
 
     Args:
         piece: `Piece`.
-        types: of `read_types`.
+        types: name → Arrow type of the columns to read: of `read_types`, or text.
         on_bad_row: called with Arrow's `InvalidRow` for a CSV row with too few or too
             many fields; returns `"skip"` or `"error"`. `None` is an error.
 
     Yields:
         `(first_row, pyarrow.RecordBatch)`: the number of the batch's first row in the
-        file, from 0 (bad rows are not counted), and all columns, in their types; one
+        file, from 0 (bad rows are not counted), and the columns, in their types; one
         that the file does not have is null.
 
     Raises:
@@ -217,10 +259,11 @@ def read_batches(piece, types, on_bad_row=None):
             batches = _open_csv(piece.file, types, on_bad_row)
         else:
             file = pq.ParquetFile(_open(piece.file))
-            batches = file.iter_batches(BATCH_ROWS, list(piece.row_groups))
+            names = [name for name in types if name in file.schema_arrow.names]
+            batches = file.iter_batches(BATCH_ROWS, list(piece.row_groups), names)
         for batch in batches:
             columns = [
-                batch[name].cast(dtype)
+                _cast(batch[name], dtype)
                 if name in batch.schema.names
                 else pa.nulls(len(batch), dtype)
                 for name, dtype in types.items()
@@ -229,13 +272,18 @@ def read_batches(piece, types, on_bad_row=None):
             row += len(batch)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         advice = "mend the row, or write the table as Parquet, which has types"
-        advice = "write the file again" if _is_parquet(piece.file) else advice
+        advice = "write the file again" if is_parquet(piece.file) else advice
         raise InputError(f"{piece.file}: after row {row}: {error}; {advice}") from error
 
 
 def read_table(path, required, strings=()):
-    """Reads a whole table, see `read_types`, as a `pyarrow.Table`."""
+    """Reads columns of a whole table, see `read_types`, as a `pyarrow.Table`."""
     types = read_types(path, required, strings)
+    return read_columns(path, {name: types[name] for name in required})
+
+
+def read_columns(path, types):
+    """Reads columns of a whole table, name → Arrow type, as a `pyarrow.Table`."""
     batches = [
         batch for piece in pieces(path) for _, batch in read_batches(piece, types)
     ]

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from hccm_tf.atomic import new_folder, only_writer
@@ -12,8 +13,9 @@ from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError, errors_begin_with
-from hccm_tf.preparation.examples.impressions import to_log_type
-from hccm_tf.preparation.tables import read_table
+from hccm_tf.preparation.column_facts import is_number
+from hccm_tf.preparation.examples.log_values import convert
+from hccm_tf.preparation.tables import read_table, read_types
 from hccm_tf.serving.exported_version import Version
 from hccm_tf.serving.versions import next_version, versions
 
@@ -68,6 +70,7 @@ def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
     open_store = _open_store(old, feature_maps, image_dir)
     with errors_begin_with("items: "):
         columns = _read_items(items, old.image_columns)
+        _check_categories(old, items, columns)
     kept, keys, checks, rows, without = _compare(
         old, columns, open_store, remove_missing
     )
@@ -209,14 +212,40 @@ def _read_items(items, specs):
     table = read_table(items, list(specs), strings)
     columns = {}
     for name, spec in specs.items():
-        try:
-            column = table[name].cast(ARROW_TYPES[spec.dtype])
-        except pa.ArrowException as error:
+        column, dtype = table[name].combine_chunks(), ARROW_TYPES[spec.dtype]
+        with errors_begin_with(f"{items}: "):
+            columns[name], bad = convert(name, column, dtype)
+        if bad.any():
+            row = int(np.argmax(bad))
             raise InputError(
-                f"{items}: column {name}: the model has {spec.dtype.name}: {error}"
-            ) from error
-        columns[name] = to_log_type(name, column)
+                f"{items}: column {name}: the model has {spec.dtype.name}. Received: "
+                f"{column[row].as_py()!r} in row {row + 1}"
+            )
     return columns
+
+
+def _check_categories(version, items, columns):
+    """Raises `InputError` for numbers where the model's categories are other text.
+
+    Their rows would all be of an unknown category, which no request asks for.
+    """
+    spec = version.image_columns.get("category")
+    if spec is None or spec.dtype != tf.string:
+        return
+    if not is_number(read_types(items, ["category"])["category"]):
+        return
+    found = columns["category"].unique()
+    asked = pa.array(["", *found.filter(pc.not_equal(found, "")).to_pylist()])
+    named = {
+        "image": tf.fill([len(asked)], "x"),
+        "category": tf.constant(_to_numpy(asked)),
+    }
+    keys = version.image_keys(named)
+    if len(keys) > 1 and (keys == keys[0]).all():
+        raise InputError(
+            "column category: numbers, none of which the model knows; write them as in "
+            f"the catalogue that it was trained with. Received: {asked[1]}"
+        )
 
 
 def _to_numpy(column):

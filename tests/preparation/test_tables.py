@@ -33,7 +33,7 @@ def test_a_folder_of_tables(tmp_path):
         tmp_path / "0.csv", index=False
     )
     pd.DataFrame({"a": [2**60 + 1], "b": ["ü"]}).to_parquet(tmp_path / "1.parquet")
-    table = read_table(tmp_path, ["a"]).to_pandas(integer_object_nulls=True)
+    table = read_table(tmp_path, ["a", "b"]).to_pandas(integer_object_nulls=True)
     assert table.a.dropna().tolist() == [1, 2**60 + 1]
     assert table.b.tolist() == ["x", "", "ü"]
     pd.DataFrame({"a": ["word"], "b": ["y"]}).to_csv(tmp_path / "2.csv", index=False)

@@ -16,7 +16,6 @@ from hccm_tf.errors import InputError
 from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module
 from hccm_tf.serving.export import CNN
-from hccm_tf.serving.exported_version import Version
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request
@@ -363,6 +362,11 @@ def test_categories_that_are_numbers(tmp_path):
     columns = module._read_items(path, specs)
     assert columns["image"].to_pylist() == ["007", ""]
     assert columns["category"].to_pylist() == [3, MISSING_INTEGER]
+    # Integers that gaps made floats.
+    floats = tmp_path / "items.parquet"
+    pd.DataFrame({"image": ["007", "008"], "category": [3, None]}).to_parquet(floats)
+    columns = module._read_items(floats, specs)
+    assert columns["category"].to_pylist() == [3, MISSING_INTEGER]
     path.write_text("image,category\n007,3\n008,red\n")
     with pytest.raises(InputError, match="column category: the model has int64"):
         module._read_items(path, specs)
@@ -402,3 +406,43 @@ def test_photos_of_one_key(shop, export_dir, items, maps, tmp_path, capsys):
     signature = tf.saved_model.load(str(version)).signatures["serving_default"]
     ctr = signature(**request)["ctr"].numpy()
     assert ctr[1] != ctr[2] and ctr[0] == ctr[2]
+
+
+class KnowsSomeCategories:
+    """What `refresh` asks of a version whose categories are the texts dress and 7."""
+
+    image_columns = {
+        name: tf.TensorSpec([None], tf.string) for name in ("image", "category")
+    }
+
+    def image_keys(self, columns):
+        return np.array([{b"dress": 2, b"7": 3}.get(c, 1) for c in _values(columns)])
+
+
+def _values(columns):
+    assert set(columns["image"].numpy()) == {b"x"}
+    return columns["category"].numpy()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("categories", "refused"),
+    [
+        ([3, 4, None], True),
+        ([0.5, 4, None], True),
+        ([7, 4, 4], False),
+        (["3", "shoe", None], False),
+        ([None, None, None], False),
+    ],
+)
+def test_numbers_for_categories_of_text(tmp_path, suffix, categories, refused):
+    version, path = KnowsSomeCategories(), tmp_path / f"items.{suffix}"
+    frame = pd.DataFrame({"image": list("abc"), "category": categories})
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+    columns = module._read_items(path, version.image_columns)
+    if not refused:
+        module._check_categories(version, path, columns)
+        return
+    message = "^column category: numbers, none of which the model knows.*: (3|0.5)"
+    with pytest.raises(InputError, match=message):
+        module._check_categories(version, path, columns)

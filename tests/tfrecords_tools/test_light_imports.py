@@ -110,8 +110,9 @@ items = pa.table({"item_id": [1, 2], "key": [1, 2]})
 with pa.ipc.new_file(str(work / "items.arrow"), items.schema) as writer:
     writer.write_table(items)
 types = read_types(work / "log.parquet", LOG_COLUMNS)
+columns = {"user_id": pa.int64(), "item_id": pa.int64()}
 job = Job(
-    work, work, pieces(work / "log.parquet"), 1, types, Schema(()), True, 0,
+    work, work, pieces(work / "log.parquet"), 1, types, columns, Schema(()), 0,
     BuildOptions(),
 )
 job.make_folders()

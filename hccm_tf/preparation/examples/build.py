@@ -12,6 +12,7 @@ from hccm_tf.atomic import new_folder
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
 from hccm_tf.preparation.examples import (
+    column_report,
     count,
     fit_schema,
     max_candidates,
@@ -20,18 +21,33 @@ from hccm_tf.preparation.examples import (
     summary,
     write,
 )
-from hccm_tf.preparation.examples.columns import LOG_COLUMNS, column_types
+from hccm_tf.preparation.examples.column_choice import (
+    Choice,
+    choose_columns,
+    types_to_read,
+)
+from hccm_tf.preparation.examples.columns import (
+    ITEM_COLUMNS,
+    LOG_COLUMNS,
+    check_ids,
+    check_names,
+)
 from hccm_tf.preparation.examples.infer_schema import (
     check_schema_fits,
     complete_schema,
     infer_schema,
 )
-from hccm_tf.preparation.examples.items import ITEM_COLUMNS, prepare_items
+from hccm_tf.preparation.examples.items import prepare_items
 from hccm_tf.preparation.examples.job import BuildOptions, Job
 from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
 from hccm_tf.preparation.examples.metadata import write_metadata
 from hccm_tf.preparation.steps import Step, run_steps
-from hccm_tf.preparation.tables import estimate_rows, pieces, read_table, read_types
+from hccm_tf.preparation.tables import (
+    estimate_rows,
+    pieces,
+    read_columns,
+    read_types,
+)
 
 SHARD_ROWS = 100_000
 # Every worker keeps a file open for each shard.
@@ -81,12 +97,14 @@ def build_examples(
             _to_path(items, "items", work),
             _to_path(impressions, "impressions", work),
         )
-        job = _plan(work, *tables, max_history, schema, seed, options)
+        job, choices = _plan(work, *tables, max_history, schema, seed, options)
         job.make_folders()
         run_steps(_steps(job), work, beam_args, _processes(job.num_shards))
-        found = _finish(job)
+        found = _finish(job, choices)
         shutil.rmtree(work)
-    print(*found["warnings"], sep="\n", end="\n" * bool(found["warnings"]))
+    if found["columns"]:
+        print("\n".join(column_report.lines(found["columns"])))
+    summary.warn(found)
     print(f"{summary.describe(found)} -> {output_dir}")
     return found
 
@@ -104,35 +122,65 @@ def _to_path(table, name, work):
     return path
 
 
-def _plan(work, items, impressions, max_history, schema, seed, options):
-    """Checks columns and schema, writes the catalogue; the `Job` of the steps."""
+def _choose(items, impressions, schema, options):
+    """What becomes of the columns.
+
+    Returns:
+        `(read_items, read_log, choices)`: name → Arrow type as which a column of the
+        catalogue and of the log is read; name → `Choice` of both.
+    """
     types = read_types(impressions, LOG_COLUMNS)
-    table = read_table(items, ITEM_COLUMNS, strings=["image"])
-    item_types, image_is_item = prepare_items(table, work.parent, work)
-    columns = column_types(types, item_types)
-    inferred = schema is None
-    if inferred:
-        left_out = {"image"} if image_is_item else set()
-        schema = infer_schema({n: t for n, t in columns.items() if n not in left_out})
+    item_types = read_types(items, ITEM_COLUMNS, strings=["image"])
+    check_names(types, item_types)
+    of_items, of_log = choose_columns(
+        (items, item_types), (impressions, types), schema, options
+    )
+    told = schema is not None and "item_id" in schema
+    check_ids(types, of_items, of_log, told)
+    choices = of_log | of_items
+    column_report.warn(choices)
+    read = types_to_read(item_types, of_items), types_to_read(types, of_log)
+    return *read, choices
+
+
+def _plan(work, items, impressions, max_history, schema, seed, options):
+    """Checks columns and schema and writes the catalogue.
+
+    Returns:
+        `(job, choices)`: the `Job` of the steps; name → `Choice` of each column.
+    """
+    item_types, types, choices = _choose(items, impressions, schema, options)
+    becomes = {n: choice.dtype for n, choice in choices.items() if choice.dtype}
+    table = read_columns(items, item_types)
+    image_is_item = prepare_items(table, becomes, work.parent, work)
+    columns = {**becomes, "image": pa.int64()}
+    columns.pop("request_id", None)
+    if schema is None:
+        if image_is_item:
+            del columns["image"]
+            choices["image"] = Choice(None, "no two items share one: item_id says it")
+        schema = infer_schema(columns)
     schema = complete_schema(
         schema,
         item_types,
         max_history=max_history,
         negative_keep_rate=options.negative_keep_rate,
     )
-    check_schema_fits(schema, columns, item_types, HISTORY_ITEM not in types)
+    received = dict.fromkeys(choices) | columns
+    check_schema_fits(schema, received, item_types, HISTORY_ITEM not in types)
     wanted = -(-estimate_rows(impressions) // SHARD_ROWS) or 1
-    return Job(
+    job = Job(
         output=work.parent,
         work=work,
         pieces=pieces(impressions),
         num_shards=options.num_shards or min(wanted, MAX_SHARDS),
         types=types,
+        columns={n: becomes[n] for n in types if n in becomes},
         schema=schema,
-        inferred=inferred,
         seed=seed,
         options=options,
     )
+    return job, choices
 
 
 def _processes(num_shards):
@@ -157,10 +205,11 @@ def _steps(job):
     return [*steps, step(write.write, job.num_shards)]
 
 
-def _finish(job):
+def _finish(job, choices):
     """Writes what describes the shards; the content of `summary.json`."""
     schema = fit_schema.fitted_schema(job)
     written = summary.written_shards(job)
     write_metadata(job, schema, written)
     schema.save(job.output)
-    return summary.write_summary(job, schema, written)
+    columns = column_report.found_columns(job, schema, choices)
+    return summary.write_summary(job, schema, written, columns)

@@ -4,36 +4,29 @@ import pyarrow as pa
 
 from hccm_tf.data.feature import HISTORY
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.examples.log_values import CHECKED, HISTORY_ITEM, log_type
+from hccm_tf.preparation.examples.column_choice import choose
+from hccm_tf.preparation.examples.log_values import FRACTION, HISTORY_ITEM, IDS
 
+ITEM_COLUMNS = ["item_id", "image", "category"]
 LOG_COLUMNS = ["user_id", "item_id", "label"]
-OWN_COLUMNS = ("key", "user_key", "item_row", "image_key", "row", "request_key")
+OWN_COLUMNS = (
+    "key",
+    "user_key",
+    "item_row",
+    "image_key",
+    "row",
+    "request_key",
+    FRACTION,
+)
 
 
-def column_types(types, item_types):
-    """Types of all columns that may become features, once they are joined.
+def check_names(types, item_types):
+    """Raises `InputError` if a column is missing, or may not be called as it is.
 
     Args:
         types: name → Arrow type of the log's columns.
-        item_types: name → `log_type` of the catalogue's columns.
-
-    Returns:
-        dict name → `log_type`.
-
-    Raises:
-        InputError: if a column is missing, or may not be called or typed as it is.
+        item_types: name → Arrow type of the catalogue's columns.
     """
-    _check_names(types, item_types)
-    _check_item_ids(types, item_types["item_id"])
-    columns = {
-        name: log_type(name, dtype)
-        for name, dtype in types.items()
-        if name not in CHECKED
-    }
-    return columns | item_types
-
-
-def _check_names(types, item_types):
     for name in (*types, *item_types):
         other_history = name.startswith(HISTORY) and name != HISTORY_ITEM
         if name in OWN_COLUMNS or other_history or not name or "/" in name:
@@ -52,18 +45,35 @@ def _check_names(types, item_types):
         raise InputError(f"items and impressions both have a column {', '.join(both)}")
 
 
-def _check_item_ids(types, item_type):
-    """The log's item ids are of the type that they have in the catalogue."""
-    found = {"item_id": types["item_id"]}
+def check_ids(types, of_items, of_log, told):
+    """Raises `InputError` if ids are none, or the log's are not the catalogue's.
+
+    Args:
+        types: name → Arrow type of the log's columns.
+        of_items: name → `Choice` for the catalogue's columns.
+        of_log: name → `Choice` for the log's.
+        told: whether a schema says what item ids are.
+    """
+    for table, choices in (("items", of_items), ("impressions", of_log)):
+        for name in (*ITEM_COLUMNS, *IDS):
+            if name in choices and choices[name].dtype is None:
+                raise InputError(
+                    f"{table}: column {name}: integers or text. Received: "
+                    f"{choices[name].why}"
+                )
+    item_type = of_items["item_id"].dtype
+    found = {"item_id": of_log["item_id"].dtype}
     if HISTORY_ITEM in types:
-        found[HISTORY_ITEM] = getattr(types[HISTORY_ITEM], "value_type", None)
-    for name, dtype in found.items():
+        dtype = getattr(types[HISTORY_ITEM], "value_type", None)
         if dtype is None:
             raise InputError(
-                f"impressions: column {name}: a list of item ids. Received: "
-                f"{types[name]}"
+                f"impressions: column {HISTORY_ITEM}: a list of item ids. Received: "
+                f"{types[HISTORY_ITEM]}"
             )
-        if not pa.types.is_null(dtype) and log_type("item_id", dtype) != item_type:
+        if not pa.types.is_null(dtype) and not told:
+            found[HISTORY_ITEM] = choose("item_id", dtype, set()).dtype
+    for name, dtype in found.items():
+        if dtype != item_type:
             raise InputError(
                 f"item_id is {item_type} in items and {name} is {dtype} in "
                 "impressions: write both as integers or both as text"

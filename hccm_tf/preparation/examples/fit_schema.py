@@ -11,7 +11,7 @@ from etils import epy
 
 from hccm_tf.atomic import new_file
 from hccm_tf.data import ids
-from hccm_tf.data.feature import MISSING_INTEGER, Feature
+from hccm_tf.data.feature import Feature
 from hccm_tf.data.schema import write_vocabulary
 from hccm_tf.preparation.examples.job import write_json
 from hccm_tf.preparation.examples.log_values import SPLITS
@@ -20,19 +20,6 @@ from hccm_tf.preparation.examples.shards import column_of, log_columns_of_reques
 
 with epy.lazy_imports():
     import tensorflow as tf
-
-# An integer attribute with more distinct values than this is a quantity, not a code.
-MAX_CODES = 1_000
-KEYS = ("user_id", "item_id", "category", "image")
-
-
-def feature_values(feature, column):
-    """A column as its feature has it: int64 as float32 where the kind is `float`."""
-    if feature.is_float and column.type == pa.int64():
-        missing = pc.equal(column, MISSING_INTEGER)
-        numbers = column.cast(pa.float64(), safe=False)
-        return pc.if_else(missing, np.nan, numbers).cast(pa.float32())
-    return column
 
 
 def _moments(values):
@@ -53,15 +40,17 @@ def _merge_moments(samples):
     return float(mean), float(np.sqrt(squares / max(count, 1)))
 
 
-def _may_be_quantity(job, feature):
-    """Whether an inferred code of int64 turns into a float if it has many values."""
-    return job.inferred and feature.dtype == "int64" and feature.name not in KEYS
+def _present(feature, column):
+    """The values of a column that are not missing."""
+    if pa.types.is_floating(column.type):
+        return column.filter(pc.is_finite(column))
+    return column.filter(pc.not_equal(column, feature.missing))
 
 
-def _known_values(feature, column):
-    """The values that a vocabulary or an integer counts: not missing, not outside."""
+def _counted(feature, column):
+    """The values that a vocabulary or an integer counts: not those outside."""
     if feature.has_vocabulary:
-        return column.filter(pc.not_equal(column, feature.missing))
+        return column
     inside = pc.and_(pc.greater_equal(column, 0), pc.less(column, feature.size))
     return column.filter(inside)
 
@@ -69,41 +58,38 @@ def _known_values(feature, column):
 def count(job, shard, loaded):
     """Counts the values and sums up the numbers of a shard's training rows.
 
-    Leaves `counts/<shard>.json` with moments and the columns that differ within
-    requests, and `counts/<feature>/<shard>.parquet`.
+    Leaves `counts/<shard>.json` with what was found of each feature, whether it differs
+    within requests, too, and `counts/<feature>/<shard>.parquet`.
 
     Args:
         job: `Job`.
         shard: its number.
         loaded: `Shard`, or `None` where it has no rows.
     """
-    moments, differing = {}, []
+    found = {}
     if loaded is not None:
         table, train = loaded.table, loaded.split == SPLITS.index("train")
-        if not are_single(loaded.request):
-            differing = [
-                name
-                for name in log_columns_of_requests(job)
-                if differ(loaded.request, values_of(table[name]))
-            ]
+        of_requests = () if are_single(loaded.request) else log_columns_of_requests(job)
         for feature in job.schema.scalars:
             column = column_of(job, table, feature.name, train)
-            quantity = feature.is_float or _may_be_quantity(job, feature)
-            if quantity:
-                numbers = dataclasses.replace(feature, kind="float")
-                values = feature_values(numbers, column).to_numpy(zero_copy_only=False)
-                moments[feature.name] = _moments(values)
+            present = _present(feature, column)
+            found[feature.name] = {
+                "rows": len(column),
+                "present": len(present),
+                "example": present[0].as_py() if len(present) else None,
+                "differs": feature.name in of_requests
+                and differ(loaded.request, values_of(table[feature.name])),
+            }
+            if feature.is_float:
+                moments = _moments(present.to_numpy())
+                found[feature.name]["moments"] = moments
             if feature.is_counted:
-                found = pc.value_counts(_known_values(feature, column))
-                if quantity and len(found) > MAX_CODES:
-                    # So many that the feature is no code, whatever the others are.
-                    found = found[: MAX_CODES + 1]
-                values, counts = found.flatten()
+                values, counts = pc.value_counts(_counted(feature, present)).flatten()
                 path = job.work / "counts" / feature.name / f"{shard:05d}.parquet"
-                found = pa.table({"value": values, "count": counts})
                 with new_file(path) as temporary:
-                    pq.write_table(found, temporary)
-    found = {"moments": moments, "differing": differing}
+                    pq.write_table(
+                        pa.table({"value": values, "count": counts}), temporary
+                    )
     write_json(job.work / "counts" / f"{shard:05d}.json", found)
 
 
@@ -118,32 +104,41 @@ def _read_counts(job, feature):
 def fit(job, number):
     """Step after the count: fits feature `number` of the schema to all shards' counts.
 
-    Leaves `features/<name>.json` and, of a vocabulary, its values in the output.
+    Leaves `features/<number>.json`, with what was found of the feature, and, of a
+    vocabulary, its values in the output.
     """
     feature = job.schema.scalars[number]
-    moments = []
-    for path in sorted((job.work / "counts").glob("*.json")):
-        found = json.loads(path.read_text())
-        moments.append(found["moments"].get(feature.name, (0, 0.0, 0.0)))
-        if feature.name in found["differing"]:
-            feature = dataclasses.replace(feature, candidate=True)
+    counts = [
+        found[feature.name]
+        for path in sorted((job.work / "counts").glob("*.json"))
+        if (found := json.loads(path.read_text()))
+    ]
+    if any(found["differs"] for found in counts):
+        feature = dataclasses.replace(feature, candidate=True)
+    rows, present = (sum(f[name] for f in counts) for name in ("rows", "present"))
+    examples = [f["example"] for f in counts if f["example"] is not None]
+    report = {
+        "values": None,
+        "mostly_once": False,
+        "missing": 1 - present / rows if rows else None,
+        "example": next(iter(examples), None),
+    }
     if feature.is_counted:
         table = _read_counts(job, feature)
-        if _may_be_quantity(job, feature) and len(table) > MAX_CODES:
-            feature = dataclasses.replace(feature, kind="float", dtype="float32")
-        elif feature.has_vocabulary:
+        report["values"] = len(table)
+        report["mostly_once"] = 2 * len(table) > present
+        if feature.has_vocabulary:
             feature, warnings = _fit_vocabulary(job, feature, table)
             job.leave_warnings(f"{number:04d}", warnings)
         else:
             feature = dataclasses.replace(feature, frequency=_frequency(table))
     if feature.is_float:
-        mean, std = _merge_moments(moments)
+        mean, std = _merge_moments([found["moments"] for found in counts])
         feature = dataclasses.replace(
             feature, dtype="float32", mean=mean, std=std or 1.0
         )
-    write_json(
-        job.work / "features" / f"{number:04d}.json", dataclasses.asdict(feature)
-    )
+    found = {"feature": dataclasses.asdict(feature), "report": report}
+    write_json(job.work / "features" / f"{number:04d}.json", found)
 
 
 def _frequency(table):
@@ -172,7 +167,7 @@ def fitted_schema(job):
     if job.schema.vocabularies:
         return job.schema
     fitted = [
-        Feature(**json.loads(path.read_text()))
+        Feature(**json.loads(path.read_text())["feature"])
         for path in sorted((job.work / "features").glob("*.json"))
     ]
     dtypes = {feature.name: feature.dtype for feature in fitted}
@@ -181,3 +176,12 @@ def fitted_schema(job):
         for feature in job.schema.sequences
     ]
     return dataclasses.replace(job.schema, features=(*fitted, *sequences))
+
+
+def reports(job):
+    """What was found of each feature that was fitted: name → dict."""
+    found = (
+        json.loads(path.read_text())
+        for path in sorted((job.work / "features").glob("*.json"))
+    )
+    return {entry["feature"]["name"]: entry["report"] for entry in found}

@@ -3,7 +3,9 @@
 import numpy as np
 
 
-def point_in_time(click_users, click_times, users, times, max_history):
+def point_in_time(
+    click_users, click_times, users, times, max_history, click_fractions=None
+):
     """Finds each impression's history among the clicks.
 
     A history holds the user's clicks STRICTLY before the impression's second, newest
@@ -16,6 +18,8 @@ def point_in_time(click_users, click_times, users, times, max_history):
         users: int64 `[N]`, the impressions' users.
         times: int64 `[N]`, seconds, of a request the earliest.
         max_history: int.
+        click_fractions: `[C]`, the order of clicks within a second; `None` for the
+            order given.
 
     Returns:
         `(order, begin, end)`: the clicks in the order of user and time (ties in the
@@ -31,7 +35,8 @@ def point_in_time(click_users, click_times, users, times, max_history):
         return rank + np.searchsorted(moments, time)
 
     click_key = composite(click_users, click_times)
-    order = np.argsort(click_key, kind="stable")
+    finer = [] if click_fractions is None else [click_fractions]
+    order = np.lexsort([*finer, click_key])
     click_key = click_key[order]
     end = np.searchsorted(click_key, composite(users, times), side="left")
     first = np.searchsorted(people, users) * (len(moments) + 1)

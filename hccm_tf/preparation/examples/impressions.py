@@ -8,40 +8,50 @@ from hccm_tf.data.feature import MISSING
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.log_values import (
     ALL_SPLITS,
-    CHECKED,
     CHECKS,
     FEATURE_DTYPES,
+    FRACTION,
     HISTORY_ITEM,
     IDS,
+    PROBLEMS,
     column_keys,
+    convert,
     find_items,
+    has_fractions,
     history_rows,
-    to_log_type,
+    seconds,
 )
 from hccm_tf.preparation.tables import read_batches
 
 LISTED_BAD_ROWS = 20
+LISTED_UNKNOWN = 5
+COUNTS = ("rows", "bad_row", "unknown_item", "history_items", "unknown_history_items")
 
 
 class LogReader:
     """Reads the pieces of a log, checks their rows and counts what is left out.
 
     Args:
-        types: name → Arrow type of the log's columns.
+        types: name → Arrow type of the log's columns, as they are read.
+        columns: name → type of its ids and attributes, as they become.
         items: Arrow table of the catalogue, see `find_items`.
         max_bad_rows: number of bad rows to skip before one is an error.
 
     Attributes:
-        counts: dict `rows` (read), `bad_row`, `unknown_item` (left out).
+        counts: dict `rows` (read), `bad_row`, `unknown_item` (left out); of ready-made
+            histories `history_items` and, left out, `unknown_history_items`.
         bad_rows: descriptions of the first bad rows.
+        unknown: the first items that the catalogue lacks, list of str.
     """
 
-    def __init__(self, types, items, max_bad_rows):
+    def __init__(self, types, columns, items, max_bad_rows):
         self.types = types
+        self.columns = columns
         self.items = items
         self.max_bad_rows = max_bad_rows
-        self.counts = {"rows": 0, "bad_row": 0, "unknown_item": 0}
+        self.counts = dict.fromkeys(COUNTS, 0)
         self.bad_rows = []
+        self.unknown = []
         self._bad_lines = []
 
     def _bad_row(self, problem, count=1):
@@ -57,7 +67,8 @@ class LogReader:
 
         Their columns are `row` (number in the piece, bad rows counted), `user_key`,
         `item_row` (row of the catalogue), those of `CHECKED` that the log has, with the
-        key of a `request_id` as `request_key`, and the attributes in their `log_type`.
+        key of a `request_id` as `request_key` and what is cut from a `timestamp` as
+        `FRACTION`, and the attributes in their type of `columns`.
         """
         self._bad_lines = []
 
@@ -97,48 +108,68 @@ class LogReader:
             bad = bad & good
             if bad.any():
                 row = int(np.argmax(bad))
+                received = batch[name][row].as_py()
+                if callable(problem):
+                    problem = problem(received)
                 self._bad_row(
                     f"{file}: impressions, column {name}, row {first_row + row + 1}: "
-                    f"{problem}. Received: {batch[name][row].as_py()!r}",
+                    f"{problem}. Received: {received!r}",
                     int(bad.sum()),
                 )
                 good[bad] = False
 
-        columns = {}
+        table = {"row": row}
         for name, (parse, problem) in CHECKS.items():
             if name in self.types:
-                columns[name], bad = parse(batch[name])
+                table[name], bad = parse(batch[name])
                 check(name, bad, problem)
-        keys = {}
-        for name in IDS:
-            if name not in self.types:
-                continue
-            column = to_log_type(name, batch[name])
-            empty = pc.equal(column, MISSING[FEATURE_DTYPES[column.type]])
-            empty = empty.to_numpy(zero_copy_only=False)
-            if name == "request_id" and "split" in columns:
-                # What only feeds histories was perhaps no request.
-                empty = empty & (columns["split"] != ALL_SPLITS.index("history"))
-            check(name, empty, "empty")
-            if name == "item_id":
-                item_row = find_items(self.items, column)
-            else:
-                keys[name] = column_keys(column)
-            if name == "request_id" and pa.types.is_string(column.type):
-                columns[name] = column
-        known = item_row >= 0
-        self.counts["unknown_item"] += int((good & ~known).sum())
-        table = {"user_key": keys["user_id"], "item_row": item_row.astype(np.int32)}
-        table["row"] = row
-        if "request_id" in keys:
-            table["request_key"] = keys["request_id"]
-        table.update(columns)
+        if "timestamp" in self.types and has_fractions(self.types["timestamp"]):
+            table[FRACTION] = seconds(batch["timestamp"])[1]
+        columns = {}
+        for name, dtype in self.columns.items():
+            columns[name], bad = convert(name, batch[name], dtype)
+            check(name, bad, PROBLEMS[dtype])
+            if name in IDS:
+                check(name, _empty(name, columns[name], table.get("split")), "empty")
+        item_id = columns.pop("item_id")
+        item_row = find_items(self.items, item_id)
+        unknown = good & (item_row < 0)
+        self.counts["unknown_item"] += int(unknown.sum())
+        self._list_unknown(item_id.filter(pa.array(unknown)))
+        table["user_key"] = column_keys(columns["user_id"])
+        table["item_row"] = item_row.astype(np.int32)
+        if "request_id" in columns:
+            request_id = columns.pop("request_id")
+            table["request_key"] = column_keys(request_id)
+            if pa.types.is_string(request_id.type):
+                table["request_id"] = request_id
         if HISTORY_ITEM in self.types:
-            table[HISTORY_ITEM] = history_rows(batch[HISTORY_ITEM], self.items)
-        for name in self.types:
-            if name not in CHECKED and name != "item_id":
-                table[name] = to_log_type(name, batch[name])
-        return pa.table(table).filter(pa.array(good & known))
+            table[HISTORY_ITEM] = self._histories(batch[HISTORY_ITEM])
+        return pa.table(table | columns).filter(pa.array(good & ~unknown))
+
+    def _histories(self, column):
+        dtype = self.columns["item_id"]
+        rows, unknown = history_rows(column, self.items, dtype)
+        self.counts["history_items"] += len(rows.values) + len(unknown)
+        self.counts["unknown_history_items"] += len(unknown)
+        self._list_unknown(unknown)
+        return rows
+
+    def _list_unknown(self, items):
+        rest = LISTED_UNKNOWN - len(self.unknown)
+        if rest and len(items):
+            found = map(repr, items.unique().to_pylist())
+            self.unknown += [item for item in found if item not in self.unknown][:rest]
+
+
+def _empty(name, column, split):
+    """Which of the ids of a column are missing, bool `[N]`."""
+    empty = pc.equal(column, MISSING[FEATURE_DTYPES[column.type]])
+    empty = empty.to_numpy(zero_copy_only=False)
+    if name == "request_id" and split is not None:
+        # What only feeds histories was perhaps no request.
+        empty = empty & (split != ALL_SPLITS.index("history"))
+    return empty
 
 
 def check_bad_rows(count, bad_rows, max_bad_rows):

@@ -16,7 +16,7 @@ def infer_schema(types):
     """A schema from the columns' types.
 
     Args:
-        types: name → `log_type` of the columns that become features.
+        types: name → type of the columns that become features, as they become.
     """
     features = [
         Feature(
@@ -54,7 +54,7 @@ def check_schema_fits(schema, types, item_columns, joined):
 
     Args:
         schema: `Schema`.
-        types: name → `log_type` of all columns.
+        types: name → type of all columns, as they become; `None` for those left out.
         item_columns: names of the catalogue's columns.
         joined: whether histories are joined, not ready-made: those hold items only.
     """
@@ -69,7 +69,7 @@ def check_schema_fits(schema, types, item_columns, joined):
             raise InputError(
                 f"schema: no column {feature.name}. Received: {', '.join(types)}"
             )
-        dtype = FEATURE_DTYPES[types[feature.name]]
+        dtype = FEATURE_DTYPES.get(types[feature.name])
         if not feature.fits(dtype):
             raise InputError(
                 f"schema: feature {feature.name} of kind {feature.kind} and dtype "

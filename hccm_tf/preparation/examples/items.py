@@ -7,16 +7,20 @@ import pyarrow.parquet as pq
 from etils import epy
 
 from hccm_tf.data import ids
+from hccm_tf.data.feature import MISSING
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.preparation.examples.job import write_json
-from hccm_tf.preparation.examples.log_values import column_keys, to_log_type
+from hccm_tf.preparation.examples.log_values import (
+    FEATURE_DTYPES,
+    PROBLEMS,
+    column_keys,
+    convert,
+)
 from hccm_tf.preparation.image_names import distinct_images
 
 with epy.lazy_imports():
     import tensorflow as tf
-
-ITEM_COLUMNS = ["item_id", "image", "category"]
 
 
 def _image_keys(images, work):
@@ -37,35 +41,34 @@ def _bad_row(column, bad, problem):
         )
 
 
-def prepare_items(items, output, work):
+def prepare_items(items, types, output, work):
     """Writes `catalogue.parquet` of the data set and the table that the log joins.
 
     The catalogue is held in memory once here; workers map the file.
 
     Args:
         items: Arrow table `item_id, image, category` and attributes.
+        types: name → what each becomes, one of `FEATURE_DTYPES`.
         output: folder of the data set.
-        work: folder that gets `items.arrow`: the columns in their log types, sorted by
+        work: folder that gets `items.arrow`: the columns in these types, sorted by
             `key`, the key of the item id, with `image` as its key.
 
     Returns:
-        `(types, image_is_item)`: name → Arrow type of the columns, and whether no two
-        items share an image.
+        Whether no two items share an image.
 
     Raises:
         InputError: names column and row of what is wrong.
     """
     columns = {}
     for name in items.column_names:
-        try:
-            columns[name] = to_log_type(name, items[name].combine_chunks())
-        except InputError as error:
-            raise InputError(f"items: {error}") from error
+        with errors_begin_with("items: "):
+            columns[name], bad = convert(
+                name, items[name].combine_chunks(), types[name]
+            )
+        _bad_row(name, bad, PROBLEMS[types[name]])
     item_id = columns["item_id"]
-    empty = items["item_id"].is_null().to_numpy()
-    if pa.types.is_string(item_id.type):
-        empty |= np.asarray(item_id.to_numpy(zero_copy_only=False) == "", bool)
-    _bad_row("item_id", empty, "empty")
+    empty = pc.equal(item_id, MISSING[FEATURE_DTYPES[item_id.type]])
+    _bad_row("item_id", empty.to_numpy(zero_copy_only=False), "empty")
     frame = item_id.to_pandas()
     _bad_row("item_id", frame.duplicated().to_numpy(), "a repeated id")
     # Items of one key are told apart by their ids, see `find_items`.
@@ -87,5 +90,4 @@ def prepare_items(items, output, work):
     table = pa.table(columns).take(order).append_column("key", pa.array(keys[order]))
     with pa.ipc.new_file(str(work / "items.arrow"), table.schema) as writer:
         writer.write_table(table)
-    types = {name: column.type for name, column in columns.items()}
-    return types, len(np.unique(used)) == len(used)
+    return len(np.unique(used)) == len(used)

@@ -36,6 +36,10 @@ class BuildOptions:
         min_count: occurrences below which a value is out of the vocabulary.
         max_vocabulary: number of values above which a vocabulary becomes a hash.
         max_bad_rows: number of bad rows to skip before one is an error.
+        max_unknown_share: share of the impressions, or of the items of ready-made
+            histories, that the catalogue may lack.
+        numeric: names of columns that are numbers, whatever they look like.
+        categorical: names of columns that are categories.
     """
 
     negative_keep_rate: float | None = None
@@ -44,6 +48,9 @@ class BuildOptions:
     min_count: int = 1
     max_vocabulary: int = 10_000_000
     max_bad_rows: int = 0
+    max_unknown_share: float = 0.5
+    numeric: tuple = ()
+    categorical: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +62,9 @@ class Job:
         work: folder for the files between the steps.
         pieces: list of `Piece` of the log.
         num_shards: number of shards of each split.
-        types: name → Arrow type of the log's columns.
+        types: name → Arrow type of the log's columns, as they are read.
+        columns: name → type of its ids and attributes, as they become.
         schema: `Schema`, without vocabularies unless they are given.
-        inferred: whether the schema was inferred, not given.
         seed: of the order of training requests and of the sample of negatives.
         options: `BuildOptions`.
     """
@@ -67,8 +74,8 @@ class Job:
     pieces: list
     num_shards: int
     types: dict
+    columns: dict
     schema: Schema
-    inferred: bool
     seed: int
     options: BuildOptions
 

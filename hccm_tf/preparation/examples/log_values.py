@@ -9,6 +9,7 @@ from etils import epy
 from hccm_tf.data import ids
 from hccm_tf.data.feature import HISTORY, MISSING
 from hccm_tf.errors import InputError
+from hccm_tf.preparation.tables import to_text
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -16,47 +17,87 @@ with epy.lazy_imports():
 SPLITS = ("train", "validation", "test")
 ALL_SPLITS = (*SPLITS, "history")
 HISTORY_ITEM = HISTORY + "item_id"
+FRACTION = "timestamp_fraction"  # of a second, in nanoseconds: what `timestamp` lost
 # The types of columns from here on, as features call them.
 FEATURE_DTYPES = {pa.int64(): "int64", pa.float32(): "float32", pa.string(): "string"}
 CHECKED = ("label", "timestamp", "split", "weight", "request_id", HISTORY_ITEM)
 IDS = ("user_id", "item_id", "request_id")
+LATEST = 4_102_444_800  # 2100-01-01, in seconds
+UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+PROBLEMS = {
+    pa.int64(): "no integer of 63 bits and a sign, or one that a float rounded",
+    pa.float32(): "no number, or one that is not finite with 32 bits",
+    pa.string(): "no text",
+}
 
 
-def log_type(name, dtype):
-    """The type that a raw column has from here on: int64, float32 or string.
+def convert(name, column, dtype):
+    """A column in another type, missing values as that type has them.
+
+    Args:
+        name: of the column.
+        column: Arrow array.
+        dtype: one of `FEATURE_DTYPES`.
+
+    Returns:
+        `(column, bad)`: bool `[N]`, which values the type does not hold; they are
+        missing then. No float32 holds an infinity, and no integer what a float has
+        rounded.
 
     Raises:
-        InputError: if it can be none of them.
+        InputError: if the type holds nothing of the kind.
     """
-    if name in IDS and (pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)):
-        return pa.int64()
-    if pa.types.is_integer(dtype) or pa.types.is_boolean(dtype):
-        return pa.int64()
-    if pa.types.is_floating(dtype) or pa.types.is_decimal(dtype):
-        return pa.float32()
-    if pa.types.is_dictionary(dtype):
-        return log_type(name, dtype.value_type)
-    if (
-        pa.types.is_string(dtype)
-        or pa.types.is_large_string(dtype)
-        or pa.types.is_null(dtype)
-    ):
-        return pa.string()
-    raise InputError(
-        f"column {name}: a column holds integers, numbers or text. Received: {dtype}"
-    )
-
-
-def to_log_type(name, column):
-    """A column in its `log_type`, missing values as that type has them."""
-    dtype = log_type(name, column.type)
-    if dtype == pa.int64() and pa.types.is_floating(column.type):
+    bad = np.zeros(len(column), bool)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        if dtype != pa.string():
+            column = pc.utf8_trim_whitespace(column)
+            column = pc.if_else(pc.equal(column, ""), None, column)
+    elif pa.types.is_floating(column.type):
+        bits = np.finfo(column.type.to_pandas_dtype()).nmant + 1
         column = pc.if_else(pc.is_nan(column), None, column)
+        if dtype == pa.int64():
+            bad |= _true(pc.greater_equal(pc.abs(column), 2.0**bits))
+    if bad.any():
+        column = pc.if_else(pa.array(bad), None, column)
     try:
-        column = column.cast(dtype)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"column {name}: {error}") from error
-    return column.fill_null(MISSING[FEATURE_DTYPES[dtype]])
+        converted = _cast(column, dtype)
+    except pa.ArrowInvalid:
+        bad |= np.array([not _fits(value, dtype) for value in column])
+        converted = _cast(pc.if_else(pa.array(bad), None, column), dtype)
+    except pa.ArrowNotImplementedError as error:
+        raise InputError(
+            f"column {name}: {column.type} cannot become {dtype}; leave it out, or "
+            "write it as text or numbers"
+        ) from error
+    if dtype == pa.float32():
+        bad |= _true(pc.is_inf(converted))
+    return converted.fill_null(MISSING[FEATURE_DTYPES[dtype]]), bad
+
+
+def _cast(column, dtype):
+    if dtype == pa.string():
+        return to_text(column)
+    # An integer of many digits may lose some as a float, not the other way round.
+    return column.cast(dtype, safe=dtype != pa.float32() or _is_text(column.type))
+
+
+def _fits(value, dtype):
+    try:
+        _cast(pa.array([value.as_py()], value.type), dtype)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _is_text(dtype):
+    return pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
+
+
+def _true(column):
+    """Arrow's bools as NumPy's, false where null."""
+    return column.fill_null(False).to_numpy(zero_copy_only=False)
 
 
 def column_keys(column):
@@ -108,22 +149,62 @@ def _numbers(column):
     """A column as float64, NaN where it is none."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if _is_text(column.type):
         values = pd.to_numeric(column.to_pandas(), errors="coerce")
         return values.to_numpy(np.float64, na_value=np.nan)
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-def _seconds(column):
-    """Timestamps as int64 seconds, and which of them are none."""
+def seconds(column):
+    """Times as seconds and the fractions of them, and which of the times are none.
+
+    Args:
+        column: Arrow array of times or of seconds since 1970.
+
+    Returns:
+        `(seconds, fraction, bad)`: int64 `[N]`; int32 `[N]`, nanoseconds; bool `[N]`.
+    """
     if pa.types.is_temporal(column.type):
-        column = column.cast(pa.timestamp("s", "UTC"), safe=False).cast(pa.int64())
-    if pa.types.is_integer(column.type):
-        bad = column.is_null().to_numpy(zero_copy_only=False)
-        return column.fill_null(0).cast(pa.int64()).to_numpy(), bad
-    values = _numbers(column)
-    bad = ~(np.abs(values) < 2.0**62)
-    return np.where(bad, 0, values).astype(np.int64), bad
+        unit = getattr(column.type, "unit", "s")
+        ticks = column.cast(pa.timestamp(unit, "UTC")).cast(pa.int64())
+        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    elif pa.types.is_integer(column.type) and not pa.types.is_uint64(column.type):
+        ticks, per_second = column.cast(pa.int64()), 1
+    else:
+        values = _numbers(column)
+        bad = ~((values < LATEST) & (values > -(2.0**62)))
+        whole = np.floor(np.where(bad, 0, values))
+        # A float of today has seven digits behind the point.
+        fraction = np.where(bad, 0, (values - whole) * 1e9)
+        return whole.astype(np.int64), fraction.astype(np.int32), bad
+    bad = ticks.is_null().to_numpy(zero_copy_only=False)
+    whole, rest = np.divmod(ticks.fill_null(0).to_numpy(), per_second)
+    bad |= whole >= LATEST
+    return whole, (rest * (10**9 // per_second)).astype(np.int32), bad
+
+
+def has_fractions(dtype):
+    """Whether times of an Arrow type may be between two seconds."""
+    whole = pa.types.is_date(dtype) or pa.types.is_integer(dtype)
+    return not whole and getattr(dtype, "unit", "") != "s"
+
+
+def problem_of_time(value):
+    """What is wrong with a timestamp, a Python value: its unit, where that shows."""
+    problem = "not a time in seconds before the year 2100"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return problem
+    for unit, factor in UNITS.items():
+        if LATEST <= number < LATEST * factor:
+            return f"{problem}; of {unit}, divide by {factor}"
+    return problem
+
+
+def _times(column):
+    whole, _, bad = seconds(column)
+    return whole, bad
 
 
 def _labels(column):
@@ -148,19 +229,33 @@ def _weights(column):
 
 CHECKS = {
     "label": (_labels, "a label is 0 or 1"),
-    "timestamp": (_seconds, "not a time in seconds"),
+    "timestamp": (_times, problem_of_time),
     "split": (_splits, f"a split is one of {ALL_SPLITS}"),
     "weight": (_weights, "a weight is a finite number, 0 or more"),
 }
 
 
-def history_rows(column, items):
-    """Ready-made histories of item ids as rows of the catalogue, unknown ones out."""
-    flat = to_log_type("item_id", column.flatten())
+def history_rows(column, items, dtype):
+    """Ready-made histories of item ids as rows of the catalogue, unknown ones out.
+
+    Args:
+        column: Arrow array of lists.
+        items: Arrow table of the catalogue, see `find_items`.
+        dtype: type of item ids.
+
+    Returns:
+        `(rows, unknown)`: Arrow array of lists of int32; Arrow array of the ids that
+        the catalogue lacks, which are not missing.
+    """
+    flat, bad = convert(HISTORY_ITEM, column.flatten(), dtype)
     rows = find_items(items, flat)
+    rows[bad] = -1
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     known = np.concatenate([[0], np.cumsum(rows >= 0)])
     offsets = known[np.concatenate([[0], np.cumsum(lengths)])]
-    return pa.ListArray.from_arrays(
+    lists = pa.ListArray.from_arrays(
         pa.array(offsets, pa.int32()), pa.array(rows[rows >= 0], pa.int32())
     )
+    missing = pc.equal(flat, MISSING[FEATURE_DTYPES[dtype]])
+    missing = missing.to_numpy(zero_copy_only=False)
+    return lists, flat.filter(pa.array((rows < 0) & ~missing))

@@ -41,7 +41,7 @@ def _add_seconds(one, two):
 
 def deal_out(job, number):
     """First step: deals piece `number` of the log out to the shards of its users."""
-    reader = LogReader(job.types, job.items, job.options.max_bad_rows)
+    reader = LogReader(job.types, job.columns, job.items, job.options.max_bad_rows)
     writers, name = {}, f"{number:06d}.arrow"
     seconds = np.zeros((2, 0), np.int64)
     with contextlib.ExitStack() as files:
@@ -68,7 +68,11 @@ def deal_out(job, number):
             np.save(handle, seconds)
     write_json(
         job.work / "pieces" / f"{number:06d}.json",
-        {"counts": reader.counts, "bad_rows": reader.bad_rows},
+        {
+            "counts": reader.counts,
+            "bad_rows": reader.bad_rows,
+            "unknown": reader.unknown,
+        },
     )
 
 

@@ -3,10 +3,15 @@
 import itertools
 import json
 import pathlib
+import sys
 
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.examples.impressions import check_bad_rows
+from hccm_tf.preparation.examples.impressions import (
+    COUNTS,
+    LISTED_UNKNOWN,
+    check_bad_rows,
+)
 from hccm_tf.preparation.examples.job import write_json
 from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
 from hccm_tf.preparation.examples.max_candidates import max_candidates
@@ -27,7 +32,41 @@ def check_read(job, _):
         raise InputError(
             f"impressions: no row is left of {total['rows']}: {total['bad_row']} are "
             f"bad, {total['unknown_item']} of items that are not in the catalogue"
+            f"{_such_as(read)}"
         )
+    most = job.options.max_unknown_share
+    for share, message in _unknown(read):
+        if share > most:
+            raise InputError(
+                f"{message}: give the catalogue of this log, or allow more than "
+                f"max_unknown_share={most:g}"
+            )
+
+
+def _unknown(read):
+    """Yields the share of what the catalogue lacks, and a sentence that says so.
+
+    Args:
+        read: what was read of each piece, list of dicts.
+    """
+    total = _total_counts(read)
+    good = total["rows"] - total["bad_row"]
+    for what, unknown, of in (
+        ("impressions", total["unknown_item"], good),
+        ("items of histories", total["unknown_history_items"], total["history_items"]),
+    ):
+        if unknown:
+            share = unknown / of
+            yield (
+                share,
+                f"{unknown} of {of} {what} ({share:.0%}) are of items that are not in "
+                f"the catalogue{_such_as(read)}",
+            )
+
+
+def _such_as(read):
+    unknown = list(dict.fromkeys(item for piece in read for item in piece["unknown"]))
+    return f", such as {', '.join(unknown[:LISTED_UNKNOWN])}" if unknown else ""
 
 
 def written_shards(job):
@@ -47,13 +86,14 @@ def written_shards(job):
     return shards
 
 
-def write_summary(job, schema, shards):
+def write_summary(job, schema, shards, columns):
     """Writes and returns the summary, dict.
 
     Args:
         job: `Job`.
         schema: `Schema` as it was fitted.
         shards: of `written_shards`.
+        columns: of `hccm_tf.preparation.examples.column_report.found_columns`.
     """
     read, written = (_read_all(job.work / name) for name in ("pieces", "written"))
     total = _total_counts(read)
@@ -73,7 +113,10 @@ def write_summary(job, schema, shards):
             for name, sizes in shards.items()
         },
         "max_candidates": max_candidates(job),
-        "warnings": _warnings(job),
+        "warnings": [
+            *(f"warning: {line}; they are left out" for _, line in _unknown(read)),
+            *_warnings(job),
+        ],
         "request_ids": "request_id" in job.types,
         "weighted": "weight" in job.types,
         "candidate_columns": [
@@ -81,10 +124,17 @@ def write_summary(job, schema, shards):
             for feature in schema.scalars
             if feature.candidate and feature.name not in job.items.column_names
         ],
+        "columns": columns,
     }
     path = pathlib.Path(DataFolder(job.output).summary_file)
     path.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def warn(summary):
+    """Prints the warnings of a summary, dict."""
+    for line in summary["warnings"]:
+        print(line, file=sys.stderr)
 
 
 def describe(summary):
@@ -113,7 +163,4 @@ def _bad_rows(read):
 
 
 def _total_counts(read):
-    return {
-        key: sum(piece["counts"][key] for piece in read)
-        for key in ("rows", "bad_row", "unknown_item")
-    }
+    return {key: sum(piece["counts"][key] for piece in read) for key in COUNTS}

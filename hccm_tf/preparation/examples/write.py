@@ -8,10 +8,10 @@ from etils import epy
 from hccm_tf.atomic import new_file
 from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.preparation.examples.fit_schema import feature_values, fitted_schema
+from hccm_tf.preparation.examples.fit_schema import fitted_schema
 from hccm_tf.preparation.examples.histories import point_in_time
 from hccm_tf.preparation.examples.job import write_json
-from hccm_tf.preparation.examples.log_values import ALL_SPLITS, HISTORY_ITEM
+from hccm_tf.preparation.examples.log_values import ALL_SPLITS, FRACTION, HISTORY_ITEM
 from hccm_tf.preparation.examples.max_candidates import max_candidates
 from hccm_tf.preparation.examples.records import (
     candidate_dtypes,
@@ -45,8 +45,13 @@ def _histories(job, loaded, schema):
     else:
         users, times = table["user_key"].to_numpy(), table["timestamp"].to_numpy()
         clicks = np.flatnonzero(table["label"].to_numpy() == 1)
+        fractions = None
+        if FRACTION in table.column_names:
+            fractions = table[FRACTION].to_numpy()[clicks]
         order, begin, end = point_in_time(
-            users[clicks], times[clicks], users, loaded.time, schema.max_history
+            *(users[clicks], times[clicks], users, loaded.time),
+            schema.max_history,
+            fractions,
         )
         clicks = clicks[order]
         item_row = table["item_row"].to_numpy()[clicks]
@@ -84,16 +89,13 @@ def cut_requests(loaded, split, most):
     return rows, begin, np.diff(begin, append=len(rows))
 
 
-def _lists(job, schema, table, rows, names):
+def _lists(job, table, rows, names):
     """Columns of some rows as lists."""
     of_log = [name for name in (*names, "item_row") if name in table.column_names]
     table = table.select(list(dict.fromkeys(of_log))).take(pa.array(rows))
     columns = []
     for name in names:
-        column = column_of(job, table, name)
-        if name in schema:
-            column = feature_values(schema[name], column)
-        columns.append(to_list(column))
+        columns.append(to_list(column_of(job, table, name)))
     return columns
 
 
@@ -111,12 +113,12 @@ def _messages(job, schema, table, rows, size):
     if size.max() == 1:
         # One value is set faster than a list of one.
         both = once | lists
-        yield from serialize_single(both, _lists(job, schema, table, rows, both))
+        yield from serialize_single(both, _lists(job, table, rows, both))
         return
     bounds = np.concatenate([[0], np.cumsum(size)])
-    columns = _lists(job, schema, table, rows[bounds[:-1]], once)
+    columns = _lists(job, table, rows[bounds[:-1]], once)
     of_requests = serialize_single(once, columns)
-    columns = _lists(job, schema, table, rows, lists)
+    columns = _lists(job, table, rows, lists)
     of_candidates = serialize_lists(lists, columns, bounds.tolist())
     for request, candidates in zip(of_requests, of_candidates, strict=True):
         yield request + candidates

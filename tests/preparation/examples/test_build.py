@@ -76,7 +76,10 @@ def test_impressions_of_unknown_items_are_counted_and_left_out(tmp_path, capsys)
     log.loc[[0, 5, 7], "label"] = 1
     counts = build_examples(make_items(), log, tmp_path / "data")["splits"]
     assert counts["train"] == 33
-    assert "3 impressions" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "3 impressions" in output.out
+    assert "warning: 3 of 40 impressions (8%)" in output.err
+    assert "such as 99, -1, 100; they are left out" in output.err
     for example in read_examples(tmp_path / "data", "train"):
         assert not {99, -1, 100} & set(example["history_item_id"].int64_list.value)
 
@@ -128,7 +131,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 def test_missing_values(tmp_path):
     items = make_items(
-        weight=pd.array([1.0, None, 3.0, 5.0, None], "Float64"),
+        weight=pd.array([1.5, None, 3.0, 5.0, None], "Float64"),
         brand=["p", None, "q", "p", "q"],
         year=pd.array([2020, None, 2021, 2020, 2021], "Int64"),
     )
@@ -154,7 +157,7 @@ def test_a_missing_quantity_is_no_number(tmp_path):
     count = 1200
     log = make_log(count, views=pd.array(np.arange(count) + 5, "Int64"))
     log.loc[[3, count - 1], "views"] = pd.NA
-    build_examples(make_items(), log, tmp_path / "data")
+    build_examples(make_items(), log, tmp_path / "data", numeric=("views",))
     schema = Schema.load(tmp_path / "data")
     assert schema["views"].kind == "float"
     train = log.views[log.split == "train"].dropna().astype(float)
@@ -252,7 +255,6 @@ def test_edited_with_a_history_of_an_item_attribute(tmp_path):
         Feature("category", "float", "float32"),
         Feature("category", "integer", size=5),
         Feature("category", "vocabulary", "int64"),
-        Feature("user_id", "vocabulary", "string"),
     ],
     ids=str,
 )
