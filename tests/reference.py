@@ -19,7 +19,9 @@ def histories(log, max_history):
     clicks = [row for row, label in enumerate(log.label.tolist()) if label == 1]
     result = []
     for user, time in zip(users, times, strict=True):
-        before = [row for row in clicks if users[row] == user and times[row] < time]
+        before = [
+            row for row in clicks if users[row] == user and times[row] < time // 1
+        ]
         before.sort(key=lambda row: (times[row], row))
         result.append(before[max(0, len(before) - max_history) :])
     return result

@@ -56,7 +56,7 @@ IMPRESSIONS = pa.schema(
         ("user_id", pa.string()),
         ("request_id", pa.int64()),
         ("item_id", pa.string()),
-        ("timestamp", pa.int64()),
+        ("timestamp", pa.float64()),
         ("label", pa.int64()),
     ]
 )
@@ -150,7 +150,7 @@ def _to_impressions(batch, first_request, items, labels, names, split):
         "user_id": batch["user_id"].take(pa.array(rows)),
         "request_id": first_request + rows,
         "item_id": names.take(pa.array(items)),
-        "timestamp": batch["timestamp"].to_numpy()[rows] // 1000,
+        "timestamp": batch["timestamp"].to_numpy()[rows] / 1000,
         "label": labels,
     }
     if split is not None:

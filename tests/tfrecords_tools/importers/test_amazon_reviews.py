@@ -161,7 +161,7 @@ def test_clicks_and_negatives(dataset, monkeypatch, block_bytes, capsys):
     monkeypatch.setattr(tool, "CSV_BLOCK_BYTES", block_bytes)
     log = _import(dataset, negatives=2)
     expected = [
-        (user, item, time // 1000, split)
+        (user, item, time / 1000, split)
         for split, rows in zip(tool.SPLITS, (TRAIN, VALIDATION, TEST), strict=True)
         for user, item, _, time in rows
         if item != "UNKNOWN"
@@ -205,7 +205,7 @@ def test_a_history_is_what_was_reviewed_before(dataset):
     log = _import(dataset)
     reviews = [*TRAIN, *VALIDATION, *TEST]
     for row, history in enumerate(histories(log, 100)):
-        user, second = log.user_id[row], log.timestamp[row]
+        user, second = log.user_id[row], log.timestamp[row] // 1
         before = [
             (time, item)
             for name, item, _, time in reviews
