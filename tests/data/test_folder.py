@@ -62,6 +62,8 @@ def test_number_of_requests(shop, split):
 def test_what_records_are_like(shop, tmp_path):
     folder = DataFolder(shop.data)
     assert (folder.max_candidates, folder.weighted) == (1, False)
+    assert {"row", "user_id", "item_id", "timestamp"} <= folder.columns()
+    assert "weight" not in folder.columns()
     summary = {"max_candidates": 7, "weighted": True}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     folder = DataFolder(tmp_path)
@@ -114,6 +116,9 @@ def test_damaged_counts(tmp_path, text):
     (tmp_path / "dataset_info.json").write_text(text)
     with pytest.raises(InputError, match="dataset_info.json: cannot be read"):
         DataFolder(tmp_path).files("train")
+    (tmp_path / "features.json").write_text(text)
+    with pytest.raises(InputError, match="features.json: cannot be read.*build_ex"):
+        DataFolder(tmp_path).columns()
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"splits": 3, "weighted": {'])
