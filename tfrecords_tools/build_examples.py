@@ -16,7 +16,8 @@ request or, with a column `request_id`, those of one id; a log with neither has 
 of one impression. The history ends before the request's first second, which also
 decides its split. Columns that differ within a request belong to its candidates. A
 column `weight` weighs impressions in loss and metrics; neither it nor `request_id` is a
-feature. Long requests are cut.
+feature. Long requests are cut. Times are seconds since 1970, or dates; fractions of a
+second order the clicks in it.
 
 Text and integers are categories, also integers that gaps made floats and, in CSV,
 digits with leading zeros, which stay text; other numbers are numbers; dates and lists
