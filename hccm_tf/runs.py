@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from packaging.version import Version
 
-from hccm_tf import formats
+from hccm_tf import finite_json, formats
 from hccm_tf.atomic import locked, new_file
 from hccm_tf.configuration import Configuration, to_flagfile
 from hccm_tf.data.schema import Schema
@@ -116,16 +116,16 @@ class RunFolder:
     def write_metrics(self, content):
         """Writes `metrics`, whole or not at all."""
         with new_file(self.metrics) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+            temporary.write_text(finite_json.to_text(content, indent=2) + "\n")
 
     def read_metrics(self):
-        """Content of `metrics`.
+        """Content of `metrics`, with NaN for what could not be computed.
 
         Raises:
             InputError: if the run has none.
         """
         try:
-            return json.loads(self.metrics.read_text())
+            return finite_json.with_nan(json.loads(self.metrics.read_text()))
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.metrics}: no metrics of a run ({error}); name the folder of a "

@@ -9,6 +9,7 @@ import traceback
 import tensorflow as tf
 from absl.flags import FLAGS
 
+from hccm_tf import finite_json
 from hccm_tf.comparison.slices import read_columns
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import LOST_PROCESS, PREEMPTED, InputError, report_input_errors
@@ -75,7 +76,8 @@ def _run(configuration, results, from_run):
         if configuration.run_dir is not None:
             fitted.trained.save(folder.path)
             _with_ids(test, fitted.batches.data_dir).to_parquet(folder.predictions)
-            print(json.dumps(_write_metrics(fitted, validation, test, folder)))
+            metrics = _write_metrics(fitted, validation, test, folder)
+            print(finite_json.to_text(metrics))
         _write_results(fitted, results, folder)
 
 

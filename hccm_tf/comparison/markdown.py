@@ -1,8 +1,8 @@
 """`comparison.md` and `comparison.json`."""
 
-import json
 import pathlib
 
+from hccm_tf import finite_json
 from hccm_tf.atomic import new_file
 from hccm_tf.comparison.search import SPACE
 
@@ -35,7 +35,7 @@ def write_report(result, folder):
     folder = pathlib.Path(folder)
     text = markdown(result)
     with new_file(folder / "comparison.json") as file:
-        file.write_text(json.dumps(result, indent=2) + "\n")
+        file.write_text(finite_json.to_text(result, indent=2) + "\n")
     with new_file(folder / "comparison.md") as file:
         file.write_text(text)
     return text

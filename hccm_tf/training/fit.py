@@ -13,6 +13,7 @@ from hccm_tf.backend import require_tensorflow
 from hccm_tf.configuration import to_flagfile
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.labels import missing_label
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models.cscnn import CSCNN
@@ -248,7 +249,8 @@ def _train(configuration, trained, batches, started, strategy):
         warm_start(trained, started, configuration.warm_start)
     elif isinstance(trained.definition, CSCNN):
         begin_cnn(trained, batches)
-    if configuration.run_dir is not None and (strategy is None or is_chief(strategy)):
+    writes = strategy is None or is_chief(strategy)
+    if configuration.run_dir is not None and writes:
         RunFolder(configuration.run_dir).note_flags(to_flagfile(configuration))
     trainer = _make_trainer(trained, batches, strategy)
     # In a cluster the same errors tell of lost processes.
@@ -261,11 +263,20 @@ def _train(configuration, trained, batches, started, strategy):
             settings.patience,
             configuration.run_dir,
             configuration.resume,
-            strategy is None or is_chief(strategy),
+            writes,
+            _selection(configuration.data_dir, writes),
         )
     if strategy is not None:
         _copy_weights(trainer.model, model)
     return FittedModel(trained, batches, training, trainer)
+
+
+def _selection(data_dir, writes):
+    """The metric that the best epoch is chosen by; said where it is not AUC."""
+    lacks = missing_label(DataFolder(data_dir), "validation")
+    if lacks and writes:
+        print(f"{lacks}; the best epoch is the one of the lowest log loss")
+    return "log_loss" if lacks else "auc"
 
 
 def _make_trainer(trained, batches, strategy):

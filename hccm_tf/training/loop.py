@@ -42,21 +42,29 @@ class Progress:
 
 
 def run_epochs(
-    trainer, schema, epochs, patience, run_dir=None, resume=False, writes=True
+    trainer,
+    schema,
+    epochs,
+    patience,
+    run_dir=None,
+    resume=False,
+    writes=True,
+    selection="auc",
 ):
-    """Trains until the validation AUC stops rising and keeps the best weights.
+    """Trains until a validation metric stops improving and keeps the best weights.
 
     Args:
         trainer: `hccm_tf.training.trainer.Trainer`.
         schema: the data's `Schema`, for its `unsampled`.
         epochs: number of passes at most; 0 leaves the model as it is.
-        patience: number of epochs without a better validation AUC before it stops.
+        patience: number of epochs without a better one before it stops.
         run_dir: folder of the run, which gets the history of its epochs, TensorBoard
             logs and checkpoints, one after each epoch and every `SAVE_SECONDS`; `None`
             writes nothing. See `hccm_tf.runs.RunFolder.training`.
         resume: whether to go on from the run's newest checkpoint, if it has one. On one
             device the result is that of a run without an interruption, bit for bit.
         writes: whether this process is the one of its cluster that writes.
+        selection: the metric, `"auc"` or `"log_loss"`.
 
     Returns:
         dict `{"seconds", "epochs"}`; the time is that of training steps, without
@@ -72,7 +80,10 @@ def run_epochs(
     with trainer.strategy.scope():
         trainer.model.optimizer.build(trainer.model.trainable_variables)
     stopping = keras.callbacks.EarlyStopping(
-        "val_auc", mode="max", patience=patience, restore_best_weights=True
+        f"val_{selection}",
+        mode="max" if selection == "auc" else "min",
+        patience=patience,
+        restore_best_weights=True,
     )
     callbacks = _callbacks(trainer, stopping, epochs, run if writes else None)
     callbacks.on_train_begin()

@@ -124,17 +124,27 @@ def test_predictions_trace_the_model_once(shop):
     assert infer.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4)])
-def test_early_stopping_keeps_the_best_epoch(shop, monkeypatch, patience, epochs):
+@pytest.mark.parametrize(
+    ("patience", "epochs", "selection"),
+    [(1, 3, "auc"), (2, 4, "auc"), (1, 3, "log_loss")],
+)
+def test_early_stopping_keeps_the_best_epoch(
+    shop, monkeypatch, patience, epochs, selection
+):
     scores, weights = [0.6, 0.7, 0.65, 0.64, 0.9], []
     model = _model(shop)
 
     def scripted(frame):
         weights.append([np.array(w) for w in model.get_weights()])
-        return {"auc": scores[len(weights) - 1], "gauc": 0.0, "log_loss": 0.0}
+        score = scores[len(weights) - 1]
+        if selection == "log_loss":
+            return {"auc": np.nan, "gauc": np.nan, "log_loss": 1 - score}
+        return {"auc": score, "gauc": 0.0, "log_loss": 0.0}
 
     monkeypatch.setattr(loop, "evaluate_frame", scripted)
-    result = loop.run_epochs(_trainer(shop, model), shop.schema, 5, patience)
+    result = loop.run_epochs(
+        _trainer(shop, model), shop.schema, 5, patience, selection=selection
+    )
     assert result["epochs"] == len(weights) == epochs
     for kept, best in zip(model.get_weights(), weights[1], strict=True):
         np.testing.assert_array_equal(kept, best)

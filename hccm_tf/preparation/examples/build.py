@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hccm_tf.atomic import new_folder
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.labels import missing_label
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
 from hccm_tf.preparation.examples import (
@@ -106,6 +108,10 @@ def build_examples(
         print("\n".join(column_report.lines(found["columns"])))
     summary.warn(found)
     print(f"{summary.describe(found)} -> {output_dir}")
+    # What is only to be scored needs no labels.
+    for split in found["splits"] if "train" in found["splits"] else ():
+        if lacks := missing_label(DataFolder(output_dir), split):
+            print(lacks)
     return found
 
 

@@ -5,6 +5,8 @@ import collections
 import numpy as np
 import pandas as pd
 
+from hccm_tf.data.labels import what_lacks
+
 
 class Figures:
     """What is counted of a split.
@@ -57,6 +59,22 @@ def table(splits):
     """
     columns = {split: figures.column() for split, figures in splits.items()}
     return pd.DataFrame(columns).fillna("").to_string().splitlines()
+
+
+def missing_labels(splits):
+    """Lines about the splits that lack clicks, or others.
+
+    Args:
+        splits: dict, name → `Figures`.
+    """
+    lines = []
+    for split, figures in splits.items():
+        clicks = figures.shares["click rate"]
+        counts = {1: clicks, 0: figures.impressions - clicks}
+        found = [label for label, count in counts.items() if count]
+        if found and (lacks := what_lacks(split, found)):
+            lines.append(lacks)
+    return lines
 
 
 def count_errors(summary_file, summary, splits):

@@ -9,7 +9,12 @@ import pandas as pd
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.parsing import OPTIONAL_OF_CANDIDATES
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.validation.figures import Figures, count_errors, table
+from hccm_tf.preparation.validation.figures import (
+    Figures,
+    count_errors,
+    missing_labels,
+    table,
+)
 from hccm_tf.preparation.validation.folder import (
     check_catalogue,
     check_feature_maps,
@@ -172,6 +177,7 @@ def _check_impressions(data_dir, schema, known, lines, errors):
         errors += group_errors
     if splits:
         lines += table(splits)
+        lines += missing_labels(splits)
     if "timestamp" in columns.spec:
         lines.append(f"impressions whose user, item and second came before: {repeated}")
     if summary:
