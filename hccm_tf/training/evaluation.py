@@ -15,7 +15,7 @@ PREDICTION_COLUMNS = {
 }
 
 
-def predict_part(infer, dataset, part, requests):
+def predict_part(infer, dataset, part, requests, check=lambda: None):
     """Predicts a part of a split.
 
     Args:
@@ -23,6 +23,7 @@ def predict_part(infer, dataset, part, requests):
         dataset: of `hccm_tf.data.dataset.Batches.dataset`, in order.
         part: `(index, count)` with which it was made.
         requests: R, the number of requests in a batch.
+        check: function that is called before each batch; what it raises is raised.
 
     Returns:
         dict of arrays, an entry for each impression: `position`, which grows in the
@@ -34,6 +35,7 @@ def predict_part(infer, dataset, part, requests):
     # Also of a part without a batch.
     columns = [tuple(np.zeros(0, dtype) for dtype in PREDICTION_COLUMNS.values())]
     for number, batch in enumerate(dataset):
+        check()
         first = (index + number * count) * requests
         values = impressions(batch, infer(batch[0]), first)
         columns.append([value.numpy() for value in values])

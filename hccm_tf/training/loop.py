@@ -7,7 +7,6 @@ goes on after an interruption with other data than were left. This loop calls
 
 import dataclasses
 import time
-from contextlib import nullcontext
 
 import keras
 import pandas as pd
@@ -100,8 +99,7 @@ def run_epochs(
         try:
             while progress.epoch < epochs and not progress.stopped:
                 _train_epoch(trainer, progress, callbacks, preemption, save)
-                with preemption.at_once():
-                    frame = trainer.predict("validation")
+                frame = trainer.predict("validation", preemption.check)
                 _end_epoch(trainer, schema, progress, callbacks, frame)
                 save()
                 preemption.check()
@@ -162,13 +160,12 @@ def _train_epoch(trainer, progress, callbacks, preemption, save):
     callbacks.on_epoch_begin(progress.epoch)
     if not progress.steps:
         trainer.model.reset_metrics()
-    steps = trainer.train_epoch(progress.epoch, progress.steps)
+    steps = trainer.train_epoch(progress.epoch, progress.steps, preemption.check)
     saved = time.monotonic()
     while progress.steps < trainer.steps:
         begin = time.perf_counter()
         callbacks.on_train_batch_begin(progress.steps)
-        with preemption.at_once() if trainer.interruptible else nullcontext():
-            logs = next(steps)
+        logs = next(steps)
         callbacks.on_train_batch_end(progress.steps, logs)
         progress.steps += 1
         progress.seconds += time.perf_counter() - begin

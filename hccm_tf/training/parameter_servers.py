@@ -3,11 +3,13 @@
 import collections
 import contextlib
 import time
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
 from hccm_tf.training.evaluation import PREDICTION_COLUMNS, impressions, to_frame
+from hccm_tf.training.preemption import wait_for
 from hccm_tf.training.strategies import num_tasks
 from hccm_tf.training.trainer import Trainer
 
@@ -26,9 +28,6 @@ class ParameterServerTrainer(Trainer):
     Args:
         as of `hccm_tf.training.trainer.Trainer`.
     """
-
-    # A part may take minutes, and one that is broken off is done again.
-    interruptible = True
 
     def __init__(self, model, strategy, batches):
         super().__init__(model, strategy, batches)
@@ -51,15 +50,15 @@ class ParameterServerTrainer(Trainer):
         most = PARTS_PER_WORKER * num_tasks("worker")
         return min(most, self._batches.num_batches(split))
 
-    def train_epoch(self, epoch, done=0):
+    def train_epoch(self, epoch, done=0, check=lambda: None):
         """Trains the parts of an epoch that are left; yields the logs of each."""
         # Here and not in the generator, which may never start: all parts may be done.
         del self.losses[done:]
-        return self._train_parts(epoch, done)
+        return self._train_parts(epoch, done, check)
 
-    def _train_parts(self, epoch, done):
+    def _train_parts(self, epoch, done, check):
         parts = [(epoch, index) for index in range(done, self.steps)]
-        for loss in self._run(self._train_part, parts):
+        for loss in self._run(self._train_part, parts, check):
             self.losses.append(float(loss))
             yield {"loss": self.losses[-1]}
 
@@ -67,19 +66,21 @@ class ParameterServerTrainer(Trainer):
         """Mean loss of the epoch's parts so far."""
         return float(np.mean(self.losses)) if self.losses else float("nan")
 
-    def _run(self, function, arguments):
+    def _run(self, function, arguments, check):
         """Calls a function on the workers; yields the results in order.
 
-        Not all at once: what a dead worker leaves comes last of what is scheduled.
+        Not all at once: what a dead worker leaves comes last of what is scheduled. A
+        part may take minutes: it is not waited for when `check` raises.
         """
         results = collections.deque()
         for numbers in arguments:
+            check()
             numbers = [tf.constant(number, tf.int64) for number in numbers]
             results.append(self._coordinator.schedule(function, numbers))
             if len(results) == self._window:
-                yield self._fetch(results.popleft())
+                yield wait_for(partial(self._fetch, results.popleft()), check)
         for result in results:
-            yield self._fetch(result)
+            yield wait_for(partial(self._fetch, result), check)
 
     def _fetch(self, result):
         """A result, also if the worker that has it dies before it is fetched.
@@ -111,7 +112,7 @@ class ParameterServerTrainer(Trainer):
         total, steps = _reduce(dataset, (tf.constant(0.0), tf.constant(0.0)), step)
         return tf.math.divide_no_nan(total, steps)
 
-    def predict(self, split):
+    def predict(self, split, check=lambda: None):
         """Data frame of `hccm_tf.training.evaluation.to_frame`."""
         count = self._num_parts(split)
         if split not in self._predict_parts:
@@ -121,7 +122,7 @@ class ParameterServerTrainer(Trainer):
                 input_signature=[number],
             )
         parts = [[index] for index in range(count)]
-        results = list(self._run(self._predict_parts[split], parts))
+        results = list(self._run(self._predict_parts[split], parts, check))
         columns = [np.concatenate(column) for column in zip(*results, strict=True)]
         return to_frame(dict(zip(PREDICTION_COLUMNS, columns, strict=True)))
 

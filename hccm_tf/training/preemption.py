@@ -1,8 +1,10 @@
-"""SIGTERM, by which clusters take a machine back, as an exception at a good moment."""
+"""SIGTERM, by which clusters take a machine back, noticed at a good moment."""
 
-import contextlib
+import concurrent.futures
 import signal
 import threading
+
+LOOK_SECONDS = 0.1  # between two looks, while something is waited for
 
 
 class Preempted(Exception):
@@ -10,7 +12,10 @@ class Preempted(Exception):
 
 
 class Preemption:
-    """Context in which SIGTERM raises `Preempted`, where the code inside allows it.
+    """Context in which SIGTERM is noted, and `check` tells of it.
+
+    The signal itself raises nothing: it may come while TensorFlow traces a function,
+    which would make another error of an exception, or leave half a state behind.
 
     Args:
         raises: `False` to go on after the signal: a worker that only takes part goes
@@ -19,7 +24,7 @@ class Preemption:
 
     def __init__(self, raises=True):
         self._raises = raises
-        self._received = self._at_once = False
+        self._received = False
 
     def __enter__(self):
         # Python lets only its main thread handle signals.
@@ -34,20 +39,30 @@ class Preemption:
 
     def _receive(self, number, frame):
         self._received = True
-        if self._at_once:
-            self.check()
 
     def check(self):
         """Raises `Preempted` if the signal came."""
         if self._received and self._raises:
             raise Preempted
 
-    @contextlib.contextmanager
-    def at_once(self):
-        """Lets the signal interrupt what is inside."""
-        self._at_once = True
+
+def wait_for(function, check):
+    """The result of a function that may wait long, unless `check` ends the wait.
+
+    Args:
+        function: called in a thread, which is left to itself where `check` raises.
+        check: called every `LOOK_SECONDS`; what it raises is raised.
+    """
+    future = concurrent.futures.Future()
+
+    def call():
         try:
-            self.check()
-            yield
-        finally:
-            self._at_once = False
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    while not future.done():
+        check()
+        concurrent.futures.wait([future], LOOK_SECONDS)
+    return future.result()

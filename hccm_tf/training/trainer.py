@@ -17,12 +17,9 @@ class Trainer(abc.ABC):
         model: as given.
         strategy: as given.
         steps: number of steps of an epoch.
-        interruptible: whether a step may be broken off, to be done again later.
         losses: list of the losses of the epoch's steps so far, as far as the model's
             metrics do not hold them; a checkpoint keeps them.
     """
-
-    interruptible = False
 
     def __init__(self, model, strategy, batches):
         self.model, self.strategy = model, strategy
@@ -30,12 +27,14 @@ class Trainer(abc.ABC):
         self._batches = batches
 
     @abc.abstractmethod
-    def train_epoch(self, epoch, done=0):
+    def train_epoch(self, epoch, done=0, check=lambda: None):
         """Trains the steps of an epoch that are left.
 
         Args:
             epoch: int.
             done: number of steps that were done before.
+            check: function that raises to end a long wait within a step, which will
+                be done again.
 
         Returns:
             iterator over the logs of each step, a dict with `"loss"`; the step is done
@@ -58,8 +57,13 @@ class Trainer(abc.ABC):
         """
 
     @abc.abstractmethod
-    def predict(self, split):
+    def predict(self, split, check=lambda: None):
         """Predicts a split.
+
+        Args:
+            split: its name.
+            check: function that raises to end the prediction between its batches, or
+                a long wait.
 
         Returns:
             data frame of `hccm_tf.training.evaluation.to_frame`.

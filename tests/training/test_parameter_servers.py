@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.runs import RunFolder
 from hccm_tf.training import loop, parameter_servers
+from hccm_tf.training.checkpoints import restore_checkpoint
 from hccm_tf.training.preemption import Preempted
 from tests.conftest import tiny
 
@@ -23,7 +25,10 @@ PARTS = 11  # of the shop's 1050 impressions, one batch each
 
 
 class _Coordinator:
-    """Calls a function where its result is asked for, one after the other."""
+    """Calls a function where its result is asked for, one after the other.
+
+    It traces the function where it is scheduled, as TensorFlow's does.
+    """
 
     def __init__(self, strategy):
         self.strategy = strategy
@@ -31,6 +36,7 @@ class _Coordinator:
         self.done = lambda: False
 
     def schedule(self, function, args):
+        function.get_concrete_function(*args)
         return _Result(self, function, args)
 
 
@@ -84,10 +90,12 @@ def test_a_chief_that_is_preempted_goes_on(
             calls.append(0)
             if len(calls) == call + 1:
                 os.kill(os.getpid(), signal.SIGTERM)
+                # A part that takes longer than a cluster waits.
+                threading.Event().wait()
 
-    def predict(split):
-        frame = validate(split)
-        second.append(split)
+    def predict(*arguments):
+        frame = validate(*arguments)
+        second.append(0)
         return frame
 
     monkeypatch.setattr(trainer, "predict", predict)
@@ -103,6 +111,27 @@ def test_a_chief_that_is_preempted_goes_on(
     np.testing.assert_allclose(pd.read_csv(run.history), history, atol=1e-6)
     ctr = resumed.predict("test").ctr
     np.testing.assert_allclose(ctr, predictions.ctr, atol=1e-6)
+
+
+def test_a_signal_while_tensorflow_traces_leaves_a_checkpoint(
+    shop, tmp_path, make_trainer, monkeypatch
+):
+    """An exception there may come out as a `RuntimeError` of TensorFlow."""
+    trainer, traced = make_trainer(), []
+    train_step = trainer.model.train_step
+
+    def train_and_receive(batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        result = train_step(batch)
+        traced.append(0)
+        return result
+
+    monkeypatch.setattr(trainer.model, "train_step", train_and_receive)
+    with pytest.raises(Preempted):
+        loop.run_epochs(trainer, shop.schema, 2, 2, tmp_path)
+    assert traced
+    state, _ = restore_checkpoint(RunFolder(tmp_path).checkpoints, trainer.model)
+    assert state["progress"]["epoch"] == state["progress"]["steps"] == 0
 
 
 LOST = tf.errors.UnavailableError(None, None, "Socket closed: /job:worker/task:1")
