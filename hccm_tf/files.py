@@ -4,8 +4,10 @@ TensorFlow itself reads local paths and `gs://`; the other schemes come from
 tensorflow-io, the extra `[io]`, which pins the last TensorFlow that it loads on.
 """
 
+import concurrent.futures
 import io
 import os
+import zlib
 
 import pyarrow.parquet as pq
 from etils import epy
@@ -63,6 +65,21 @@ def open_file(path):
             return io.BytesIO(handle.read())
     except tf.errors.OpError as error:
         raise OSError(f"{path}: {error.message}") from error
+
+
+def crc32(path):
+    """CRC-32 of a file's content, int; `OSError` if it cannot be read."""
+    value = 0
+    with open_file(path) as handle:
+        while block := handle.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def crc32_of_all(paths):
+    """`crc32` of several files, several at a time; list of int."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(crc32, paths))
 
 
 def read_parquet(path, columns=None):

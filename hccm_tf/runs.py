@@ -37,6 +37,7 @@ class RunFolder:
         schema: folder of the `Schema` that it was trained with.
         description: JSON with the format's version, the configuration, what the
             feature maps depend on, and the versions of the packages.
+        beginning: JSON with what each of its steps depends on, for a resume.
         flags: a flagfile for `train_main.py` that makes the same run.
         metrics: JSON with the metrics of the best epoch; written last.
         predictions: Parquet with the predictions of the test split.
@@ -56,6 +57,7 @@ class RunFolder:
         self.model = self.path / "model.keras"
         self.schema = self.path / "schema"
         self.description = self.path / "run.json"
+        self.beginning = self.path / "beginning.json"
         self.flags = self.path / "run.flags"
         self.metrics = self.path / "metrics.json"
         self.predictions = self.path / "test_predictions.parquet"
@@ -107,11 +109,6 @@ class RunFolder:
                 if is_new and list(self.path.iterdir()) == [self.lock]:
                     shutil.rmtree(self.path)
                 raise
-
-    def note_flags(self, text):
-        """Writes `flags`, unless the run began with some."""
-        if not self.flags.exists():
-            self.flags.write_text(text)
 
     def write_metrics(self, content):
         """Writes `metrics`, whole or not at all."""

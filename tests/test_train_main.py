@@ -259,6 +259,8 @@ def test_a_run_that_exists_is_refused_and_untouched(shop, din_run, main):
     words = (f"--data_dir={shop.data}", f"--run_dir={din_run}", *_flags("din"))
     line = main(*words, "--seed=1")
     assert f"--run_dir={din_run}: it holds a run already" in line
+    line = main(*words, "--resume", "--seed=1")
+    assert "--seed: the run to resume began with 0" in line
     assert _content(din_run) == before
     # It has ended: there is nothing to go on with, and the same result.
     main(*words, "--resume")

@@ -27,6 +27,7 @@ from hccm_tf import formats
 from hccm_tf.data import ids
 from hccm_tf.data.image_store import ImageStore
 from hccm_tf.errors import InputError
+from hccm_tf.files import crc32
 from hccm_tf.quiet import quiet_float16
 
 with epy.lazy_imports():
@@ -84,14 +85,6 @@ def _mapped(file, dtype, shape):
     nothing = tf.compat.v1.AttrValue(list=tf.compat.v1.AttrValue.ListValue())
     array.op._set_attr("_scoped_allocator", nothing)
     return array
-
-
-def _crc32(file):
-    value = 0
-    with open(file, "rb") as handle:
-        while block := handle.read(2**20):
-            value = zlib.crc32(block, value)
-    return value
 
 
 def _read_metadata(path):
@@ -170,7 +163,7 @@ class FeatureMapStore(ImageStore):
                 f"{self.path / METADATA}: no crc32; extract the feature maps again"
             )
         for file in itertools.chain(*self.shards):
-            if _crc32(file) != expected.get(file.name):
+            if crc32(file) != expected.get(file.name):
                 raise InputError(
                     f"{file}: its content is not that of its checksum in {METADATA}; "
                     "extract the feature maps again"
@@ -183,6 +176,15 @@ class FeatureMapStore(ImageStore):
     @property
     def cnn(self):
         return {name: self.metadata.get(name) for name in self.cnn_names}
+
+    def checksums(self):
+        places = zlib.crc32(np.stack([self.keys, self.rows]))
+        moments = zlib.crc32(np.stack([self.channel_mean, self.channel_std]))
+        return {
+            **self.metadata.get("crc32", {}),
+            IMAGES: places,
+            METADATA: moments,
+        }
 
     @property
     def channel_mean(self):

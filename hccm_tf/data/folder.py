@@ -6,13 +6,16 @@ hold.
 
 import contextlib
 import json
+import os
 import pathlib
+import zlib
 
+import numpy as np
 from etils import epy
 
 from hccm_tf.data.schema import BUILD, SCHEMA, Schema
 from hccm_tf.errors import InputError
-from hccm_tf.files import join, open_file, read_parquet
+from hccm_tf.files import crc32_of_all, join, open_file, read_parquet
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -187,6 +190,25 @@ class DataFolder:
                 f"{self.features_file}: cannot be read ({error!r}); make the data "
                 f"folder with {BUILD}"
             ) from error
+
+    def checksums(self):
+        """CRC-32 of all that training, validation and test read; dict by names.
+
+        Raises:
+            InputError: if a file is missing or damaged.
+        """
+        paths = [self.schema_file, self.catalogue_file]
+        for split in self.shard_lengths():
+            paths += self.files(split)
+        try:
+            values = crc32_of_all(paths)
+        except OSError as error:
+            raise InputError(f"{error}; make the data folder with {BUILD}") from error
+        names = map(os.path.basename, paths)
+        found = dict(zip(names, values, strict=True))
+        for name, keys in self.schema().vocabularies.items():
+            found[f"vocabulary of {name}"] = zlib.crc32(np.ascontiguousarray(keys))
+        return found
 
     def found_files(self):
         """Paths, `pathlib.Path`, of all that a local folder holds of shards."""

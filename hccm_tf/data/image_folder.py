@@ -4,13 +4,14 @@ For models that train a CNN on pixels: the "map" of an image are its pixels.
 """
 
 import dataclasses
+import zlib
 
 import numpy as np
 from etils import epy
 
 from hccm_tf.data import ids
 from hccm_tf.data.image_store import ImageStore
-from hccm_tf.files import join, require_scheme
+from hccm_tf.files import crc32_of_all, join, require_scheme
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -67,6 +68,10 @@ class ImageFolder(ImageStore):
     @property
     def cnn(self):
         return {"backbone": None, "image_size": self.image_size}
+
+    def checksums(self):
+        found = np.array([self.keys, crc32_of_all(self.files)])
+        return {"one of its images": zlib.crc32(found)}
 
     def standardised_as(self, channel_mean, channel_std):
         # There is nothing to standardise; the model scales pixels as its CNN needs.

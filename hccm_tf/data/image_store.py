@@ -42,6 +42,10 @@ class ImageStore(abc.ABC):
     def cnn(self):
         """What the map of an image depends on, for a comparison of stores; dict."""
 
+    @abc.abstractmethod
+    def checksums(self):
+        """CRC-32 of what a model is shown; dict by the names of files."""
+
     @classmethod
     def made(cls, cnn):
         """Whether a `cnn`, such as the one that an export keeps, is of such a store."""

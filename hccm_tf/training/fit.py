@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 from hccm_tf.backend import require_tensorflow
-from hccm_tf.configuration import to_flagfile
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.labels import missing_label
@@ -19,6 +18,7 @@ from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models.cscnn import CSCNN
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.runs import RunFolder, TrainedModel
+from hccm_tf.training.beginning import begin
 from hccm_tf.training.evaluation import infer_function, predict
 from hccm_tf.training.images import measure, open_images, with_names_of
 from hccm_tf.training.loop import run_epochs
@@ -245,13 +245,13 @@ def build(definition):
 
 def _train(configuration, trained, batches, started, strategy):
     settings, model = configuration.settings, trained.keras_model
+    writes = strategy is None or is_chief(strategy)
+    if configuration.run_dir is not None and writes:
+        begin(configuration, batches.images)
     if started is not None:
         warm_start(trained, started, configuration.warm_start)
     elif isinstance(trained.definition, CSCNN):
         begin_cnn(trained, batches)
-    writes = strategy is None or is_chief(strategy)
-    if configuration.run_dir is not None and writes:
-        RunFolder(configuration.run_dir).note_flags(to_flagfile(configuration))
     trainer = _make_trainer(trained, batches, strategy)
     # In a cluster the same errors tell of lost processes.
     report = DataFolder(configuration.data_dir).report_damage()
