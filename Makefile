@@ -1,7 +1,7 @@
 # make quickstart:    from nothing to a trained, compared, exported and asked model
 # make test:          the test suite
 # make lint:          ruff's rules and format
-# make test-io:       fast tests with the extra [io] and the TensorFlow that it pins
+# make test-io:       fast tests with the extra [io] and the oldest packages allowed
 # make test-backends: tests of the layers and optimizers on JAX and on PyTorch
 # make soak:          the runs that are too long for the test suite
 PYTHON ?= python3
@@ -20,9 +20,14 @@ TRAIN := $(BIN)/python train_main.py --data_dir=$(OUT)/data --feature_maps=$(OUT
 ifneq ($(UV),)
 environment = $(UV) venv --quiet --seed --allow-existing --python=$(PYTHON) $(1)
 install = $(UV) pip install --quiet --python=$(1)/bin/python --editable
+install_oldest = $(UV) pip install --quiet --python=$(1)/bin/python \
+	--resolution=lowest-direct --editable
 else
 environment = $(PYTHON) -m venv $(1)
 install = $(1)/bin/pip install --quiet --editable
+# pip takes the newest.
+install_oldest = $(1)/bin/pip install --quiet uv && $(1)/bin/uv pip install --quiet \
+	--python=$(1)/bin/python --resolution=lowest-direct --editable
 endif
 
 .PHONY: quickstart test test-io test-backends lint soak
@@ -36,8 +41,11 @@ $(VENV)/test: $(VENV)/base
 	$(call install,$(VENV)) '.[test]'
 	touch $@
 
+# From nothing, as packages that are there already would stay.
 $(VENV)-io/test: setup.cfg pyproject.toml
+	rm -rf $(VENV)-io
 	$(call environment,$(VENV)-io)
+	$(call install_oldest,$(VENV)-io) '.[io]'
 	$(call install,$(VENV)-io) '.[io,test]'
 	touch $@
 
@@ -72,7 +80,8 @@ test: $(VENV)/test
 test-io: $(VENV)-io/test
 	$(VENV)-io/bin/python $(PYTEST) tests/test_files.py tests/data tests/layers \
 		tests/serving/test_signatures.py tests/serving/test_c_api.py \
-		tests/preparation/test_tables.py tests/preparation/examples/test_log_inputs.py
+		tests/preparation/test_tables.py tests/preparation/examples/test_log_inputs.py \
+		tests/models/test_attention.py tests/models/test_cscnn.py
 
 # JAX compiles each test for longer than it then runs it.
 test-backends: $(VENV)-backends/test

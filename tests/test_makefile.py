@@ -43,6 +43,14 @@ def test_pinned_packages_have_environments_of_their_own(
         assert not re.search(rf"{re.escape(main)}(?!-{extra})", line), line
 
 
+@pytest.mark.parametrize("installer", ["UV=", "UV=/bin/uv"])
+def test_the_oldest_packages_are_installed_first(installer):
+    lines = [line for line in commands("test-io", installer) if "'.[" in line]
+    assert len(lines) == 2
+    assert re.search(r"--resolution=lowest-direct\s+--editable '\.\[io\]'", lines[0])
+    assert lines[1].endswith("--editable '.[io,test]'") and "resol" not in lines[1]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_files_that_are_named_exist(target):
     paths = re.findall(

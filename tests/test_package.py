@@ -53,12 +53,23 @@ def imported_packages():
     return names - {"hccm_tf", "tfrecords_tools"} - sys.stdlib_module_names
 
 
-def test_what_is_imported_is_a_dependency():
+def requirements():
+    """Lines of `setup.cfg` by the extra that they belong to, `None` for none."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    listed = setup["options"]["install_requires"].split("\n")
-    for extra in setup["options.extras_require"].values():
-        listed += extra.split("\n")
+    texts = {None: setup["options"]["install_requires"]}
+    texts.update(setup["options.extras_require"])
+    return {extra: text.split() for extra, text in texts.items()}
+
+
+def test_what_make_test_io_takes_the_oldest_of_has_an_oldest():
+    for extra in (None, "io"):
+        for line in requirements()[extra]:
+            assert re.search("[>=]=", line), line
+
+
+def test_what_is_imported_is_a_dependency():
+    listed = [line for lines in requirements().values() for line in lines]
     listed = {re.split(r"[^\w-]", line)[0] for line in listed}
     known = importlib.metadata.packages_distributions()
     for name in imported_packages():
