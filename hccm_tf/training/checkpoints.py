@@ -26,8 +26,7 @@ DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 def save_checkpoint(folder, model, state, best_weights=None):
     """Writes a checkpoint as `folder/NUMBER`, which appears when it is whole.
 
-    The two newest are kept. In a cluster, variables that are mirrored are read on this
-    process alone.
+    The two newest are kept. In a cluster, variables are read on this process alone.
 
     Args:
         folder: folder of the run's checkpoints.
@@ -45,7 +44,7 @@ def save_checkpoint(folder, model, state, best_weights=None):
         # One array after the other, so that not all of them are in memory.
         with zipfile.ZipFile(temporary / ARRAYS, "w") as archive:
             for name, variable in _variables(model).items():
-                _write_array(archive, name, local_value(variable))
+                _write_array(archive, name, _whole_value(variable))
             for place, array in enumerate(best_weights or []):
                 _write_array(archive, f"best/{place}", array)
         (temporary / STATE).write_text(json.dumps({"format": RUN, **state}))
@@ -123,6 +122,19 @@ def local_value(variable):
     """The value of a variable on this process, without asking others."""
     strategy = tf.distribute.get_strategy()
     return strategy.experimental_local_results(variable.value)[0].numpy()
+
+
+def _whole_value(variable):
+    """As `local_value`; of a metric, of which each replica has a part, the sum.
+
+    Those of other processes count as this one's.
+    """
+    if variable.aggregation != "sum":
+        return local_value(variable)
+    strategy = tf.distribute.get_strategy()
+    parts = strategy.experimental_local_results(variable.value)
+    share = len(parts) / strategy.num_replicas_in_sync
+    return sum(part.numpy() for part in parts) / share
 
 
 def _write_array(archive, name, array):

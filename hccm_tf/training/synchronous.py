@@ -88,7 +88,10 @@ class SynchronousTrainer(Trainer):
         return {name: local(value)[0] for name, value in logs.items()}
 
     def epoch_loss(self):
-        """Mean loss of the epoch's steps so far, over all replicas."""
+        """Mean loss of the epoch's steps so far, over all replicas.
+
+        Of several workers, steps before a checkpoint count as on that which wrote it.
+        """
         return float(self.model.get_metrics_result()["loss"])
 
     def _average_states(self):

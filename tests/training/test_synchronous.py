@@ -20,7 +20,7 @@ OPTIONS = {
 }
 STEPS = 50
 SCRIPT = """
-import itertools, json, sys
+import itertools, json, sys, tempfile
 import keras, numpy as np, tensorflow as tf
 from hccm_tf.training.strategies import make_strategy
 
@@ -41,6 +41,7 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
+from hccm_tf.training.checkpoints import restore_checkpoint, save_checkpoint
 from hccm_tf.training.synchronous import SynchronousTrainer
 
 schema, store = Schema.load(data), FeatureMapStore.open(maps)
@@ -120,6 +121,20 @@ else:
     trainer.predict("validation")
     for value in replicas:
         np.testing.assert_array_equal(value, 0.5)
+    if resolver is None:
+        # A run that goes on within an epoch has the loss of all replicas so far.
+        steps_of_epoch = trainer.train_epoch(0)
+        for _ in range(3):
+            next(steps_of_epoch)
+        before = [variable.numpy() for variable in model.metrics_variables]
+        folder = tempfile.mkdtemp()
+        with strategy.scope():
+            save_checkpoint(folder, model, {})
+        model.reset_metrics()
+        restore_checkpoint(folder, model)
+        after = [variable.numpy() for variable in model.metrics_variables]
+        assert min(before) > 0
+        np.testing.assert_allclose(after, before, rtol=1e-6)
 print(json.dumps(losses[:steps]))
 """
 
