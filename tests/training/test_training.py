@@ -177,6 +177,18 @@ def test_early_stopping_goes_on_where_it_was(shop, tmp_path, monkeypatch):
     assert history.val_auc.tolist() == [0.6, 0.7, 0.65, 0.64]
 
 
+def test_a_prediction_is_ended_between_batches(shop):
+    looks = []
+
+    def check():
+        looks.append(0)
+        if len(looks) == 3:
+            raise Preempted
+
+    with pytest.raises(Preempted):
+        _trainer(shop, _model(shop), batch_size=50).predict("test", check)
+
+
 def test_sigterm_saves_after_the_step(shop, tmp_path, monkeypatch):
     seen = []
 
