@@ -86,10 +86,9 @@ def count(job, shard, loaded):
             if feature.is_counted:
                 values, counts = pc.value_counts(_counted(feature, present)).flatten()
                 path = job.work / "counts" / feature.name / f"{shard:05d}.parquet"
-                with new_file(path) as temporary:
-                    pq.write_table(
-                        pa.table({"value": values, "count": counts}), temporary
-                    )
+                counted = pa.table({"value": values, "count": counts})
+                with new_file(path, lasting=False) as temporary:
+                    pq.write_table(counted, temporary)
     write_json(job.work / "counts" / f"{shard:05d}.json", found)
 
 

@@ -40,6 +40,8 @@ class BuildOptions:
             histories, that the catalogue may lack.
         numeric: names of columns that are numbers, whatever they look like.
         categorical: names of columns that are categories.
+        processes: number of worker processes; `None` for one a core. A small log takes
+            none.
     """
 
     negative_keep_rate: float | None = None
@@ -51,6 +53,7 @@ class BuildOptions:
     max_unknown_share: float = 0.5
     numeric: tuple = ()
     categorical: tuple = ()
+    processes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,6 @@ class Job:
 
 
 def write_json(path, content):
-    """Writes a small file whole or not at all."""
-    with new_file(path) as temporary:
+    """Writes a small file between the steps, whole or not at all."""
+    with new_file(path, lasting=False) as temporary:
         temporary.write_text(json.dumps(content))

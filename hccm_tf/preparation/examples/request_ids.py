@@ -67,7 +67,8 @@ def leave_keys(job, shard):
     """Leaves the sorted keys of a shard's requests in `request_keys/<shard>.npy`."""
     table = read_shard(job, shard)
     keys = np.zeros(0, np.uint64) if table is None else _request_keys(table)[0]
-    with new_file(job.work / "request_keys" / f"{shard:05d}.npy") as temporary:
+    path = job.work / "request_keys" / f"{shard:05d}.npy"
+    with new_file(path, lasting=False) as temporary:
         with open(temporary, "wb") as handle:
             np.save(handle, np.unique(keys))
 

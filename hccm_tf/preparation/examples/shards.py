@@ -55,7 +55,8 @@ def deal_out(job, number):
                 if target not in writers:
                     folder = job.shard_folder(target)
                     folder.mkdir(exist_ok=True)
-                    path = files.enter_context(new_file(folder / name))
+                    whole = new_file(folder / name, lasting=False)
+                    path = files.enter_context(whole)
                     writer = pa.ipc.new_file(str(path), table.schema)
                     writers[target] = files.enter_context(writer)
                 begin, end = bounds[target], bounds[target + 1]
@@ -63,7 +64,8 @@ def deal_out(job, number):
             if "split" not in job.types:
                 times = table["timestamp"].to_numpy()
                 seconds = _add_seconds(seconds, [times, np.ones_like(times)])
-    with new_file(job.work / "pieces" / f"{number:06d}.npy") as temporary:
+    path = job.work / "pieces" / f"{number:06d}.npy"
+    with new_file(path, lasting=False) as temporary:
         with open(temporary, "wb") as handle:
             np.save(handle, seconds)
     write_json(

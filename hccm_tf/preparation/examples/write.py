@@ -139,7 +139,8 @@ def _write_shard(path, job, schema, loaded, records, histories):
     rows, begin, size = records
     history_begin, history_end, serialize_history = histories
     num_bytes, slice_records = 0, max(1, SLICE_ROWS // max(size, default=1))
-    with new_file(path) as file, tf.io.TFRecordWriter(str(file)) as writer:
+    whole = new_file(path, lasting=False)
+    with whole as file, tf.io.TFRecordWriter(str(file)) as writer:
         for start in range(0, len(begin), slice_records):
             some = slice(start, start + slice_records)
             bounds = np.cumsum(size[some])
@@ -176,7 +177,7 @@ def write(job, shard):
     for name in job.options.splits:
         path = DataFolder(job.output).shard_file(name, shard, job.num_shards)
         if loaded is None:
-            with new_file(path) as file:
+            with new_file(path, lasting=False) as file:
                 tf.io.TFRecordWriter(str(file)).close()
             written[name] = 0, 0, 0
             continue

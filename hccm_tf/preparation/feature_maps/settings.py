@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epy
 
-from hccm_tf.atomic import new_file
+from hccm_tf.atomic import flush, write_text
 from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.feature_maps.assembly import link_or_copy
@@ -15,7 +15,7 @@ from hccm_tf.preparation.feature_maps.fixed_cnn import (
     estimate_normalization,
     keep_encoder,
 )
-from hccm_tf.preparation.feature_maps.shards import NAMES, WEIGHTS
+from hccm_tf.preparation.feature_maps.shards import NAMES, WEIGHTS, remove_attempts
 from hccm_tf.preparation.images import decode_images
 
 with epy.lazy_imports():
@@ -132,7 +132,8 @@ def prepare(folder, work, settings, old, images):
     """
     settings_file = work / "settings.json"
     if settings_file.exists():
-        before = json.loads(settings_file.read_text())
+        before = _read_settings(settings_file, folder)
+        remove_attempts(work)
         changed = sorted(k for k in settings if before.get(k) != settings[k])
         if changed:
             raise InputError(
@@ -145,9 +146,21 @@ def prepare(folder, work, settings, old, images):
     rows = max(SHARD_ROWS, -(-len(images) // MAX_SHARDS))
     table = pa.table({"image": pa.array(images, pa.string())})
     pq.write_table(table, work / NAMES, row_group_size=rows)
-    with new_file(settings_file) as temporary:
-        temporary.write_text(json.dumps({**settings, **prepared}))
+    # What a resumed run finds settings of is there.
+    flush(folder)
+    write_text(settings_file, json.dumps({**settings, **prepared}))
     return prepared
+
+
+def _read_settings(path, folder):
+    try:
+        settings = json.loads(path.read_text())
+        settings["weights_sha256"], settings["shape"]  # noqa: B018, both are there
+        return settings
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: damaged ({error!r}); remove {folder}, the run begins again"
+        ) from error
 
 
 def _prepare_cnn(folder, settings, old, images):

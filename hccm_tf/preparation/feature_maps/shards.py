@@ -5,6 +5,7 @@ shard is a folder that appears when it is whole, so an interrupted run loses onl
 shards that it was about.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -17,6 +18,7 @@ import zlib
 import numpy as np
 import pyarrow.parquet as pq
 
+from hccm_tf.atomic import publish
 from hccm_tf.data.feature_maps import dequantize
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.feature_maps.fixed_cnn import load_encoder
@@ -24,6 +26,7 @@ from hccm_tf.preparation.images import decode_images
 
 BATCH_SIZE = 64
 NAMES, WEIGHTS, REPORT = "images.parquet", "backbone.weights.h5", "shard.json"
+ATTEMPT = "attempt-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,26 @@ class Encoding:
 def shard_folder(work, shard):
     """The folder that a shard is made in."""
     return work / f"shard-{shard:05d}"
+
+
+def remove_attempts(work):
+    """Removes what a killed run left of shards that it was about."""
+    for left in work.glob(f"{ATTEMPT}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _attempt(folder):
+    """Yields a folder of its own: a runner may have two workers at one shard."""
+    attempt = pathlib.Path(tempfile.mkdtemp(prefix=ATTEMPT, dir=folder.parent))
+    try:
+        yield attempt
+        publish(attempt, folder)
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(attempt, ignore_errors=True)
 
 
 def quantize_maps(maps):
@@ -134,14 +157,20 @@ def write_shard(encoding, shard):
     start = time.perf_counter()
     table = pq.ParquetFile(encoding.work / NAMES).read_row_group(shard)
     names = table["image"].to_pylist()
-    # Its own folder: a runner may have two workers at one shard.
-    attempt = pathlib.Path(tempfile.mkdtemp(dir=encoding.work))
+    with _attempt(folder) as attempt:
+        rows = _write_maps(names, encoding, attempt)
+    speed = len(names) / (time.perf_counter() - start)
+    print(f"{folder.name}: {rows} feature maps, {speed:.0f} images/s", flush=True)
+
+
+def _write_maps(names, encoding, folder):
+    """Writes the files of a shard; returns the number of maps."""
     rows, crc32, moments, skipped = 0, {}, np.float64(0), []
     pixels = _read_pixels(names, encoding, skipped)
     for arrays, maps in _encode_batches(pixels, encoding):
         for number, array in enumerate(arrays):
             content = array.tobytes()
-            with open(attempt / str(number), "ab") as handle:
+            with open(folder / str(number), "ab") as handle:
                 handle.write(content)
             crc32[number] = zlib.crc32(content, crc32.get(number, 0))
         values = maps.astype(np.float64)
@@ -153,12 +182,5 @@ def write_shard(encoding, shard):
         "moments": moments.tolist(),
         "skipped": skipped,
     }
-    (attempt / REPORT).write_text(json.dumps(report))
-    try:
-        attempt.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        shutil.rmtree(attempt)
-    speed = len(names) / (time.perf_counter() - start)
-    print(f"{folder.name}: {rows} feature maps, {speed:.0f} images/s", flush=True)
+    (folder / REPORT).write_text(json.dumps(report))
+    return rows
