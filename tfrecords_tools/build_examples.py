@@ -30,8 +30,8 @@ impressions are `test` and the 10% before them `validation`. Rows of split `hist
 feed the histories and are not written. A log with a list column `history_item_id`
 (oldest first) brings its histories; with `split` it needs no `timestamp`.
 
-The work is done by Apache Beam, on the cores of this machine; what stands after `--`
-are Beam's options for a cluster, whose workers must see the files and DATA's folder:
+The work is done in processes on the cores of this machine. What stands after `--` is
+for Apache Beam on a cluster, whose workers must see the files and DATA's folder:
 
     python -m tfrecords_tools.build_examples --items=... -- --runner=FlinkRunner
 """
@@ -111,6 +111,13 @@ def define_flags():
         [],
         "The columns that are categories, although the rule says otherwise.",
     )
+    flags.DEFINE_integer(
+        "processes",
+        None,
+        "The number of worker processes. By default one a core, and none for a small "
+        "log.",
+        lower_bound=1,
+    )
 
 
 def main(words):
@@ -130,6 +137,7 @@ def main(words):
         max_unknown_share=FLAGS.max_unknown_share,
         numeric=tuple(FLAGS.numeric),
         categorical=tuple(FLAGS.categorical),
+        processes=FLAGS.processes,
     )
 
 

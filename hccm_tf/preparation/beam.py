@@ -1,15 +1,18 @@
-"""Apache Beam's pipelines: which runner they have, and how quiet it is."""
+"""Runs the steps of a data tool on Apache Beam, for clusters."""
 
+import contextlib
+import dataclasses
 import importlib
 import logging
-import shlex
-import sys
+import pathlib
 
+from hccm_tf.atomic import write_text
 from hccm_tf.errors import InputError
+from hccm_tf.quiet import quiet_tensorflow
 
 # By its name: Beam's default runner first tries to download another one.
 IN_PROCESS = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
-WORKER = "hccm_tf.preparation.worker"
+ERROR = "error.txt"
 
 
 def import_beam(name=""):
@@ -39,26 +42,91 @@ def import_beam(name=""):
         root.removeFilter(matters)
 
 
-def make_pipeline(beam_args, processes):
-    """An empty pipeline.
+def run_on_beam(steps, folder, beam_args):
+    """Runs steps on Beam, which places the work and carries only numbers.
 
     Args:
-        beam_args: Beam's options, list of str; none for the in-process runner.
-        processes: worker processes of the in-process runner; with 1 it works in this
-            process.
+        steps: list of `hccm_tf.preparation.steps.Step`.
+        folder: `pathlib.Path` that all workers see.
+        beam_args: Beam's options, list of str.
 
     Raises:
-        InputError: for an option that Beam does not know.
+        InputError: of a step, or for an option that Beam does not know.
     """
+    beam, pipeline = import_beam(), _make_pipeline(beam_args)
+    # A folder that is resumed may hold an earlier run's.
+    (folder / ERROR).unlink(missing_ok=True)
+    # The first collection has the most elements: Dask keeps its partitioning.
+    most = max(step.count for step in steps)
+    numbers = pipeline | beam.Create(range(most))
+    for place, step in enumerate(steps):
+        if place:
+            numbers = (
+                numbers
+                | f"wait {place}" >> beam.GroupByKey()
+                | f"numbers {place}" >> beam.FlatMap(_numbers, step.count)
+                # Not Reshuffle, which Dask leaves out.
+                | f"spread {place}" >> beam.GroupByKey()
+                | f"number {place}" >> beam.Keys()
+            )
+        numbers |= f"step {place}" >> beam.Map(_Call(step, folder))
+    try:
+        with _errors_said_once():
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        if (folder / ERROR).exists():
+            raise InputError((folder / ERROR).read_text()) from error
+        raise
+
+
+def _numbers(_, count):
+    return [(number, number) for number in range(count)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """Calls a step; an error that a user can mend reaches the caller as a file.
+
+    Runners turn exceptions of their workers into texts of their own.
+    """
+
+    step: object
+    folder: pathlib.Path
+
+    def __call__(self, number):
+        # It may be another process than the command's.
+        quiet_tensorflow()
+        try:
+            if number < self.step.count:
+                self.step.function(number)
+        except InputError as error:
+            # Where the disk has no room for it, the caller finds that out.
+            with contextlib.suppress(InputError, OSError):
+                write_text(self.folder / ERROR, str(error))
+            raise
+        return 0, number
+
+
+@contextlib.contextmanager
+def _errors_said_once():
+    """Errors are raised here, with the worker's traceback; Beam logs them once more."""
+    logger = logging.getLogger("apache_beam")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _make_pipeline(beam_args):
+    """An empty pipeline; `InputError` for an option that Beam does not know."""
     beam = import_beam()
     to_options = import_beam(".options.pipeline_options")
-    arguments = [f"--runner={IN_PROCESS}", f"--direct_num_workers={processes}"]
-    if processes > 1:
-        arguments.append("--direct_running_mode=multi_processing")
-    arguments += beam_args
+    arguments = [f"--runner={IN_PROCESS}", *beam_args]
     try:
         options = to_options.PipelineOptions(arguments)
-        pipeline = beam.Pipeline(_own_runner(options), options)
+        pipeline = beam.Pipeline(options=options)
     except ValueError as error:
         raise InputError(f"options of Beam: {error}") from error
     # Only now, because a runner that has been imported brings options of its own.
@@ -68,17 +136,3 @@ def make_pipeline(beam_args, processes):
     if unknown:
         raise InputError(f"options of Beam: it does not know --{', --'.join(unknown)}")
     return pipeline
-
-
-def _own_runner(options):
-    """The in-process runner with quiet worker processes, `None` if others are asked."""
-    direct = options.view_as(import_beam(".options.pipeline_options").DirectOptions)
-    in_process = options.get_all_options()["runner"] == IN_PROCESS
-    if not in_process or direct.direct_running_mode != "multi_processing":
-        return None
-    # Otherwise the runner would start Beam's own workers.
-    direct.direct_running_mode = "in_memory"
-    command = f"{shlex.quote(sys.executable)} -m {WORKER}"
-    environments = import_beam(".transforms.environments")
-    runner = import_beam(".runners.portability.fn_api_runner.fn_runner").FnApiRunner
-    return runner(environments.SubprocessSDKEnvironment(command))

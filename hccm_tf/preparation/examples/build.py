@@ -101,7 +101,8 @@ def build_examples(
         )
         job, choices = _plan(work, *tables, max_history, schema, seed, options)
         job.make_folders()
-        run_steps(_steps(job), work, beam_args, _processes(job.num_shards))
+        processes = _processes(job.num_shards, options.processes)
+        run_steps(_steps(job), work, beam_args, processes)
         found = _finish(job, choices)
         shutil.rmtree(work)
     if found["columns"]:
@@ -189,9 +190,9 @@ def _plan(work, items, impressions, max_history, schema, seed, options):
     return job, choices
 
 
-def _processes(num_shards):
+def _processes(num_shards, wanted):
     few = num_shards < SHARDS_FOR_PROCESSES
-    return 1 if few else min(num_shards, os.cpu_count())
+    return 1 if few else min(num_shards, wanted or os.cpu_count())
 
 
 def _steps(job):

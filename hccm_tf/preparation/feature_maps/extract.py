@@ -116,9 +116,9 @@ def _encode(work, settings, beam_args):
     encoding = Encoding(**{field.name: told[field.name] for field in fields})
     count = pq.read_metadata(work / NAMES).num_row_groups
     if count:
-        # One process: TensorFlow uses all cores.
+        # In one process: TensorFlow uses all cores.
         step = Step(functools.partial(write_shard, encoding), count)
-        run_steps([step], work, beam_args, processes=1)
+        run_steps([step], work, beam_args)
 
 
 def read_images(items):

@@ -1,10 +1,13 @@
 """`build_examples` in shards, in processes, on a cluster, and interrupted."""
 
 import collections
+import errno
 import json
 import os
+import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -13,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hccm_tf.atomic import new_folder
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
@@ -28,10 +32,16 @@ from tests.preparation.examples.logs import (
     read_impressions,
     read_rows,
 )
-from tests.preparation.failing import die, fail, fail_otherwise
+from tests.preparation.failing import (
+    die,
+    fail,
+    fail_if_anyone_listens,
+    fail_otherwise,
+)
 from tests.reference import histories
 
 SPLITS = ("train", "validation", "test")
+IN_PROCESS = ["--direct_num_workers=1"]
 # Few users and seconds, so that ties and long histories are common.
 EVENT = st.tuples(
     st.integers(-2, 2), st.integers(1, 5), st.integers(0, 8), st.integers(0, 1)
@@ -198,6 +208,14 @@ def test_a_worker_that_is_killed_ends_the_run(tmp_path):
         run_steps([Step(die, 2)], tmp_path, processes=2)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="no /proc")
+def test_nobody_outside_reaches_workers(tmp_path):
+    run_steps([Step(fail_if_anyone_listens, 2)], tmp_path, processes=2)
+    with socket.create_server(("127.0.0.1", 0)):
+        with pytest.raises(InputError, match="listens on 0100007F"):
+            run_steps([Step(fail_if_anyone_listens)], tmp_path)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_another_error_of_a_worker_keeps_its_text(tmp_path, count):
     with pytest.raises(Exception, match="no input error"):
@@ -205,10 +223,20 @@ def test_another_error_of_a_worker_keeps_its_text(tmp_path, count):
 
 
 def test_an_earlier_error_is_not_reported_again(tmp_path):
-    with pytest.raises(InputError):
-        run_steps([Step(fail, 3)], tmp_path)
+    with pytest.raises(InputError, match="^log.csv: row 3$"):
+        run_steps([Step(fail, 3)], tmp_path, IN_PROCESS)
     with pytest.raises(Exception, match="no input error"):
-        run_steps([Step(fail_otherwise)], tmp_path)
+        run_steps([Step(fail_otherwise)], tmp_path, IN_PROCESS)
+
+
+def test_an_error_for_which_the_disk_has_no_room(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    with pytest.raises(InputError, match="data.*row 3|is full"):
+        with new_folder(tmp_path / "data") as folder:
+            run_steps([Step(fail, 3)], folder, IN_PROCESS)
 
 
 @pytest.mark.parametrize("option", ["--runer=Flink", "--runner=Nonsense"])
