@@ -6,6 +6,7 @@ tensorflow-io, the extra `[io]`, which pins the last TensorFlow that it loads on
 
 import concurrent.futures
 import io
+import json
 import os
 import zlib
 
@@ -80,6 +81,15 @@ def crc32_of_all(paths):
     """`crc32` of several files, several at a time; list of int."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         return list(pool.map(crc32, paths))
+
+
+def read_json(path):
+    """Content of a JSON file; `OSError` or `ValueError` if it cannot be read."""
+    with open_file(path) as handle:
+        try:
+            return json.load(handle)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
 
 
 def read_parquet(path, columns=None):

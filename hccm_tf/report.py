@@ -6,13 +6,13 @@
 share of the oracle's AUC headroom over the first that it captures.
 """
 
-import json
 import pathlib
 
 from absl import flags
 
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
+from hccm_tf.files import read_json
 from hccm_tf.runs import RunFolder
 
 FLAGS = flags.FLAGS
@@ -68,8 +68,10 @@ def table(names, metrics, oracle=None):
 
 def _read_oracle(path):
     try:
-        return json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError) as error:
+        oracle = read_json(path)
+        [oracle[column] for column in COLUMNS]
+        return oracle
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"oracle={path}: cannot be read ({error})") from error
 
 

@@ -15,10 +15,17 @@ import tensorflow as tf
 from packaging.version import Version
 
 from hccm_tf import finite_json, formats
-from hccm_tf.atomic import locked, new_file
+from hccm_tf.atomic import (
+    check_can_make,
+    locked,
+    new_file,
+    remove_unfinished,
+    write_text,
+)
 from hccm_tf.configuration import Configuration, to_flagfile
 from hccm_tf.data.schema import Schema
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, errors_begin_with
+from hccm_tf.files import read_json
 from hccm_tf.models import ImageInput, Model
 from hccm_tf.version import __version__
 
@@ -87,6 +94,8 @@ class RunFolder:
             InputError: if there is a run and `resume` is false, or another process
                 trains it.
         """
+        with errors_begin_with("run_dir="):
+            check_can_make(self.path / self.lock.name)
         is_new = not self.path.exists()
         with contextlib.ExitStack() as stack:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -103,6 +112,8 @@ class RunFolder:
                     f"run_dir={self.path}: it holds a run already; go on with resume, "
                     "name another folder, or remove it"
                 )
+            for path in (self.model, self.predictions, self.history, self.metrics):
+                remove_unfinished(path)
             try:
                 yield
             except InputError:
@@ -112,8 +123,7 @@ class RunFolder:
 
     def write_metrics(self, content):
         """Writes `metrics`, whole or not at all."""
-        with new_file(self.metrics) as temporary:
-            temporary.write_text(finite_json.to_text(content, indent=2) + "\n")
+        write_text(self.metrics, finite_json.to_text(content, indent=2) + "\n")
 
     def read_metrics(self):
         """Content of `metrics`, with NaN for what could not be computed.
@@ -122,8 +132,10 @@ class RunFolder:
             InputError: if the run has none.
         """
         try:
-            return finite_json.with_nan(json.loads(self.metrics.read_text()))
-        except (OSError, ValueError) as error:
+            content = read_json(self.metrics)
+            content["model"], content["test"]["auc"]  # noqa: B018, both are there
+            return finite_json.with_nan(content)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self.metrics}: no metrics of a run ({error}); name the folder of a "
                 "run that has ended"
@@ -174,9 +186,9 @@ class TrainedModel:
                 folder.model.unlink(missing_ok=True)
                 folder.schema.mkdir(exist_ok=True)
                 self.schema.save(folder.schema)
-                folder.flags.write_text(to_flagfile(self.configuration))
+                write_text(folder.flags, to_flagfile(self.configuration))
                 text = json.dumps(self._description(), indent=2)
-                folder.description.write_text(text + "\n")
+                write_text(folder.description, text + "\n")
                 whole.rename(temporary)
             finally:
                 whole.unlink(missing_ok=True)
@@ -251,7 +263,7 @@ def _description(folder):
     """Yields what describes the model of a run; what is wrong with it is one line."""
     path = folder.description
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         formats.check_format(path, content.get("format"), formats.RUN, TRAIN)
         yield content
     except InputError:

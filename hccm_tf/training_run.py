@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import sys
 import traceback
 
@@ -10,9 +11,16 @@ import tensorflow as tf
 from absl.flags import FLAGS
 
 from hccm_tf import finite_json
+from hccm_tf.atomic import check_can_make, new_file, write_text
 from hccm_tf.comparison.slices import read_columns
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.errors import LOST_PROCESS, PREEMPTED, InputError, report_input_errors
+from hccm_tf.errors import (
+    LOST_PROCESS,
+    PREEMPTED,
+    InputError,
+    errors_begin_with,
+    report_input_errors,
+)
 from hccm_tf.explanation import write_explanation
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.runs import RunFolder
@@ -61,10 +69,15 @@ def run(configuration, results, from_run=None):
 
 def _run(configuration, results, from_run):
     check_results(configuration, results, from_run)
+    if results.export_dir is not None:
+        with errors_begin_with("export_dir="):
+            check_can_make(pathlib.Path(results.export_dir) / "1")
+    folder = RunFolder(configuration.run_dir or from_run)
+    if results.explain or results.export_dir is not None:
+        check_can_make(folder.explanation)
     strategy = None
     if configuration.strategy != "one_device":
         strategy = make_strategy(configuration.strategy)
-    folder = RunFolder(configuration.run_dir or from_run)
     with run_in_training(configuration, strategy):
         fitted = fit(configuration, strategy)
         if configuration.run_dir is not None:
@@ -75,7 +88,8 @@ def _run(configuration, results, from_run):
             return
         if configuration.run_dir is not None:
             fitted.trained.save(folder.path)
-            _with_ids(test, fitted.batches.data_dir).to_parquet(folder.predictions)
+            with new_file(folder.predictions) as file:
+                _with_ids(test, fitted.batches.data_dir).to_parquet(file)
             metrics = _write_metrics(fitted, validation, test, folder)
             print(finite_json.to_text(metrics))
         _write_results(fitted, results, folder)
@@ -157,7 +171,7 @@ def _write_request(fitted, folder):
         rows, trained.schema, trained.definition.has_images, trained.definition.sides
     )
     request = json.dumps(to_json("serving_default", request))
-    folder.request.write_text(request)
+    write_text(folder.request, request)
 
 
 @contextlib.contextmanager

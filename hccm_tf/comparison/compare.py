@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from hccm_tf.atomic import check_can_make
 from hccm_tf.comparison.arms import read_arms
 from hccm_tf.comparison.markdown import write_report
 from hccm_tf.comparison.results import collect
@@ -19,7 +20,7 @@ from hccm_tf.comparison.search import (
     written,
 )
 from hccm_tf.comparison.slices import read_slices
-from hccm_tf.errors import InputError, with_flag
+from hccm_tf.errors import InputError, errors_begin_with, with_flag
 from hccm_tf.flags.groups import ComparisonOptions
 from hccm_tf.flags.read import options_of
 from hccm_tf.training.check import check
@@ -71,6 +72,8 @@ def compare(flag_values, typed_names, train):
         check_same_budget(arms)
     first = arms[0].configuration
     folder = pathlib.Path(first.run_dir)
+    with errors_begin_with("run_dir="):
+        check_can_make(folder / "comparison.json")
     oracle = _read_oracle(options.oracle)
     test, slices = read_slices(first.data_dir)
     for arm in arms:

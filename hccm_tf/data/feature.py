@@ -1,6 +1,7 @@
 """A feature of the schema, which says what it is: nobody else compares its kind."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 
@@ -11,6 +12,41 @@ from hccm_tf.errors import InputError
 MISSING_INTEGER = np.iinfo(np.int64).min
 # What stands for a missing value, by the dtype of a column.
 MISSING = {"int64": MISSING_INTEGER, "string": "", "float32": np.nan}
+# Of 32 bits, as Python's, which compare with integers of any size.
+SMALLEST, LARGEST = (float(getattr(np.finfo("f4"), n)) for n in ("tiny", "max"))
+# Rows of an embedding table have indices of 32 bits.
+MAX_SIZE = np.iinfo(np.int32).max - RESERVED
+
+
+def _is_text(value):
+    try:
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_count(value):
+    return type(value) is int and 0 <= value <= MAX_SIZE
+
+
+def _is_number(value):
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_real and abs(value) <= LARGEST
+
+
+# What the fields of a feature must be, in words and as a function.
+FIELDS = {
+    "name": ("text", _is_text),
+    "kind": (f"one of {tuple(KINDS)}", _is_text),
+    "dtype": (f"one of {tuple(MISSING)}", lambda v: _is_text(v) and v in MISSING),
+    "size": (f"a number of values, at most {MAX_SIZE}", _is_count),
+    "embedding_dim": ("a number of columns", lambda v: _is_count(v) and v > 0),
+    "shares": ("the name of a feature", _is_text),
+    "mean": ("a number", _is_number),
+    "std": ("a number above 0", lambda v: _is_number(v) and v >= SMALLEST),
+    "frequency": ("a number", _is_number),
+    "candidate": ("true or false", lambda v: type(v) is bool),
+}
 HISTORY = "history_"
 HISTORY_IMAGE = HISTORY + "image"
 
@@ -46,15 +82,11 @@ class Feature:
     candidate: bool = False
 
     def __post_init__(self):
+        self._check_types()
         if self.kind not in KINDS:
             raise InputError(
                 f"feature {self.name}: kind is one of {tuple(KINDS)}. Received: "
                 f"{self.kind}"
-            )
-        if self.size is not None and (type(self.size) is not int or self.size < 0):
-            raise InputError(
-                f"feature {self.name}: size is a number of values. Received: "
-                f"{self.size!r}"
             )
         if self._kind.needs_size and not self.size:
             raise InputError(f"feature {self.name}: kind {self.kind} needs a size")
@@ -63,6 +95,15 @@ class Feature:
                 f"feature {self.name}: a sequence that shares {self.shares} is called "
                 f"{HISTORY}{self.shares}"
             )
+
+    def _check_types(self):
+        """Raises an `InputError` for a field that is not what it must be."""
+        for name, (expected, is_right) in FIELDS.items():
+            value = getattr(self, name)
+            if value != getattr(Feature, name, None) and not is_right(value):
+                raise InputError(
+                    f"feature {self.name}: {name} is {expected}. Received: {value!r}"
+                )
 
     @property
     def _kind(self):

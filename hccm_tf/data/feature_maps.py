@@ -13,7 +13,6 @@ A store is a folder with
 
 import dataclasses
 import itertools
-import json
 import math
 import pathlib
 import zlib
@@ -27,7 +26,7 @@ from hccm_tf import formats
 from hccm_tf.data import ids
 from hccm_tf.data.image_store import ImageStore
 from hccm_tf.errors import InputError
-from hccm_tf.files import crc32
+from hccm_tf.files import crc32, read_json
 from hccm_tf.quiet import quiet_float16
 
 with epy.lazy_imports():
@@ -89,7 +88,7 @@ def _mapped(file, dtype, shape):
 
 def _read_metadata(path):
     try:
-        metadata = json.loads(path.read_text())
+        metadata = read_json(path)
         found = metadata.get("format")
     except FileNotFoundError as error:
         raise InputError(

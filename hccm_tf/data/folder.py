@@ -5,7 +5,6 @@ hold.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import zlib
@@ -15,7 +14,7 @@ from etils import epy
 
 from hccm_tf.data.schema import BUILD, SCHEMA, Schema
 from hccm_tf.errors import InputError
-from hccm_tf.files import crc32_of_all, join, open_file, read_parquet
+from hccm_tf.files import crc32_of_all, join, read_json, read_parquet
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -104,13 +103,12 @@ class DataFolder:
             InputError: if the file that says so is missing or damaged.
         """
         try:
-            with open_file(self.info_file) as handle:
-                splits = json.load(handle)["splits"]
+            splits = read_json(self.info_file)["splits"]
             return {
                 split["name"]: [int(length) for length in split["shardLengths"]]
                 for split in splits
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise InputError(
                 f"{self.info_file}: cannot be read ({error!r}); make the data folder "
                 f"with {BUILD}"
@@ -166,8 +164,7 @@ class DataFolder:
 
     def _summary(self, read):
         try:
-            with open_file(self.summary_file) as handle:
-                return read(json.load(handle))
+            return read(read_json(self.summary_file))
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -183,8 +180,7 @@ class DataFolder:
             InputError: if the file that says so is missing or damaged.
         """
         try:
-            with open_file(self.features_file) as handle:
-                return set(json.load(handle)["featuresDict"]["features"])
+            return set(read_json(self.features_file)["featuresDict"]["features"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self.features_file}: cannot be read ({error!r}); make the data "

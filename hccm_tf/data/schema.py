@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from etils import epy
 
 from hccm_tf import formats
-from hccm_tf.atomic import new_file
+from hccm_tf.atomic import new_file, write_text
 from hccm_tf.data.feature import Feature
-from hccm_tf.errors import InputError
-from hccm_tf.files import join, open_file
+from hccm_tf.errors import InputError, errors_begin_with
+from hccm_tf.files import join, open_file, read_json
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -53,10 +53,10 @@ class Schema:
             raise InputError(
                 f"max_history: 1 click or more. Received: {self.max_history!r}"
             )
-        if not 0 < self.negative_keep_rate <= 1:
+        rate = self.negative_keep_rate
+        if type(rate) not in (int, float) or not 0 < rate <= 1:
             raise InputError(
-                "negative_keep_rate: more than 0, at most 1. Received: "
-                f"{self.negative_keep_rate}"
+                f"negative_keep_rate: more than 0, at most 1. Received: {rate!r}"
             )
         names = [feature.name for feature in self.features]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -128,8 +128,7 @@ class Schema:
                 for f in self.features
             ],
         }
-        path = pathlib.Path(folder) / SCHEMA
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        write_text(pathlib.Path(folder) / SCHEMA, json.dumps(content, indent=2) + "\n")
         for name, keys in self.vocabularies.items():
             write_vocabulary(folder, name, keys, self.checks.get(name))
 
@@ -263,16 +262,18 @@ def read_schema(path):
 
 def _read(path, format_if_none):
     try:
-        with open_file(path) as handle:
-            content = json.load(handle)
+        content = read_json(path)
         found = content.get("format", format_if_none)
         formats.check_format(path, found, formats.DATA, BUILD)
-        features = tuple(Feature(**entry) for entry in content["features"])
-        return Schema(
-            features,
-            content["max_history"],
-            negative_keep_rate=content.get("negative_keep_rate", 1.0),
-        )
+        with errors_begin_with(f"{path}: "):
+            features = tuple(Feature(**entry) for entry in content["features"])
+            if not features:
+                raise InputError("it has no feature")
+            return Schema(
+                features,
+                content["max_history"],
+                negative_keep_rate=content.get("negative_keep_rate", 1.0),
+            )
     except OSError as error:
         raise InputError(f"{path}: no such file ({error})") from error
     except InputError:

@@ -107,6 +107,8 @@ def file_schema(file):
         schema = _open_csv(file, on_bad_row=lambda row: "skip").schema
         schema.names  # noqa: B018, Arrow decodes the header here
     except UnicodeDecodeError as error:
+        if _is_parquet(file):
+            raise InputError(f"{file}: a column's name is not UTF-8") from error
         raise _not_utf8(file, "header") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{file}: {error}") from error
@@ -262,6 +264,7 @@ def read_batches(piece, types, on_bad_row=None):
             names = [name for name in types if name in file.schema_arrow.names]
             batches = file.iter_batches(BATCH_ROWS, list(piece.row_groups), names)
         for batch in batches:
+            _check_text(piece.file, row, batch)
             columns = [
                 _cast(batch[name], dtype)
                 if name in batch.schema.names
@@ -274,6 +277,17 @@ def read_batches(piece, types, on_bad_row=None):
         advice = "mend the row, or write the table as Parquet, which has types"
         advice = "write the file again" if is_parquet(piece.file) else advice
         raise InputError(f"{piece.file}: after row {row}: {error}; {advice}") from error
+
+
+def _check_text(file, row, batch):
+    """Arrow takes the text of a Parquet file as it is."""
+    for name in batch.schema.names:
+        try:
+            batch[name].validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{file}: column {name}, after row {row}: {error}; write the file again"
+            ) from error
 
 
 def read_table(path, required, strings=()):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from hccm_tf.atomic import new_folder, only_writer
+from hccm_tf.atomic import check_can_make, new_folder, only_writer
 from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
@@ -59,6 +59,8 @@ def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_di
         raise InputError(
             f"export_dir={export_dir}: no version to refresh; export a model first"
         )
+    with errors_begin_with("export_dir="):
+        check_can_make(next_version(export_dir))
     # No export comes in between, whose model the new version would take back.
     with only_writer(export_dir):
         return _refresh(export_dir, items, feature_maps, remove_missing, image_dir)

@@ -20,9 +20,9 @@ from absl import flags
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from hccm_tf.atomic import new_file
+from hccm_tf.atomic import check_can_make, write_text
 from hccm_tf.commands import run
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.serving.versions import versions
 from hccm_tf.serving.whole import missing
 
@@ -52,6 +52,8 @@ def write_server_config(models_dir, stable=(), base_path="/models"):
             f"Received: {'; '.join([str(models_dir), *lines])}"
         )
     path = pathlib.Path(models_dir) / FILE
+    with errors_begin_with("models_dir="):
+        check_can_make(path)
     before = _read(path)
     chosen = _parse_stable(stable, models)
     config = model_server_config_pb2.ModelServerConfig()
@@ -70,8 +72,7 @@ def write_server_config(models_dir, stable=(), base_path="/models"):
         served = sorted({*wanted.values(), *labels.values()})
         model.model_version_policy.specific.versions.extend(served)
         lines += _tell(name, labels, wanted, served)
-    with new_file(path) as temporary:
-        temporary.write_text(text_format.MessageToString(config))
+    write_text(path, text_format.MessageToString(config))
     return lines
 
 

@@ -6,6 +6,7 @@ which a run that goes on is not the run that was interrupted.
 
 import json
 import pathlib
+import re
 import shutil
 import warnings
 import zipfile
@@ -15,12 +16,14 @@ import tensorflow as tf
 
 from hccm_tf.atomic import new_folder
 from hccm_tf.errors import InputError
+from hccm_tf.files import read_json
 from hccm_tf.formats import RUN, check_format
 
 KEPT = 2
+NUMBER = re.compile("[0-9]{8,18}")
 ARRAYS, STATE = "arrays.npz", "state.json"
 # Of a file that is missing, truncated or damaged; a zip file has checksums.
-DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 def save_checkpoint(folder, model, state, best_weights=None):
@@ -71,7 +74,7 @@ def restore_checkpoint(folder, model, writes=True):
     paths, damaged = _found(folder), []
     for path in reversed(paths):
         try:
-            state = json.loads((path / STATE).read_text())
+            state = dict(read_json(path / STATE))
             with np.load(path / ARRAYS) as archive:
                 arrays = {name: archive[name] for name in archive}
         except DAMAGES as error:
@@ -100,7 +103,7 @@ def _found(folder):
     """Folders of whole checkpoints, oldest first."""
     folder = pathlib.Path(folder)
     found = folder.iterdir() if folder.exists() else []
-    return sorted(path for path in found if path.name.isdigit())
+    return sorted(path for path in found if NUMBER.fullmatch(path.name))
 
 
 def _variables(model):

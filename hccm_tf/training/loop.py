@@ -12,6 +12,7 @@ import keras
 import pandas as pd
 
 from hccm_tf.atomic import new_file
+from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.runs import RunFolder
 from hccm_tf.training.callbacks import StopOnNonFinite
@@ -130,10 +131,17 @@ def _restore(trainer, stopping, run, writes):
     if restored is None:
         return Progress()
     state, stopping.best_weights = restored
-    progress = Progress(**state["progress"])
-    stopping.best, stopping.best_epoch, stopping.wait = state["stopping"]
-    trainer.losses[:] = state["losses"]
-    if state["steps_of_epoch"] != trainer.steps and progress.steps:
+    try:
+        progress = Progress(**state["progress"])
+        stopping.best, stopping.best_epoch, stopping.wait = state["stopping"]
+        trainer.losses[:] = state["losses"]
+        steps_of_epoch = state["steps_of_epoch"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run.checkpoints}: the newest checkpoint does not say where the run was "
+            f"({error!r}); remove it to go on from the one before"
+        ) from error
+    if steps_of_epoch != trainer.steps and progress.steps:
         # Of another cluster, whose steps are others.
         print(f"epoch {progress.epoch} begins again, with {trainer.steps} steps")
         progress.steps = 0

@@ -81,6 +81,8 @@ def test_make_demo_and_an_unknown_flag(tmp_path):
         (["--model=hccm"], "--feature_maps"),
         (["--model=din", "--hidden_units=8,wide"], "wide"),
         (["--model=din", "--explain=2"], "--image_dir"),
+        (["--model=din", "--export_dir=/proc/none"], "--export_dir=/proc/none"),
+        (["--model=din", "--run_dir=/proc/none"], "--run_dir=/proc/none"),
     ],
 )
 def test_train_main_input_errors(shop, tmp_path, flags, word):

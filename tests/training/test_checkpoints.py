@@ -1,10 +1,13 @@
 import resource
+import types
 
 import keras
 import numpy as np
 import pytest
 
 from hccm_tf.errors import InputError
+from hccm_tf.runs import RunFolder
+from hccm_tf.training import loop
 from hccm_tf.training.checkpoints import restore_checkpoint, save_checkpoint
 
 
@@ -79,6 +82,26 @@ def test_of_a_truncated_checkpoint_the_one_before_it_is_used(tmp_path, name, sha
     (max(tmp_path.iterdir()) / name).write_bytes(content[: int(share * len(content))])
     with pytest.warns(UserWarning, match="damaged checkpoint"):
         assert restore_checkpoint(tmp_path, other)[0] == {"epoch": 0}
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "[" * 100_000])
+def test_a_state_that_is_none_is_a_damage(tmp_path, text):
+    save_checkpoint(tmp_path, _trained(0, steps=1), {})
+    (tmp_path / "00000001" / "state.json").write_text(text)
+    # No checkpoint, whatever its digits look like.
+    (tmp_path / "0000000²").mkdir()
+    with (
+        pytest.warns(UserWarning, match="damaged checkpoint"),
+        pytest.raises(InputError, match="all checkpoints are damaged"),
+    ):
+        restore_checkpoint(tmp_path, _model(2))
+
+
+@pytest.mark.parametrize("state", [{}, {"progress": []}, {"progress": {"epoc": 1}}])
+def test_a_state_that_does_not_say_where_the_run_was(tmp_path, monkeypatch, state):
+    monkeypatch.setattr(loop, "restore_checkpoint", lambda *_: (state, None))
+    with pytest.raises(InputError, match="checkpoints: .* to go on from the one"):
+        loop._restore(None, types.SimpleNamespace(), RunFolder(tmp_path), True)
 
 
 def test_a_changed_byte_is_found(tmp_path):

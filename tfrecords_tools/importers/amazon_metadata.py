@@ -10,6 +10,7 @@ import zlib
 import pyarrow as pa
 
 from hccm_tf.errors import InputError
+from tfrecords_tools.importers.malformed import MALFORMED
 
 ITEMS = pa.schema(
     [
@@ -44,22 +45,34 @@ def main_image(images):
 
 
 def to_price(value):
-    """A price as float: of a number, or the first number in a text; else `None`."""
+    """A price as float: of a number, or the first number in a text.
+
+    `None` where there is none, or none that is finite.
+    """
     if isinstance(value, str):
         found = re.search(r"\d[\d,]*(\.\d+)?", value)
-        return float(found[0].replace(",", "")) if found else None
-    return float(value) if value is not None and math.isfinite(value) else None
+        value = found[0].replace(",", "") if found else None
+    try:
+        price = math.nan if value is None else float(value)
+    except OverflowError:
+        return None
+    return price if math.isfinite(price) else None
 
 
 def _to_item(record):
     categories = [name for name in record.get("categories") or [] if name]
-    return {
+    texts = {
         "item_id": record["parent_asin"],
         "image": main_image(record.get("images")),
         "category": categories[-1] if categories else record.get("main_category") or "",
         "store": record.get("store") or "",
-        "price": to_price(record.get("price")),
     }
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is no text but {text!r}")
+        # JSON can hold halves of characters, which are none.
+        text.encode()
+    return {**texts, "price": to_price(record.get("price"))}
 
 
 def read_metadata(path, wanted):
@@ -90,7 +103,7 @@ def read_metadata(path, wanted):
                     yield _to_item(record)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: after line {number}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise InputError(
             f"{path}: line {number}: expected a JSON object with parent_asin and item "
             f"metadata. Received: {type(error).__name__}: {error}"

@@ -36,6 +36,7 @@ from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
 from tfrecords_tools.importers.amazon_metadata import ITEMS, read_metadata
+from tfrecords_tools.importers.malformed import MALFORMED
 from tfrecords_tools.importers.negatives import (
     draw_impressions,
     hash_ids,
@@ -97,7 +98,9 @@ def read_reviews(path):
                 )
             yield batch
             row += len(batch)
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
+    except InputError:
+        raise
+    except (OSError, *MALFORMED) as error:
         raise InputError(f"{path}: after row {row}: {error}") from error
 
 

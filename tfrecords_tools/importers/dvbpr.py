@@ -32,6 +32,7 @@ from absl import flags
 from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
+from tfrecords_tools.importers.malformed import malformed_named
 from tfrecords_tools.importers.negatives import (
     draw_impressions,
     hash_ids,
@@ -65,7 +66,9 @@ def load_dataset(path, allow_pickle):
     """
     path = pathlib.Path(path)
     *clicks, items, num_users, num_items = _load(path, allow_pickle)
-    if set(items) != set(range(num_items)):
+    # Not a set of the numbers: there may be said to be any number of items.
+    numbered = all(_is_index(number, num_items) for number in items)
+    if not numbered or len(items) != num_items:
         raise InputError(
             f"{path}: Item: expected the keys 0 to itemnum - 1 = {num_items - 1}. "
             f"Received: {len(items)} keys"
@@ -199,7 +202,7 @@ def import_dvbpr(path, output_dir, allow_pickle, negatives=1, seed=0):
     Raises:
         InputError: if the file may not be loaded or is of another form.
     """
-    with new_folder(output_dir) as folder:
+    with new_folder(output_dir) as folder, malformed_named(path):
         splits, items = load_dataset(path, allow_pickle)
         clicks = read_clicks(path, splits, len(items))
         users, catalogue = hash_ids(clicks["user_id"]), hash_ids(np.arange(len(items)))

@@ -30,6 +30,7 @@ from absl import flags
 from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
+from tfrecords_tools.importers.malformed import MALFORMED
 from tfrecords_tools.importers.negatives import hash_ids
 
 BATCH_ROWS = 1 << 16
@@ -63,7 +64,9 @@ def _read_batches(path, columns, convert):
             )
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield convert(batch)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except InputError:
+        raise
+    except (OSError, *MALFORMED) as error:
         raise InputError(f"{path}: {error}") from error
 
 

@@ -1,11 +1,11 @@
 """Checks the files of a data folder other than its records."""
 
-import json
 import pathlib
 
 import numpy as np
 import pandas as pd
 
+from hccm_tf import files
 from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.folder import DataFolder
@@ -17,7 +17,7 @@ CHUNK_ROWS = 65_536
 def read_json(path, get, errors):
     """`get(content)` of a JSON file; `None` and an error if it has no such content."""
     try:
-        return get(json.loads(pathlib.Path(path).read_text()))
+        return get(files.read_json(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         errors.append(f"{path}: cannot be read ({error!r}); build the examples again")
         return None

@@ -1,0 +1,57 @@
+"""Runs commands in this process, where a process each would take seconds."""
+
+import contextlib
+import io
+
+from absl import flags
+
+from hccm_tf.commands import check_no_words
+from hccm_tf.errors import report_input_errors
+
+
+def run_here(module, *arguments):
+    """Runs a command as `hccm_tf.commands.run` does; an error that it raises is raised.
+
+    Args:
+        module: the command's module, with `main` and `define_flags`.
+        *arguments: its words; those after `"--"` are the command's own.
+
+    Returns:
+        `(exit code, what it wrote to stderr)`.
+    """
+    values, known = flags.FLAGS, set(flags.FLAGS)
+    arguments = [str(argument) for argument in arguments]
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    code, errors = 0, io.StringIO()
+    module.define_flags()
+    # Another test's.
+    values.unparse_flags()
+    try:
+        with contextlib.redirect_stderr(errors), report_input_errors(values):
+            words = values(["command", *arguments[:place]])[1:]
+            if module.__name__ != "hccm_tf.report":
+                check_no_words(words)
+            module.main(words or arguments[place + 1 :])
+    except SystemExit as end:
+        code = end.code
+    finally:
+        values.remove_flag_values({n: values[n] for n in values if n not in known})
+    return code, errors.getvalue()
+
+
+def what_is_wrong(found, place):
+    """What is not as promised of a command that got what it cannot read; or `""`.
+
+    Args:
+        found: of `run_here`.
+        place: what the error must name.
+    """
+    code, errors = found
+    lines = errors.splitlines()
+    if code == 0:
+        return "no error"
+    if len(lines) != 1 or not lines[0].startswith("error: "):
+        return f"{len(lines)} lines: {errors[:500]}"
+    if place not in lines[0]:
+        return f"{place} is not named: {lines[0]}"
+    return ""
