@@ -102,4 +102,8 @@ soak: $(VENV)/test
 	$(BIN)/python benchmarks/strategies.py $(OUT) --run_dir=$(OUT)/strategies
 	$(BIN)/python benchmarks/faults.py --data_dir=$(OUT)/data \
 		--feature_maps=$(OUT)/maps --model=din --epochs=8
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m tests.soak.fuzzed_requests --data_dir=$(OUT)/data \
+		--version=$(OUT)/saved_models/hccm/1 --count=1500
+	$(BIN)/python -m tests.soak.kills $(OUT) --kills=6
+	$(BIN)/python -m tests.soak.damaged_inputs --count=100
 	REFRESHES=50 $(BIN)/python -m pytest -q tests/serving/test_refresh_polling.py
