@@ -107,7 +107,7 @@ def file_schema(file):
         schema = _open_csv(file, on_bad_row=lambda row: "skip").schema
         schema.names  # noqa: B018, Arrow decodes the header here
     except UnicodeDecodeError as error:
-        if _is_parquet(file):
+        if is_parquet(file):
             raise InputError(f"{file}: a column's name is not UTF-8") from error
         raise _not_utf8(file, "header") from error
     except (pa.ArrowInvalid, OSError) as error:

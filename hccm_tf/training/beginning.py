@@ -2,7 +2,7 @@
 
 import json
 
-from hccm_tf.atomic import new_file
+from hccm_tf.atomic import write_text
 from hccm_tf.configuration import FOLDERS, to_flagfile
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
@@ -29,9 +29,8 @@ def begin(configuration, images):
     if configuration.resume and run.exists():
         _check_same(configuration, _read(run.beginning), now)
         return
-    with new_file(run.beginning) as temporary:
-        temporary.write_text(json.dumps(now, indent=2) + "\n")
-    run.flags.write_text(to_flagfile(configuration))
+    write_text(run.beginning, json.dumps(now, indent=2) + "\n")
+    write_text(run.flags, to_flagfile(configuration))
 
 
 def _beginning(configuration, images):
