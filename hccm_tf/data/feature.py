@@ -6,6 +6,7 @@ import numbers
 import numpy as np
 
 from hccm_tf.data import ids
+from hccm_tf.data.column_names import input_name
 from hccm_tf.data.feature_kinds import KINDS, RESERVED
 from hccm_tf.errors import InputError
 
@@ -108,6 +109,11 @@ class Feature:
     @property
     def _kind(self):
         return KINDS[self.kind]
+
+    @property
+    def input_name(self):
+        """What its input is called, see `hccm_tf.data.column_names`."""
+        return input_name(self.name)
 
     @property
     def is_embedded(self):

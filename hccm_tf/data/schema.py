@@ -13,6 +13,7 @@ from etils import epy
 
 from hccm_tf import formats
 from hccm_tf.atomic import new_file, write_text
+from hccm_tf.data.column_names import check_column_names
 from hccm_tf.data.feature import Feature
 from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.files import join, open_file, read_json
@@ -38,8 +39,8 @@ class Schema:
             `hccm_tf.data.ids`; one without is known by its keys alone.
 
     Raises:
-        InputError: if a feature is named twice or shares one that is not there, or the
-            rate is not in (0, 1].
+        InputError: if a feature is named twice, or as none can be, or shares one that
+            is not there, or the rate is not in (0, 1].
     """
 
     features: tuple
@@ -59,6 +60,8 @@ class Schema:
                 f"negative_keep_rate: more than 0, at most 1. Received: {rate!r}"
             )
         names = [feature.name for feature in self.features]
+        with errors_begin_with("schema: "):
+            check_column_names([*(feature.name for feature in self.scalars), "image"])
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"schema: features named twice: {', '.join(twice)}")
@@ -185,9 +188,9 @@ class Schema:
                 that few widths occur.
 
         Returns:
-            dict of tensors `[B]`, `[B, N]` and `[B, T]`, padded with 0. T is that of
-            the longest history of the batch (at least 1, at most `max_history`, newest
-            clicks kept).
+            dict of tensors `[B]`, `[B, N]` and `[B, T]` by the features' `input_name`,
+            padded with 0. T is that of the longest history of the batch (at least 1, at
+            most `max_history`, newest clicks kept).
         """
         inputs = {}
         for feature in self.scalars:
@@ -197,12 +200,12 @@ class Schema:
                 value = pad_candidates(value.with_flat_values(index), num_candidates)
             else:
                 value = self.index(feature.name, value)
-            inputs[feature.name] = value
+            inputs[feature.input_name] = value
         for feature in self.sequences:
             history = self.truncate(raw[feature.name])
             index = self.index(feature.shares, history.flat_values)
             history = history.with_flat_values(index)
-            inputs[feature.name] = self.pad_history(history, width_step)
+            inputs[feature.input_name] = self.pad_history(history, width_step)
         return inputs
 
     def truncate(self, history):

@@ -7,6 +7,7 @@ from keras import ops
 
 from hccm_tf.errors import InputError
 from hccm_tf.layers import Embedding, IdDropout
+from hccm_tf.models.column_input import column_input
 
 
 class NonVisual:
@@ -21,7 +22,7 @@ class NonVisual:
         many_candidates: whether the candidates' inputs are `[B, N]`.
 
     Attributes:
-        inputs: name → `keras.Input`, `[B]` for users and context, `[B, *]` for
+        inputs: `input_name` → `keras.Input`, `[B]` for users and context, `[B, *]` for
             candidates, `[B, T]` for sequences and, with N candidates, bool `[B, N]`
             for `candidate_mask`.
         candidate_mask: the last of these, else `None`.
@@ -44,8 +45,8 @@ class NonVisual:
         tables, embedded = {}, {}
         for feature in schema.scalars:
             shape = (None,) if feature.candidate and many_candidates else ()
-            value = keras.Input(shape, dtype=feature.input_dtype, name=feature.name)
-            self.inputs[feature.name] = value
+            value = column_input(feature, shape)
+            self.inputs[feature.input_name] = value
             side = self.candidate if feature.candidate else self.user
             if not feature.is_embedded:
                 side.append(ops.expand_dims(value, -1))
@@ -57,8 +58,8 @@ class NonVisual:
                 self.candidate_ids.append(embedded[feature.name])
         query, history, mask = [], [], None
         for feature in schema.sequences:
-            value = keras.Input((None,), dtype="int32", name=feature.name)
-            self.inputs[feature.name] = value
+            value = column_input(feature, (None,))
+            self.inputs[feature.input_name] = value
             history.append(tables[feature.shares](value))
             query.append(self.of_candidates(embedded[feature.shares]))
             mask = ops.not_equal(value, 0) if mask is None else mask
@@ -84,9 +85,15 @@ def _embedding(model, feature, layers):
         feature.embedding_dim or model.options.embedding_dim,
         shards=model.embedding_shards,
     )
-    table = layers.get(f"{feature.name}_embedding", make)
-    dropout = id_dropout(feature, model.options, layers, f"{feature.name}_dropout")
+    name = feature.input_name
+    table = layers.get(embedding_name(feature), make)
+    dropout = id_dropout(feature, model.options, layers, f"{name}_dropout")
     return lambda ids: table(dropout(ids))
+
+
+def embedding_name(feature):
+    """Name of the layer that is a feature's embedding table."""
+    return f"{feature.input_name}_embedding"
 
 
 def id_dropout(feature, options, layers, name):

@@ -9,7 +9,7 @@ from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.data.parsing import candidate_columns
 from hccm_tf.errors import InputError
-from hccm_tf.serving.signatures import impression_spec
+from hccm_tf.serving.inputs import impression_spec, request_name
 
 IMAGES = ("image", HISTORY_IMAGE)
 EMPTY = {tf.string: b"", tf.int64: 0, tf.float32: 0.0}
@@ -88,7 +88,8 @@ def _values(example):
 
 def impressions_request(rows, schema, with_images, sides=SIDES):
     """Tensors of `serving_default` for some `Impressions.rows`; name → array."""
-    return _columns(rows, impression_spec(schema, with_images, sides=sides))
+    spec = impression_spec(schema, with_images, sides=sides)
+    return _inputs(rows, spec, _column_of(schema))
 
 
 def rank_request(requests, schema, with_images, sides=SIDES):
@@ -109,35 +110,42 @@ def rank_request(requests, schema, with_images, sides=SIDES):
         raise InputError(f"requests: number {place}, from 0, has no candidate")
     spec = impression_spec(schema, with_images, many_candidates=True, sides=sides)
     del spec["candidate_mask"]
-    of_candidates = {f.name for f in schema.scalars if f.candidate} | {"image"}
+    column_of = _column_of(schema)
+    of_candidates = {request_name(f.name) for f in schema.scalars if f.candidate}
+    of_candidates.add("image")
     user = {name: value for name, value in spec.items() if name not in of_candidates}
-    tensors = _columns([rows[0] for rows in requests], user)
+    tensors = _inputs([rows[0] for rows in requests], user, column_of)
     sizes = np.array([len(rows) for rows in requests])
     mask = np.arange(sizes.max(initial=1)) < sizes[:, None]
     rows = [row for request in requests for row in request]
     for name in of_candidates & set(spec):
         dtype = spec[name].dtype
         tensors[name] = np.full(mask.shape, EMPTY[dtype], dtype.as_numpy_dtype)
-        values = [row[name][0] for row in rows]
+        values = [row[column_of.get(name, name)][0] for row in rows]
         tensors[name][mask] = np.array(values, tensors[name].dtype)
     return {**tensors, "candidate_mask": mask}
 
 
-def _columns(rows, spec):
+def _column_of(schema):
+    """Name of an input → name of the feature's column; `image` is there by itself."""
+    return {request_name(feature.name): feature.name for feature in schema.features}
+
+
+def _inputs(rows, spec, column_of):
     lengths = [len(row[HISTORY_IMAGE]) for row in rows]
     request = {}
     for name, value in spec.items():
-        dtype = value.dtype.as_numpy_dtype
+        dtype, column = value.dtype.as_numpy_dtype, column_of.get(name, name)
         if name == "history_length":
             request[name] = np.array(lengths, np.int64)
         elif value.shape.rank == 1:
-            request[name] = np.array([row[name][0] for row in rows], dtype)
+            request[name] = np.array([row[column][0] for row in rows], dtype)
         else:
             # TensorFlow Serving merges no request that has an input without a value.
             shape = len(rows), max([1, *lengths])
             request[name] = np.full(shape, EMPTY[value.dtype], dtype)
             for place, row in enumerate(rows):
-                request[name][place, : len(row[name])] = row[name]
+                request[name][place, : len(row[column])] = row[column]
     return request
 
 

@@ -16,14 +16,15 @@
 `image_map` has feature maps, float16, or for `cscnn` pixels, uint8. A model that takes
 the images of one side only has no input for those of the other.
 
-Columns are as in the log: scalars `[B]`; histories `[B, T]`, oldest click first, of
-which the first `history_length [B]` places count. `rank` has `[R]` for user and
-context, `[R, N]` for the candidates, and `candidate_mask [R, N]`; the answer at masked
-places is 0. Images are names as in the catalogue, empty for none. Examples are requests
-as `tfrecords_tools.build_examples` writes them: each of the candidates' columns has a
-value for each candidate. N of `rank_examples` is that of the longest request; behind a
-shorter one's candidates the answer is 0. T of `explain` is that of the longest history,
-at most `max_history`: the newest clicks, oldest first.
+Columns are as in the log, and so are the names of their inputs, unless TensorFlow does
+not carry them, see `hccm_tf.data.column_names`. Scalars are `[B]`; histories `[B, T]`,
+oldest click first, of which the first `history_length [B]` places count. `rank` has
+`[R]` for user and context, `[R, N]` for the candidates, and `candidate_mask [R, N]`;
+the answer at masked places is 0. Images are names as in the catalogue, empty for none.
+Examples are requests as `tfrecords_tools.build_examples` writes them: each of the
+candidates' columns has a value for each candidate. N of `rank_examples` is that of the
+longest request; behind a shorter one's candidates the answer is 0. T of `explain` is
+that of the longest history, at most `max_history`: the newest clicks, oldest first.
 
 Unknown ids have the out-of-vocabulary row, unknown images are no image, numbers that
 are not finite are the training split's mean, in feature maps 0. Inputs whose sizes do
@@ -36,30 +37,11 @@ import dataclasses
 import tensorflow as tf
 
 from hccm_tf.data import ids
+from hccm_tf.data.column_names import input_name
 from hccm_tf.data.feature import HISTORY_IMAGE
-from hccm_tf.data.image_inputs import SIDES
 from hccm_tf.data.parsing import parse_spec
 from hccm_tf.serving.checks import require_equal, require_within, with_equal_sizes
-
-
-def impression_spec(schema, with_images, many_candidates=False, sides=SIDES):
-    """Named inputs of `serving_default`, or of `rank` with `many_candidates`."""
-    scalar, matrix = [None], [None, None]
-    candidate = matrix if many_candidates else scalar
-    shapes = {
-        f.name: (candidate if f.candidate else scalar, f.dtype) for f in schema.scalars
-    }
-    shapes.update({f.name: (matrix, f.dtype) for f in schema.sequences})
-    if (with_images and "history" in sides) or HISTORY_IMAGE in schema:
-        shapes[HISTORY_IMAGE] = matrix, tf.string
-    if (with_images and "candidate" in sides) or "image" in schema:
-        shapes["image"] = candidate, tf.string
-    if schema.sequences or HISTORY_IMAGE in shapes:
-        shapes["history_length"] = scalar, tf.int64
-    if many_candidates:
-        shapes["candidate_mask"] = matrix, tf.bool
-    return {name: tf.TensorSpec(*spec, name) for name, spec in shapes.items()}
-
+from hccm_tf.serving.inputs import impression_spec, request_name
 
 # What signatures have in common is in an export once: the time to load one grows with
 # the size of its graph.
@@ -84,11 +66,15 @@ class Signatures:
         schema = definition.schema
         # Variables are in an export once, and not in its graph, which has 2 GB at most.
         vocabularies = {
-            name: tf.Variable(keys, trainable=False, name=f"{name}_vocabulary")
+            name: tf.Variable(
+                keys, trainable=False, name=f"{input_name(name)}_vocabulary"
+            )
             for name, keys in schema.vocabularies.items()
         }
         checks = {
-            name: tf.Variable(values, trainable=False, name=f"{name}_checks")
+            name: tf.Variable(
+                values, trainable=False, name=f"{input_name(name)}_checks"
+            )
             for name, values in schema.checks.items()
         }
         self.schema = dataclasses.replace(
@@ -152,7 +138,8 @@ class Signatures:
 
     def rank(self, request):
         """`ctr [R, N]` of N candidates for each of R users."""
-        names = sorted([*self._candidate_columns(), "candidate_mask"])
+        names = [request_name(name) for name in self._candidate_columns()]
+        names = sorted([*names, "candidate_mask"])
         request = with_equal_sizes(request, names, 1, "numbers of candidates")
         return {"ctr": self._ranked(*self._raw(request), request["candidate_mask"])}
 
@@ -207,19 +194,23 @@ class Signatures:
         And, by their names, the checks of the images that the model takes: unlike a
         data set, a request names images of which two may have one key.
         """
-        raw = request = with_equal_sizes(request, sorted(request), 0, "numbers of rows")
+        request = with_equal_sizes(request, sorted(request), 0, "numbers of rows")
         if self.histories:
-            request = with_equal_sizes(request, self.histories, 1, "widths")
-            width = tf.shape(request[self.histories[0]], tf.int64)[1]
+            names = [request_name(name) for name in self.histories]
+            request = with_equal_sizes(request, names, 1, "widths")
+            width = tf.shape(request[names[0]], tf.int64)[1]
             length = require_within(request["history_length"], width)
+        raw = {name: request[request_name(name)] for name in self._columns()}
         for name in self.histories:
-            raw[name] = tf.RaggedTensor.from_tensor(request[name], lengths=length)
-        images, columns = self._images(), self._columns()
-        checks = {n: tf.ragged.map_flat_values(ids.to_checks, raw[n]) for n in images}
+            raw[name] = tf.RaggedTensor.from_tensor(raw[name], lengths=length)
+        checks = {
+            name: tf.ragged.map_flat_values(ids.to_checks, raw[name])
+            for name in self._images()
+        }
         for name in IMAGE_COLUMNS.values():
-            if name in columns:
+            if name in raw:
                 raw[name] = tf.ragged.map_flat_values(ids.image_keys, raw[name])
-        return {name: raw[name] for name in columns}, checks
+        return raw, checks
 
     def _images(self):
         """Names of the columns of the images that the model takes."""

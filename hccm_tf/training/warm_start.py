@@ -24,6 +24,7 @@ import numpy as np
 
 from hccm_tf.data.feature_kinds import RESERVED
 from hccm_tf.errors import InputError
+from hccm_tf.models.non_visual import embedding_name
 
 WARM_STARTS = ("all", "all_but_ids")
 TABLE = "embeddings"  # Keras' name of an embedding layer's weight
@@ -151,7 +152,7 @@ def warm_start(model, started, how):
             )
         if feature is None:
             weight.assign(old)
-        elif how == "all" or not _is_feature_table(place, feature):
+        elif how == "all" or place[0] != embedding_name(model.schema[feature]):
             values = keras.ops.convert_to_numpy(weight).copy()
             rows, old_rows = _common_rows(feature, model.schema, started.schema)
             values[rows] = keras.ops.convert_to_numpy(old)[old_rows]
@@ -178,16 +179,12 @@ def _feature(place, weight, schema):
     if weight is None or weight.name != TABLE:
         return None
     for feature in schema.scalars:
-        if _is_feature_table(place, feature.name):
+        if place[0] == embedding_name(feature):
             return feature.name
     # Other tables are of categories, as `CategoryPrior` is.
     if "category" in schema and weight.shape[0] == schema.num_rows("category"):
         return "category"
     return None
-
-
-def _is_feature_table(place, feature):
-    return place[0] == f"{feature}_embedding"
 
 
 def _common_rows(feature, schema, old_schema):

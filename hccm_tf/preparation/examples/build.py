@@ -138,7 +138,7 @@ def _choose(items, impressions, schema, options):
     """
     types = read_types(impressions, LOG_COLUMNS)
     item_types = read_types(items, ITEM_COLUMNS, strings=["image"])
-    check_names(types, item_types)
+    check_names(types, item_types, inferred=schema is None)
     of_items, of_log = choose_columns(
         (items, item_types), (impressions, types), schema, options
     )

@@ -2,10 +2,16 @@
 
 import pyarrow as pa
 
+from hccm_tf.data.column_names import check_column_names
 from hccm_tf.data.feature import HISTORY
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.preparation.examples.column_choice import choose
-from hccm_tf.preparation.examples.log_values import FRACTION, HISTORY_ITEM, IDS
+from hccm_tf.preparation.examples.log_values import (
+    CHECKED,
+    FRACTION,
+    HISTORY_ITEM,
+    IDS,
+)
 
 ITEM_COLUMNS = ["item_id", "image", "category"]
 LOG_COLUMNS = ["user_id", "item_id", "label"]
@@ -20,20 +26,29 @@ OWN_COLUMNS = (
 )
 
 
-def check_names(types, item_types):
+def check_names(types, item_types, inferred):
     """Raises `InputError` if a column is missing, or may not be called as it is.
 
     Args:
         types: name → Arrow type of the log's columns.
         item_types: name → Arrow type of the catalogue's columns.
+        inferred: whether all of them may become features, and not those of a schema.
     """
     for name in (*types, *item_types):
-        other_history = name.startswith(HISTORY) and name != HISTORY_ITEM
-        if name in OWN_COLUMNS or other_history or not name or "/" in name:
+        other_history = name.lower().startswith(HISTORY) and name != HISTORY_ITEM
+        # What the log says of an impression is not said of an item.
+        of_impression = name in CHECKED and name in item_types
+        if name in OWN_COLUMNS or other_history or of_impression:
+            where = "items: " if name in item_types else "impressions: "
             raise InputError(
-                f"column {name!r}: the name is used here or is none for a file; rename "
-                "the column"
+                f"{where}column {name}: the name is used here; rename the column"
             )
+    if inferred:
+        of_log = [name for name in types if name not in CHECKED]
+        for where, names in (("impressions", of_log), ("items", item_types)):
+            with errors_begin_with(f"{where}: "):
+                check_column_names(names)
+        check_column_names([*of_log, *item_types])
     untimed = "split" in types and HISTORY_ITEM in types
     if "timestamp" not in types and not untimed:
         raise InputError(

@@ -59,7 +59,7 @@ def count(job, shard, loaded):
     """Counts the values and sums up the numbers of a shard's training rows.
 
     Leaves `counts/<shard>.json` with what was found of each feature, whether it differs
-    within requests, too, and `counts/<feature>/<shard>.parquet`.
+    within requests, too, and `counts/<feature>.values/<shard>.parquet`.
 
     Args:
         job: `Job`.
@@ -85,7 +85,7 @@ def count(job, shard, loaded):
                 found[feature.name]["moments"] = moments
             if feature.is_counted:
                 values, counts = pc.value_counts(_counted(feature, present)).flatten()
-                path = job.work / "counts" / feature.name / f"{shard:05d}.parquet"
+                path = job.counts_folder(feature) / f"{shard:05d}.parquet"
                 counted = pa.table({"value": values, "count": counts})
                 with new_file(path, lasting=False) as temporary:
                     pq.write_table(counted, temporary)
@@ -94,7 +94,7 @@ def count(job, shard, loaded):
 
 def _read_counts(job, feature):
     """Arrow table `value, count` over all shards."""
-    files = sorted((job.work / "counts" / feature.name).glob("*.parquet"))
+    files = sorted(job.counts_folder(feature).glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(path) for path in files])
     table = table.group_by("value").aggregate([("count", "sum")])
     return table.rename_columns({"count_sum": "count"})

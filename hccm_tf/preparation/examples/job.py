@@ -111,8 +111,12 @@ class Job:
         for name in FOLDERS:
             (self.work / name).mkdir()
         for feature in self.schema.scalars:
-            (self.work / "counts" / feature.name).mkdir()
+            self.counts_folder(feature).mkdir()
         (self.output / "vocabularies").mkdir()
+
+    def counts_folder(self, feature):
+        """Where a feature's values lie, one file for each shard."""
+        return self.work / "counts" / f"{feature.name}.values"
 
     def shard_folder(self, shard):
         """Where the rows of a shard's users lie, one file for each piece of the log."""

@@ -292,18 +292,38 @@ def test_text_with_line_breaks_and_a_column_that_is_empty_at_first(
     "name",
     [
         *("user_key", "item_row", "key", "row", "request_key", "timestamp_fraction"),
-        *("a/b", "", "history_hour"),
+        *("a/b", "", "a\nb", "history_hour", "History_Image", "ITEM_ID", "Image"),
+        "n" * 300,
     ],
 )
 @pytest.mark.parametrize("table", ["items", "log"])
-def test_names_that_no_column_may_have(tmp_path, name, table):
+def test_names_that_no_column_may_have(tmp_path, name, table, monkeypatch):
+    """It is seen in the header, before any row is read."""
+    monkeypatch.delattr("hccm_tf.preparation.examples.build.read_table")
     items, log = make_items(), make_log()
     if table == "items":
         items[name] = 1
     else:
         log[name] = 1
-    with pytest.raises(InputError, match="rename the column"):
+    with pytest.raises(InputError, match="; rename (the column|one)$") as error:
         build_examples(items, log, tmp_path / "data")
+    assert (repr(name) in str(error.value)) or (name in str(error.value))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["weight", "split", "timestamp", "label"])
+def test_an_item_has_no_column_of_impressions(tmp_path, name):
+    """The weight of an item would have weighed its impressions."""
+    message = f"^items: column {name}: the name is used here; rename the column$"
+    with pytest.raises(InputError, match=message):
+        build_examples(make_items(**{name: 1}), make_log(), tmp_path / "data")
+
+
+def test_a_schema_leaves_out_what_no_feature_may_be_called(tmp_path):
+    schema = Schema((Feature("item_id", "vocabulary"),))
+    log = make_log(**{"a/b": 1, "ITEM_ID": 2, "n" * 300: 3})
+    build_examples(make_items(), log, tmp_path / "data", schema=schema)
+    assert len(read_impressions(tmp_path / "data", "test", "item_id")) == 2
 
 
 def test_one_bad_text_among_good_rows(tmp_path):
