@@ -175,7 +175,7 @@ def _damage_named(folder):
         yield
     except (
         DecodeError,
-        KeyError,
+        LookupError,
         OSError,
         RuntimeError,
         ValueError,

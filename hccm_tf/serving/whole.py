@@ -29,7 +29,14 @@ def missing(version):
         if not model.meta_graphs:
             return f"{MODEL} is empty"
         return _missing_of_variables(version) or _read_warmup(version / WARMUP)
-    except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
+    except (
+        DecodeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        tf.errors.OpError,
+    ) as error:
         return str(error).partition("\n")[0]
 
 

@@ -99,6 +99,7 @@ NOT_WHOLE = {
     "empty_index": _write("variables/variables.index"),
     "no_data": _remove("variables/variables.data-00000-of-00001"),
     "cut_data": _write("variables/variables.data-00000-of-00001", 12_000),
+    "cut_end_of_data": _write("variables/variables.data-00000-of-00001", -5000),
     "empty_data": _write("variables/variables.data-00000-of-00001"),
     "cut_warmup": _write(WARMUP, -5),
     "no_warmup_in_it": _write(WARMUP, content=b"not a record"),
