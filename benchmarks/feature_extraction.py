@@ -30,12 +30,12 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image, ImageDraw
 
+from hccm_tf.images.read import decode_image
 from hccm_tf.models.backbones import load_backbone
 from hccm_tf.preparation.feature_maps.extract import extract_feature_maps
 from hccm_tf.preparation.feature_maps.fixed_cnn import estimate_normalization
 from hccm_tf.preparation.feature_maps.settings import DEFAULTS
 from hccm_tf.preparation.feature_maps.shards import BATCH_SIZE
-from hccm_tf.preparation.images import decode_image
 
 BACKBONE, SIZE = DEFAULTS["backbone"], DEFAULTS["image_size"]
 

@@ -45,27 +45,31 @@ def require_scheme(path):
         raise InputError(f"{path}: no file system reads {scheme}:// paths")
 
 
-def open_file(path):
+def open_file(path, limit=None):
     """Opens a file for reading; a remote one is read into memory.
 
     Args:
         path: str or `pathlib.Path`.
+        limit: number of bytes that a remote file may have, `None` for any number.
 
     Returns:
         A binary file object.
 
     Raises:
         InputError: if the path's scheme needs the extra `[io]`.
-        OSError: if the file cannot be read.
+        OSError: if the file cannot be read, or has more bytes.
     """
     if not is_remote(path):
         return open(path, "rb")
     require_scheme(path)
     try:
         with tf.io.gfile.GFile(str(path), "rb") as handle:
-            return io.BytesIO(handle.read())
+            content = handle.read(-1 if limit is None else limit + 1)
     except tf.errors.OpError as error:
         raise OSError(f"{path}: {error.message}") from error
+    if limit is not None and len(content) > limit:
+        raise OSError(f"{path}: more than {limit} bytes")
+    return io.BytesIO(content)
 
 
 def crc32(path):

@@ -18,7 +18,7 @@ LONGEST_FILE, BIGGEST_FOLDER = 300, 0.2
 # counts as its own import.
 LEVELS = (
     {"hccm_tf.layers", "hccm_tf.optimizers"},
-    {"hccm_tf.models"},
+    {"hccm_tf.models", "hccm_tf.images"},
     {"hccm_tf.data"},
     {"hccm_tf.preparation", "hccm_tf.training", "hccm_tf.serving"},
     {"hccm_tf.flags"},

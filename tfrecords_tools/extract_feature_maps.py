@@ -20,14 +20,16 @@ from etils import epy
 
 from hccm_tf.commands import run
 from hccm_tf.data.feature_maps import MAP_DTYPES
+from hccm_tf.images.places import ALLOWED
+from hccm_tf.images.read import MAX_PIXELS
 from hccm_tf.preparation.feature_maps.extract import extract_feature_maps, read_images
 from hccm_tf.preparation.feature_maps.settings import DEFAULTS
-from hccm_tf.preparation.images import MAX_PIXELS
 
 with epy.lazy_imports():
     from hccm_tf.models import backbones
 
 FLAGS = flags.FLAGS
+OTHERS = ("max_pixels", "extend")
 
 
 def define_flags():
@@ -76,6 +78,8 @@ def define_flags():
     flags.DEFINE_string(
         "extend", None, "An old folder MAPS, whose feature maps are taken over."
     )
+    for name, help in ALLOWED.items():
+        flags.DEFINE_bool(name, False, help)
 
 
 def main(words):
@@ -84,7 +88,7 @@ def main(words):
         read_images(FLAGS.items),
         FLAGS.image_dir,
         FLAGS.output_dir,
-        **{name: FLAGS[name].value for name in [*DEFAULTS, "max_pixels", "extend"]},
+        **{name: FLAGS[name].value for name in [*DEFAULTS, *OTHERS, *ALLOWED]},
         beam_args=words,
     )
 

@@ -5,7 +5,7 @@ import io
 
 from PIL import Image
 
-from hccm_tf.preparation.images import decode_images
+from hccm_tf.images.read import decode_images
 
 SIZE = 96  # pixels, height and width
 QUALITY = 75
@@ -25,17 +25,18 @@ def data_uri(pixels, format="PNG", **options):
     return f"data:image/{format.lower()};base64,{encoded}"
 
 
-def read_pictures(names, image_dir):
+def read_pictures(names, image_dir, **allowed):
     """Thumbnails, squeezed into a square as the fixed CNN sees them.
 
     Args:
         names: names of images as in the catalogue.
         image_dir: folder of those that are no URLs.
+        **allowed: see `hccm_tf.images.read.decode_image`.
 
     Returns:
         dict from name to `data:` URI; an image that cannot be read is not there.
     """
-    decoded = decode_images(names, image_dir, SIZE)
+    decoded = decode_images(names, image_dir, SIZE, **allowed)
     return {
         name: data_uri(pixels, "JPEG", quality=QUALITY)
         for name, (pixels, _) in zip(names, decoded, strict=True)

@@ -17,6 +17,7 @@ from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import IMAGES, FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
+from hccm_tf.images.read import MAX_PIXELS
 from hccm_tf.preparation.feature_maps.assembly import assemble
 from hccm_tf.preparation.feature_maps.settings import (
     CnnOptions,
@@ -25,7 +26,6 @@ from hccm_tf.preparation.feature_maps.settings import (
 )
 from hccm_tf.preparation.feature_maps.shards import NAMES, Encoding, write_shard
 from hccm_tf.preparation.image_names import distinct_images
-from hccm_tf.preparation.images import MAX_PIXELS
 from hccm_tf.preparation.steps import Step, run_steps
 from hccm_tf.preparation.tables import read_table
 
@@ -37,6 +37,8 @@ def extract_feature_maps(
     max_pixels=MAX_PIXELS,
     extend=None,
     beam_args=(),
+    allow_links=False,
+    allow_private_urls=False,
     **options,
 ):
     """Writes the feature-map store of `hccm_tf.data.feature_maps`.
@@ -48,6 +50,8 @@ def extract_feature_maps(
         max_pixels: an image with more pixels is skipped.
         extend: folder of an old store whose maps the new one takes over, or `None`.
         beam_args: Apache Beam's options, list of str.
+        allow_links: see `hccm_tf.images.places.image_content`, as the next.
+        allow_private_urls: whether images may be at addresses that are not public.
         **options: fields of `hccm_tf.preparation.feature_maps.settings.CnnOptions`.
 
     Raises:
@@ -61,6 +65,8 @@ def extract_feature_maps(
         "images_sha256": hashlib.sha256("\0".join(images).encode()).hexdigest(),
         "image_dir": image_dir and str(pathlib.Path(image_dir).resolve()),
         "max_pixels": max_pixels,
+        "allow_links": allow_links,
+        "allow_private_urls": allow_private_urls,
         "extend": old and hashlib.sha256(json.dumps(old.metadata).encode()).hexdigest(),
     }
     images, names, keys, order = _new_images(images, old)

@@ -10,13 +10,14 @@ from etils import epy
 from hccm_tf.atomic import flush, write_text
 from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.errors import InputError
+from hccm_tf.images.places import ALLOWED
+from hccm_tf.images.read import decode_images
 from hccm_tf.preparation.feature_maps.assembly import link_or_copy
 from hccm_tf.preparation.feature_maps.fixed_cnn import (
     estimate_normalization,
     keep_encoder,
 )
 from hccm_tf.preparation.feature_maps.shards import NAMES, WEIGHTS, remove_attempts
-from hccm_tf.preparation.images import decode_images
 
 with epy.lazy_imports():
     import keras
@@ -105,6 +106,7 @@ def _load_fixed_cnn(settings, images):
             settings["image_dir"],
             settings["image_size"],
             settings["max_pixels"],
+            **{name: settings[name] for name in ALLOWED},
         )
         sample = [pixels for pixels, reason in sample if reason is None]
         if not sample:

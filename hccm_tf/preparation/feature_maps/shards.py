@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from hccm_tf.atomic import publish
 from hccm_tf.data.feature_maps import dequantize
 from hccm_tf.errors import InputError
+from hccm_tf.images.read import decode_images
 from hccm_tf.preparation.feature_maps.fixed_cnn import load_encoder
-from hccm_tf.preparation.images import decode_images
 
 BATCH_SIZE = 64
 NAMES, WEIGHTS, REPORT = "images.parquet", "backbone.weights.h5", "shard.json"
@@ -41,6 +41,7 @@ class Encoding:
         backbone, image_size, layer: see `load_backbone`.
         dtype: `"float16"` or `"int8"`.
         weights_sha256: of the fixed CNN, see `keep_encoder`.
+        allow_links, allow_private_urls: see `hccm_tf.images.places.image_content`.
     """
 
     work: pathlib.Path
@@ -51,6 +52,8 @@ class Encoding:
     layer: str
     dtype: str
     weights_sha256: str
+    allow_links: bool = False
+    allow_private_urls: bool = False
 
 
 def shard_folder(work, shard):
@@ -103,6 +106,8 @@ def _read_pixels(names, encoding, skipped):
         encoding.image_size,
         encoding.max_pixels,
         ahead=2 * BATCH_SIZE,
+        allow_links=encoding.allow_links,
+        allow_private_urls=encoding.allow_private_urls,
     )
     for place, (pixels, reason) in enumerate(decoded):
         if reason is None:

@@ -20,6 +20,8 @@ import tensorflow as tf
 from hccm_tf import CTREstimator
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
+from hccm_tf.images import read
+from hccm_tf.images.read import decode_image
 from hccm_tf.models.backbones import load_backbone
 from hccm_tf.preparation.feature_maps import assembly as feature_map_assembly
 from hccm_tf.preparation.feature_maps import fixed_cnn as backbones
@@ -31,7 +33,6 @@ from hccm_tf.preparation.feature_maps.extract import (
 )
 from hccm_tf.preparation.feature_maps.fixed_cnn import estimate_normalization
 from hccm_tf.preparation.feature_maps.shards import Encoding, write_shard
-from hccm_tf.preparation.images import decode_image
 from tests import processes
 from tests.conftest import MAPS, tiny
 from tests.reference import COLLIDING, fingerprint, read_maps
@@ -133,9 +134,18 @@ def test_the_store_does_not_know_where_it_was_made(shop, names, tmp_path):
         assert str(shop.images).encode() not in content
 
 
-def _child(arguments):
+def _child(arguments, gate=None):
+    """Extracts, and waits for ever when it is at the image `gate`."""
     feature_map_settings.SHARD_ROWS = SHARD_ROWS
     feature_map_shards.BATCH_SIZE = BATCH_SIZE
+    decode = read.decode_image
+
+    def decode_or_wait(image, *others, **allowed):
+        if image == gate:
+            threading.Event().wait()
+        return decode(image, *others, **allowed)
+
+    read.decode_image = decode_or_wait
     extract_feature_maps(**arguments)
 
 
@@ -160,18 +170,14 @@ def test_killed_again_and_again(names, photos, weights, tmp_path, capsys):
     work = tmp_path / "maps.incomplete" / "work"
     finished = {}
     for done in (None, 0, 1, 3):
-        process = context.Process(target=_child, args=(arguments,))
+        # The run waits in the middle of a shard, for an image that never comes.
+        gate = None if done is None else arguments["images"][done * SHARD_ROWS + 2]
+        process = context.Process(target=_child, args=(arguments, gate))
+        process.start()
         if done is None:
             # Before the first image is asked for.
-            process.start()
             _wait_for(work.parent, process)
         else:
-            # The run waits in the middle of a shard, for an image that never comes.
-            gate = photos / arguments["images"][done * SHARD_ROWS + 2]
-            content = gate.read_bytes()
-            gate.unlink()
-            os.mkfifo(gate)
-            process.start()
             last = f"shard-{done - 1:05d}" if done else "settings.json"
             _wait_for(work / last, process)
         process.kill()
@@ -179,8 +185,6 @@ def test_killed_again_and_again(names, photos, weights, tmp_path, capsys):
         assert process.exitcode == -signal.SIGKILL
         assert not (tmp_path / "maps").exists()
         if done is not None:
-            gate.unlink()
-            gate.write_bytes(content)
             shards = sorted(path.name for path in work.glob("shard-*"))
             assert shards == [f"shard-{shard:05d}" for shard in range(done)]
             # What the runs before left of shards that they were about is gone.
@@ -259,7 +263,12 @@ def test_a_resumed_run_has_the_same_settings(shop, names, tmp_path, monkeypatch)
         patch.setattr(feature_map_assembly, "shard_files", fail)
         with pytest.raises(OSError, match="no answer"):
             _extract(shop, names, tmp_path / "maps")
-    for changes in ({"image_size": 40}, {"dtype": "int8"}, {"max_pixels": 10**6}):
+    for changes in (
+        {"image_size": 40},
+        {"dtype": "int8"},
+        {"max_pixels": 10**6},
+        {"allow_links": True},
+    ):
         with pytest.raises(InputError, match=next(iter(changes))):
             _extract(shop, names, tmp_path / "maps", **changes)
     with pytest.raises(InputError, match="images"):
@@ -418,7 +427,9 @@ def test_images_of_a_server(shop, names, tmp_path, monkeypatch):
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
         urls = [f"{url}/{name}" for name in [*names, "none.jpg"]]
-        extract_feature_maps(urls, None, tmp_path / "maps", extend=shop.maps)
+        extract_feature_maps(
+            urls, None, tmp_path / "maps", extend=shop.maps, allow_private_urls=True
+        )
         server.shutdown()
         thread.join()
     maps = read_maps(tmp_path / "maps")

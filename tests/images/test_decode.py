@@ -1,15 +1,18 @@
 import concurrent.futures
-import http.server
+import contextlib
 import io
+import os
+import struct
 import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hccm_tf.errors import InputError
-from hccm_tf.preparation import images
-from hccm_tf.preparation.images import decode_image, decode_images
+from hccm_tf.images import decode as decode_module
+from hccm_tf.images import read
+from hccm_tf.images.budget import Budget
+from hccm_tf.images.read import decode_image, decode_images
 
 SIZE = 24
 
@@ -64,12 +67,76 @@ GREY = np.repeat(PHOTO[:, :, :1], 3, axis=-1)
         (encoded(GREY[:, :, 0], "JPEG", quality=95), GREY),
         (encoded(GREY[:, :, 0], "PNG"), GREY),
         (encoded(GREY[:, :, 0].astype(np.uint16) * 257, "PNG"), GREY),
+        (encoded(GREY[:, :, 0].astype(np.uint16) * 257, "TIFF"), GREY),
         (encoded(GREY[:, :, 0], "GIF"), GREY),
     ],
-    ids=["jpeg", "progressive", "png", "webp", "grey-jpeg", "grey", "grey16", "gif"],
+    ids=[
+        "jpeg",
+        "progressive",
+        "png",
+        "webp",
+        "grey-jpeg",
+        "grey",
+        "grey16",
+        "tiff16",
+        "gif",
+    ],
 )
 def test_formats(tmp_path, content, expected):
     assert_shows(decode(tmp_path, content), expected)
+
+
+# Values of grey from 0 to 1, stored as they come from cameras and laboratories.
+DEEP = {
+    "float32, 0 to 1": lambda grey: grey.astype(np.float32),
+    "float32, 0 to 255": lambda grey: (grey * 255).astype(np.float32),
+    "float32, 0 to 65535": lambda grey: (grey * 65535).astype(np.float32),
+    "int32, 0 to 255": lambda grey: (grey * 255).round().astype(np.int32),
+    "int32, 0 to 65535": lambda grey: (grey * 65535).round().astype(np.int32),
+    "int32, of 32 bits": lambda grey: (grey * (2**32 - 1)).astype(np.uint32),
+    "uint16": lambda grey: (grey * 65535).round().astype(np.uint16),
+}
+
+
+def tiff(values, sample_format):
+    """A TIFF of one strip, written without Pillow, which cannot write all of these."""
+    height, width = values.shape
+    entries = {
+        256: width,
+        257: height,
+        258: 8 * values.itemsize,
+        259: 1,
+        262: 1,
+        273: 8 + 2 + 9 * 12 + 4,
+        278: height,
+        279: values.nbytes,
+        339: sample_format,
+    }
+    fields = (struct.pack("<HHII", tag, 4, 1, entries[tag]) for tag in entries)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    return head + b"".join(fields) + bytes(4) + values.tobytes()
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_grey_of_more_than_8_bits(tmp_path, kind):
+    values = DEEP[kind](GREY[:, :, 0] / 255)
+    sample_format = {"f": 3, "i": 2, "u": 1}[values.dtype.kind]
+    assert_shows(decode(tmp_path, tiff(values, sample_format)), GREY)
+
+
+def test_grey_that_is_none(tmp_path):
+    grey = np.full((8, 8), 0.5, np.float32)
+    for value, word in (
+        (np.nan, "no finite"),
+        (np.inf, "no finite"),
+        (1e12, "32 bits"),
+    ):
+        grey[3, 4] = value
+        assert word in decode(tmp_path, tiff(grey, 3))[1]
+    # A little below black, as filters leave it, is black.
+    grey[:] = [[-0.1] * 8] * 4 + [[1] * 8] * 4
+    pixels, _ = decode(tmp_path, tiff(grey, 3))
+    assert (pixels[0] == 0).all() and (pixels[-1] == 255).all()
 
 
 def test_cmyk(tmp_path):
@@ -212,7 +279,7 @@ def test_what_cannot_be_read(tmp_path):
     (tmp_path / "half").write_bytes(encoded(PHOTO, "PNG")[:500])
     for name, word in {
         "none.jpg": "no such file",
-        "folder": "cannot be read: Is a directory",
+        "folder": "cannot be read: it is a folder",
         "a\0b": "cannot be read",
         "x" * 5000: "cannot be read: File name too long",
         "text": "cannot be decoded: none of JPEG, PNG, WEBP, GIF",
@@ -223,6 +290,37 @@ def test_what_cannot_be_read(tmp_path):
         assert pixels is None and reason.startswith(word)
         # The store's skipped.csv is the same on every machine.
         assert "\n" not in reason and str(tmp_path) not in reason
+
+
+def test_junk_is_not_searched_to_its_end(tmp_path):
+    """Pillow would look at each byte for the next part of a JPEG, for a minute."""
+    content = encoded(PHOTO, "JPEG")[:20] + bytes(2**26)
+    reason = decode(tmp_path, content)[1]
+    assert reason == "cannot be decoded: no image data after so much else"
+
+
+def test_pixels_in_flight_are_bounded(tmp_path, monkeypatch):
+    """However many threads there are; what is held is more than Pillow takes."""
+    (tmp_path / "image").write_bytes(encoded(PHOTO, "PNG"))
+    total, lock, now, most = 5 * PHOTO.size // 3 * 20, threading.Lock(), [0], [0]
+    budget = Budget(total)
+
+    class Recorded:
+        @contextlib.contextmanager
+        def hold(self, amount):
+            with budget.hold(amount):
+                with lock:
+                    now[0] += amount
+                    most[0] = max(most[0], now[0])
+                yield
+                with lock:
+                    now[0] -= amount
+
+    monkeypatch.setattr(decode_module, "DECODING", Recorded())
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
+    results = decode_images(["image"] * 200, tmp_path, SIZE, ahead=200)
+    assert all(reason is None for _, reason in results)
+    assert 0 < most[0] <= total and now == [0]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -247,92 +345,6 @@ def test_no_damage_is_an_exception(tmp_path):
     assert outcomes == {True, False}
 
 
-@pytest.fixture
-def server(monkeypatch):
-    """URL of a server on this machine."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    photo = encoded(PHOTO, "JPEG", quality=95, subsampling=0)
-    end = threading.Event()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if self.path == "/photo%20%C3%A4.jpg?w=1&h=2":
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(photo)
-            elif self.path == "/moved":
-                self.send_response(301)
-                self.send_header("Location", "/photo%20%C3%A4.jpg?w=1&h=2")
-                self.end_headers()
-            elif self.path == "/cut":
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(photo)))
-                self.end_headers()
-                self.wfile.write(photo[:600])
-            elif self.path == "/endless":
-                self.send_response(200)
-                self.end_headers()
-                while not end.is_set():
-                    self.wfile.write(b"\xff" * 1000)
-            elif self.path == "/drip":
-                self.send_response(200)
-                self.end_headers()
-                for _ in range(200):
-                    end.wait(0.01)
-                    self.wfile.write(b"\xff")
-            elif self.path == "/silent":
-                end.wait()
-            else:
-                self.send_error(404)
-
-        def log_message(self, *_):
-            pass
-
-    class Server(http.server.ThreadingHTTPServer):
-        def handle_error(self, *_):
-            pass
-
-    with Server(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        end.set()
-        running.shutdown()
-        thread.join()
-
-
-def test_urls(server, monkeypatch):
-    for name in ("photo ä.jpg?w=1&h=2", "photo%20%C3%A4.jpg?w=1&h=2", "moved"):
-        assert_shows(decode_image(f"{server}/{name}", None, SIZE), PHOTO)
-    monkeypatch.setattr(images, "MAX_BYTES", 100_000)
-    monkeypatch.setattr(images, "TIMEOUT", 0.3)
-    for url, word in {
-        f"{server}/none.jpg": "cannot be read: HTTP Error 404",
-        f"{server}/cut": "cannot be decoded: ",
-        f"{server}/endless": "cannot be read: more than 100000 bytes",
-        f"{server}/drip": "cannot be read: takes longer than 0.3 s",
-        f"{server}/silent": "cannot be read: timed out",
-        "http://127.0.0.1:1/x.jpg": "cannot be read: ",
-        "http://[/x.jpg": "cannot be read: ",
-        "http://": "cannot be read: ",
-    }.items():
-        pixels, reason = decode_image(url, None, SIZE)
-        assert pixels is None and reason.startswith(word), reason
-
-
-def test_other_schemes(monkeypatch):
-    content = encoded(PHOTO, "PNG")
-    monkeypatch.setattr(images, "open_file", lambda path: io.BytesIO(content))
-    assert_shows(decode_image("s3://bucket/a.png", None, SIZE), PHOTO)
-
-    def missing(path):
-        raise InputError(f"{path}: install the extra")
-
-    monkeypatch.setattr(images, "open_file", missing)
-    reason = decode_image("hdfs://host/a.png", None, SIZE)[1]
-    assert reason == "cannot be read: hdfs://host/a.png: install the extra"
-
-
 def test_decoding_goes_ahead_of_the_caller_but_not_far(monkeypatch):
     lock, started, reached = threading.Lock(), [], threading.Event()
 
@@ -343,7 +355,7 @@ def test_decoding_goes_ahead_of_the_caller_but_not_far(monkeypatch):
                 reached.set()
         return image, None
 
-    monkeypatch.setattr(images, "decode_image", decode_one)
+    monkeypatch.setattr(read, "decode_image", decode_one)
     names = [f"{number}.jpg" for number in range(50)]
     results = decode_images(names, "", SIZE, ahead=8)
     assert next(results) == ("0.jpg", None)

@@ -1,0 +1,1 @@
+"""Images of a catalogue, wherever it says that they are, become pixels."""
