@@ -5,6 +5,7 @@ import os
 
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
+from hccm_tf.images.places import ALLOWED
 from hccm_tf.models import Model, find_model, name_of
 from hccm_tf.options import Options, option
 
@@ -46,6 +47,8 @@ class TrainingSettings(Options):
         "still gains over one without images is then not due to what they show.",
         needs="has_images",
     )
+    allow_links: bool = option(False, ALLOWED["allow_links"])
+    allow_private_urls: bool = option(False, ALLOWED["allow_private_urls"])
     shuffle_categories: bool = option(
         False,
         "Whether to tell the image encoder the category of another item, always the "
@@ -57,6 +60,11 @@ class TrainingSettings(Options):
     def is_control(self):
         """Whether the model is not told the truth, and so is not for serving."""
         return self.shuffle_images or self.shuffle_categories
+
+    @property
+    def allowed(self):
+        """What a catalogue may name, see `hccm_tf.images.read.decode_image`; dict."""
+        return {name: getattr(self, name) for name in ALLOWED}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,6 +53,7 @@ class RunFolder:
         checkpoints: folder of the checkpoints.
         request: JSON, a first request for the run's export.
         explanation: the page of --explain.
+        pixels: the images of the catalogue while parameter servers' workers read them.
         frames: folder of the data frames that an estimator was fitted on.
         log: what the run printed, where a comparison started it.
         arm: JSON with the flags and the data of such a run.
@@ -73,6 +74,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.request = self.path / "request.json"
         self.explanation = self.path / "explanation.html"
+        self.pixels = self.path / "pixels.u8"
         self.frames = self.path / "frames"
         self.log = self.path / "log.txt"
         self.arm = self.path / "flags.json"

@@ -15,6 +15,7 @@ from absl import flags
 from etils import epy
 
 from hccm_tf.commands import run
+from hccm_tf.images.places import ALLOWED
 
 with epy.lazy_imports():
     from hccm_tf.serving import refresh
@@ -46,6 +47,8 @@ def define_flags():
         False,
         "Whether to drop the rows of images that are not in the catalogue.",
     )
+    for name, help in ALLOWED.items():
+        flags.DEFINE_bool(name, False, help)
 
 
 def main(words):
@@ -57,6 +60,7 @@ def main(words):
         FLAGS.feature_maps,
         FLAGS.remove_missing,
         FLAGS.image_dir,
+        **{name: FLAGS[name].value for name in ALLOWED},
     )
 
 

@@ -25,6 +25,7 @@ from etils import epy
 from hccm_tf import formats
 from hccm_tf.data import ids
 from hccm_tf.data.image_store import ImageStore
+from hccm_tf.data.mapped import mapped_array
 from hccm_tf.errors import InputError
 from hccm_tf.files import crc32, read_json
 from hccm_tf.quiet import quiet_float16
@@ -71,19 +72,6 @@ def dequantize(maps, scales=None):
         float16 tensor `[N, h, w, c]`.
     """
     return maps if scales is None else tf.cast(maps, tf.float16) * scales
-
-
-def _mapped(file, dtype, shape):
-    """The array in a file, mapped into memory; in a graph."""
-    array = tf.raw_ops.ImmutableConst(
-        dtype=dtype, shape=shape, memory_region_name=str(file)
-    )
-    # TensorFlow evaluates constants when it prepares a graph, and copies them whole,
-    # unless they have this attribute (empty: of no other effect). There is no public
-    # way to set it.
-    nothing = tf.compat.v1.AttrValue(list=tf.compat.v1.AttrValue.ListValue())
-    array.op._set_attr("_scoped_allocator", nothing)
-    return array
 
 
 def _read_metadata(path):
@@ -250,7 +238,7 @@ class FeatureMapStore(ImageStore):
         maps = [tf.zeros([tf.size(of_shard[0]), *self.shape], tf.float16)]
         for index, files in enumerate(self.shards):
             place = tf.gather(rows, of_shard[index + 1]) - 1 - ends[index]
-            arrays = [_mapped(file, *form) for file, form in files.items()]
+            arrays = [mapped_array(file, *form) for file, form in files.items()]
             maps.append(dequantize(*(tf.gather(array, place) for array in arrays)))
         stitched = tf.dynamic_stitch(of_shard, maps)
         return tf.reshape(stitched, [-1, *self.shape])

@@ -21,6 +21,8 @@ def write_explanation(path, trained, batches, image_dir, count):
     """
     impressions = explain(trained, batches, count)
     names = {name for impression in impressions for name in impression.images()}
-    pictures = read_pictures(sorted(names), image_dir)
+    pictures = read_pictures(
+        sorted(names), image_dir, **trained.configuration.settings.allowed
+    )
     with new_file(path) as temporary:
         temporary.write_text(render(trained.name, impressions, pictures), "utf-8")

@@ -23,7 +23,14 @@ ARROW_TYPES = {tf.string: pa.string(), tf.int64: pa.int64(), tf.float32: pa.floa
 CHUNK = 1 << 17
 
 
-def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_dir=None):
+def refresh(
+    export_dir,
+    items,
+    feature_maps=None,
+    remove_missing=False,
+    image_dir=None,
+    **allowed,
+):
     """Writes `export_dir/<version>/`, the newest version with a new table of images.
 
     The (image, category) pairs of `items` that the newest version's table lacks, and
@@ -46,6 +53,7 @@ def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_di
             default they are kept, because users' histories show items that are no
             longer sold, and images under the category that they had.
         image_dir: folder of the images, for a model that takes pixels.
+        **allowed: see `hccm_tf.images.read.decode_image`.
 
     Returns:
         `pathlib.Path` of the new version, or `None` if the table would stay the same.
@@ -63,20 +71,21 @@ def refresh(export_dir, items, feature_maps=None, remove_missing=False, image_di
         check_can_make(next_version(export_dir))
     # No export comes in between, whose model the new version would take back.
     with only_writer(export_dir):
-        return _refresh(export_dir, items, feature_maps, remove_missing, image_dir)
+        paths = {"feature_maps": feature_maps, "image_dir": image_dir}
+        return _refresh(export_dir, items, paths, remove_missing, allowed)
 
 
-def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
+def _refresh(export_dir, items, paths, remove_missing, allowed):
     folder = pathlib.Path(export_dir) / str(versions(export_dir)[-1])
     old = Version(folder)
-    open_store = _open_store(old, feature_maps, image_dir)
+    open_store = _open_store(old, paths, allowed)
     with errors_begin_with("items: "):
         columns = _read_items(items, old.image_columns)
         _check_categories(old, items, columns)
     kept, keys, checks, rows, without = _compare(
         old, columns, open_store, remove_missing
     )
-    what = "a feature map" if image_dir is None else "a readable file"
+    what = "a feature map" if paths["image_dir"] is None else "a readable file"
     counts = (
         f"{len(keys)} images added, {np.count_nonzero(~kept)} removed, "
         f"{np.count_nonzero(kept)} kept, {without} without {what}"
@@ -93,13 +102,12 @@ def _refresh(export_dir, items, feature_maps, remove_missing, image_dir):
     return new
 
 
-def _open_store(version, feature_maps, image_dir):
+def _open_store(version, paths, allowed):
     """Function from images, `[N]` keys and names, to a store of what the CNN takes."""
     takes_pixels = ImageFolder.made(version.cnn)
     needed, other = "feature_maps", "image_dir"
     if takes_pixels:
         needed, other = other, needed
-    paths = {"feature_maps": feature_maps, "image_dir": image_dir}
     if paths[needed] is None or paths[other] is not None:
         raise InputError(
             f"{needed}: the model takes {'pixels' if takes_pixels else 'maps'}, and "
@@ -108,14 +116,15 @@ def _open_store(version, feature_maps, image_dir):
         )
     if takes_pixels:
         size = version.cnn["image_size"]
+        folder = paths["image_dir"]
         return lambda keys, images: ImageFolder.open(
-            image_dir, images.unique().to_pylist(), size
+            folder, images.unique().to_pylist(), size, **allowed
         )
     with errors_begin_with("feature_maps: "):
-        store = FeatureMapStore.open(feature_maps)
+        store = FeatureMapStore.open(paths["feature_maps"])
     if store.cnn != version.cnn:
         raise InputError(
-            f"feature_maps={feature_maps}: of another CNN than the model's maps, "
+            f"feature_maps={store.path}: of another CNN than the model's maps, "
             f"{version.cnn}. Received: {store.cnn}"
         )
     return store.with_names

@@ -13,6 +13,7 @@ from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
 from hccm_tf.models import ImageInput
+from hccm_tf.runs import RunFolder
 
 # Below this share of the catalogue's images, a store belongs to another catalogue.
 MIN_IMAGES_FOUND = 0.5
@@ -73,11 +74,16 @@ def open_images(configuration, schema, started=None):
 def _open(configuration, path):
     keys, names = _images(configuration.data_dir)
     if configuration.model.takes_pixels:
-        images = names.unique().to_pylist()
-        store = ImageFolder.open(path, images, configuration.options.image_size)
+        store = ImageFolder.open(
+            path,
+            names.unique().to_pylist(),
+            configuration.options.image_size,
+            _shared_file(configuration),
+            **configuration.settings.allowed,
+        )
         missing = "are missing or not decodable"
         if store.skipped:
-            missing += f", such as {store.skipped[0]}"
+            missing += ", such as {}: {}".format(*next(iter(store.skipped.items())))
     else:
         store = FeatureMapStore.open(path).with_names(keys, names)
         missing = "have no feature map"
@@ -105,6 +111,18 @@ def _images(data_dir):
 def with_names_of(store, data_dir):
     """An `ImageStore` for another data folder; see `ImageStore.with_names`."""
     return store and store.with_names(*_images(data_dir))
+
+
+def _shared_file(configuration):
+    """Where pixels have to be for others than this process; `None` for itself."""
+    if configuration.strategy != "parameter_server":
+        return None
+    if configuration.run_dir is None:
+        raise InputError(
+            f"run_dir: model {configuration.model.name} needs it with parameter "
+            "servers, for the pixels that the workers read"
+        )
+    return RunFolder(configuration.run_dir).pixels
 
 
 def check_same_cnn(store, started):

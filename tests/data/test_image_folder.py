@@ -1,3 +1,5 @@
+import gc
+import os
 import pickle
 
 import numpy as np
@@ -7,6 +9,8 @@ from PIL import Image
 
 from hccm_tf.data import ids
 from hccm_tf.data.image_folder import ImageFolder
+from hccm_tf.errors import InputError
+from hccm_tf.images.read import decode_image
 
 SIZE = 24
 NAMES = ["a.png", "b.jpg", "c.gif", "d.bmp", "cut.jpg", "text.jpg", "missing.png"]
@@ -40,6 +44,7 @@ def store(folder):
 
 def test_unreadable_images_are_named(store):
     assert set(store.skipped) == {"cut.jpg", "text.jpg", "missing.png"}
+    assert store.skipped["missing.png"] == "no such file"
     keys = tf.constant([[_key(name) for name in NAMES], [0, 1, 2, 3, 4, 5, 6]])
     rows = store.find(keys).numpy()
     assert sorted(rows[0, :4]) == [1, 2, 3, 4]
@@ -57,7 +62,7 @@ def test_pixels_against_pillow(store, folder):
         expected = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
         difference = np.abs(pixels[0].astype(int) - expected)
         # Decoders and resizing round differently.
-        assert difference.mean() < 1.5 and difference.max() < 12, name
+        assert difference.mean() < 2.5 and difference.max() < 16, name
         assert expected.std() > 10
 
 
@@ -69,15 +74,79 @@ def test_row_0_is_no_image_wherever_it_stands(store):
     assert store.gather(tf.zeros([2], tf.int64)).shape == (2, SIZE, SIZE, 3)
 
 
-def test_only_rows_that_are_asked_for_are_read(folder, tmp_path):
+def test_pixels_are_those_of_the_other_reader(tmp_path):
+    """One table of pictures, each as `extract_feature_maps` would read it."""
+    photo = _picture(7, (60, 40))
+    opacity = Image.linear_gradient("L").resize(photo.size)
+    clear, other = photo.copy(), _picture(8, (60, 40))
+    clear.putalpha(opacity)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = np.asarray(photo.convert("L"))
+    for name, image, options in (
+        ("turned.jpg", photo, {"exif": exif}),
+        ("cmyk.jpg", photo.convert("CMYK"), {}),
+        ("clear.png", clear, {}),
+        ("clear.webp", clear, {"lossless": True}),
+        ("moving.gif", photo, {"save_all": True, "append_images": [other]}),
+        ("moving.webp", photo, {"save_all": True, "append_images": [other]}),
+        ("clear-moving.webp", clear, {"save_all": True, "append_images": [other]}),
+        ("deep.png", Image.fromarray(grey.astype(np.uint16) * 257), {}),
+        ("float.tiff", Image.fromarray(grey.astype(np.float32) / 255), {}),
+        ("inside.tiff", photo, {}),
+        ("../outside.png", photo, {}),
+    ):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        image.save(tmp_path / "images" / name, **options)
+    (tmp_path / "images" / "link.png").symlink_to("../outside.png")
+    os.mkfifo(tmp_path / "images" / "pipe.png")
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    names += ["../outside.png", "file:///dev/zero", "http://127.0.0.1:1/a.png", "none"]
+    folder = tmp_path / "images"
+    for allowed in ({}, {"allow_links": True, "allow_private_urls": True}):
+        store = ImageFolder.open(folder, names, SIZE, **allowed)
+        expected = {name: decode_image(name, folder, SIZE, **allowed) for name in names}
+        reasons = {name: why for name, (_, why) in expected.items() if why is not None}
+        assert store.skipped == reasons
+        assert len(reasons) == (5 if allowed else 6)
+        for name in set(names) - set(reasons):
+            (found,) = store.gather(store.find(tf.constant([_key(name)]))).numpy()
+            np.testing.assert_array_equal(found, expected[name][0])
+            assert found.std() > 10
+
+
+def test_images_are_read_once(folder, tmp_path):
     for name in NAMES[:2]:
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     store = ImageFolder.open(tmp_path, NAMES[:2], SIZE)
+    rows = store.find(tf.constant([_key(name) for name in NAMES[:2]]))
+    before = store.gather(rows).numpy()
+    saved = pickle.dumps(store)
+    np.testing.assert_array_equal(pickle.loads(saved).gather(rows), before)
     (tmp_path / NAMES[0]).unlink()
-    kept = store.find(tf.constant([0, _key(NAMES[1])]))
-    assert store.gather(kept).numpy()[1].any()
-    with pytest.raises(tf.errors.NotFoundError):
-        store.gather(store.find(tf.constant([_key(NAMES[0])])))
+    np.testing.assert_array_equal(store.shuffled(0).gather([1, 2, 0])[2], 0)
+    np.testing.assert_array_equal(store.gather(rows), before)
+    # A copy in another process would read them again.
+    with pytest.raises(InputError, match=f"^image_dir=.*{NAMES[0]}: no such file"):
+        pickle.loads(saved).gather(rows)
+
+
+def test_a_file_that_other_processes_map(folder, store, tmp_path):
+    path = tmp_path / "pixels.u8"
+    path.write_bytes(b"of a process that was killed")
+    shared = ImageFolder.open(folder, NAMES, SIZE, path)
+    rows = tf.range(5, dtype=tf.int64)
+    np.testing.assert_array_equal(shared.gather(rows), store.gather(rows))
+    pixels = np.fromfile(path, np.uint8).reshape(5, SIZE, SIZE, 3)
+    np.testing.assert_array_equal(pixels, store.gather(rows))
+    del shared
+    gc.collect()
+    assert not path.exists()
+
+
+def test_a_full_disk_is_named(folder, tmp_path):
+    with pytest.raises(InputError, match="no/pixels.u8: 7 images of 24 x 24.*TMPDIR"):
+        ImageFolder.open(folder, NAMES, SIZE, tmp_path / "no" / "pixels.u8")
 
 
 def test_in_a_pipeline_and_pickled(store):
@@ -94,17 +163,16 @@ def test_in_a_pipeline_and_pickled(store):
 
 
 def test_shuffled_deals_the_same_images_out(store):
-    shuffled = store.shuffled(2)
-    rows = tf.range(1, 5, dtype=tf.int64)
-    one, other = store.gather(rows).numpy(), shuffled.gather(rows).numpy()
+    show = lambda images: images.gather(images.find(store.keys)).numpy()  # noqa: E731
+    one, other = show(store), show(store.shuffled(2))
     assert (one != other).any()
     order = lambda pixels: sorted(image.tobytes() for image in pixels)  # noqa: E731
     assert order(one) == order(other)
-    np.testing.assert_array_equal(store.shuffled(2).gather(rows), other)
+    np.testing.assert_array_equal(show(store.shuffled(2)), other)
 
 
 def test_no_image_at_all(tmp_path):
     for names in ([], ["x.png"]):
         store = ImageFolder.open(tmp_path, names, SIZE)
-        assert len(store.keys) == 0 and store.skipped == tuple(names)
+        assert len(store.keys) == 0 and list(store.skipped) == names
         assert store.find(tf.constant([1, 0])).numpy().tolist() == [0, 0]
