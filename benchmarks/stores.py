@@ -1,6 +1,7 @@
 """Feature-map stores of random maps, for benchmarks."""
 
 import json
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -26,12 +27,15 @@ def make_store(folder, images):
     sizes = [
         min(SHARD_ROWS, len(images) - s) for s in range(0, len(images), SHARD_ROWS)
     ]
+    crc32 = {}
     for shard, rows in enumerate(sizes):
         (name,) = shard_files("float16", MAP_SHAPE, rows, shard, len(sizes))
         with open(folder / name, "wb") as file:
             for start in range(0, rows, CHUNK):
                 shape = (min(CHUNK, rows - start), *MAP_SHAPE)
-                rng.random(shape, np.float32).astype(np.float16).tofile(file)
+                maps = rng.random(shape, np.float32).astype(np.float16)
+                maps.tofile(file)
+                crc32[name] = zlib.crc32(maps, crc32.get(name, 0))
     table = pd.DataFrame({"image": images, "key": ids.image_keys(images).numpy()})
     table["row"] = np.arange(len(images))
     table.sort_values("key").to_parquet(folder / IMAGES)
@@ -41,6 +45,7 @@ def make_store(folder, images):
         "shape": MAP_SHAPE,
         "shard_rows": sizes,
         "count": len(images),
+        "crc32": crc32,
         "channel_mean": [0.5] * MAP_SHAPE[-1],
         "channel_std": [12**-0.5] * MAP_SHAPE[-1],
     }

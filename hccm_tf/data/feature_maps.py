@@ -12,10 +12,8 @@ A store is a folder with
 """
 
 import dataclasses
-import itertools
 import math
 import pathlib
-import zlib
 
 import numpy as np
 import pyarrow.compute as pc
@@ -26,8 +24,9 @@ from hccm_tf import formats
 from hccm_tf.data import ids
 from hccm_tf.data.image_store import ImageStore
 from hccm_tf.data.mapped import mapped_array
+from hccm_tf.data.shard_check import check_file, check_file_once, check_moments
 from hccm_tf.errors import InputError
-from hccm_tf.files import crc32, read_json
+from hccm_tf.files import read_json
 from hccm_tf.quiet import quiet_float16
 
 with epy.lazy_imports():
@@ -117,7 +116,10 @@ class FeatureMapStore(ImageStore):
         try:
             table = pq.read_table(images, columns=["key", "row"])
             dtype, _, _ = (metadata[k] for k in ("dtype", "shard_rows", "shape"))
-        except (OSError, ValueError, KeyError) as error:
+            check_moments(path / METADATA, metadata)
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: {METADATA} or {images.name} is damaged ({error}); extract "
                 "the feature maps again"
@@ -144,17 +146,28 @@ class FeatureMapStore(ImageStore):
         Raises:
             InputError: if a file differs from what was written; names it.
         """
-        expected = self.metadata.get("crc32")
-        if expected is None:
-            raise InputError(
-                f"{self.path / METADATA}: no crc32; extract the feature maps again"
-            )
-        for file in itertools.chain(*self.shards):
-            if crc32(file) != expected.get(file.name):
+        for files in self.shards:
+            self._check(files, check_file)
+
+    def check_once(self, rows=None):
+        shards = self.shards
+        if rows is not None:
+            ends = np.cumsum(self.metadata["shard_rows"])
+            rows = np.unique(np.asarray(rows)[np.asarray(rows) > 0])
+            touched = np.unique(np.searchsorted(ends, rows - 1, side="right"))
+            shards = [shards[number] for number in touched]
+        for files in shards:
+            self._check(files, check_file_once)
+
+    def _check(self, files, check):
+        expected = self.metadata.get("crc32", {})
+        for file, (dtype, _) in files.items():
+            if file.name not in expected:
                 raise InputError(
-                    f"{file}: its content is not that of its checksum in {METADATA}; "
-                    "extract the feature maps again"
+                    f"{self.path / METADATA}: no crc32 of {file.name}; extract the "
+                    "feature maps again"
                 )
+            check(file, expected[file.name], dtype == tf.float16)
 
     @property
     def shape(self):

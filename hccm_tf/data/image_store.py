@@ -84,6 +84,18 @@ class ImageStore(abc.ABC):
             int64 tensor of the same shape.
         """
 
+    @abc.abstractmethod
+    def check_once(self, rows=None):
+        """Checks that the store on the disk is what was written, once a process.
+
+        Args:
+            rows: int array, rows as `find` counts them whose files are to be checked;
+                `None` for all.
+
+        Raises:
+            InputError: if it is not; names the file.
+        """
+
     def gather(self, rows):
         """Maps of rows as `find` counts them, in graph operations.
 

@@ -1,6 +1,7 @@
 """A page that shows what a model looked at in some test impressions."""
 
 from hccm_tf.atomic import new_file
+from hccm_tf.data.shard_check import checked
 from hccm_tf.explanation.page import render
 from hccm_tf.explanation.pictures import read_pictures
 from hccm_tf.explanation.values import explain
@@ -19,7 +20,8 @@ def write_explanation(path, trained, batches, image_dir, count):
     Raises:
         InputError: if the model has no attention, or was not told the truth.
     """
-    impressions = explain(trained, batches, count)
+    with checked(batches.images):
+        impressions = explain(trained, batches, count)
     names = {name for impression in impressions for name in impression.images()}
     pictures = read_pictures(
         sorted(names), image_dir, **trained.configuration.settings.allowed

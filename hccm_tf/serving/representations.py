@@ -118,7 +118,11 @@ def encode(encoder, feature_maps, rows, categories, dtype):
 
     Returns:
         `(vectors, scales)` of `RepresentationTable`, of N + 1 rows, the first zero.
+
+    Raises:
+        InputError: if the store is damaged where the rows are.
     """
+    feature_maps.check_once(rows)
     size = min(BATCH_SIZE, max(BATCH_VALUES // math.prod(feature_maps.shape), 1))
     vectors = scales = None
     for start in range(0, len(rows), size):

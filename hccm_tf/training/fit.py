@@ -1,10 +1,10 @@
 """Trains a configuration: from folders to a trained model."""
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
 import tempfile
+from contextlib import nullcontext
 
 import keras
 import tensorflow as tf
@@ -13,6 +13,7 @@ from hccm_tf.backend import require_tensorflow
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.labels import missing_label
+from hccm_tf.data.shard_check import checked
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models.cscnn import CSCNN
@@ -96,7 +97,7 @@ class FittedModel:
         size = batch_size or batches.batch_size
         if size != batches.batch_size:
             batches = dataclasses.replace(batches, batch_size=size)
-        with DataFolder(batches.data_dir).report_damage():
+        with checked(batches.images), DataFolder(batches.data_dir).report_damage():
             if self.trainer is not None and batches == self.batches:
                 frame = self.trainer.predict(split)
             else:
@@ -105,8 +106,7 @@ class FittedModel:
 
     def evaluate(self, split, **arguments):
         """Metrics of `predictions`, see `hccm_tf.metrics.evaluate_frame`."""
-        frame = self.predictions(split, **arguments)
-        return evaluate_frame(frame)
+        return evaluate_frame(self.predictions(split, **arguments))
 
 
 def fit(configuration, strategy=None):
@@ -144,7 +144,7 @@ def run_in_training(configuration, strategy=None):
     """
     writes = strategy is None or is_chief(strategy)
     if configuration.run_dir is None or not writes:
-        return contextlib.nullcontext()
+        return nullcontext()
     return RunFolder(configuration.run_dir).training(configuration.resume)
 
 
@@ -255,7 +255,7 @@ def _train(configuration, trained, batches, started, strategy):
     trainer = _make_trainer(trained, batches, strategy)
     # In a cluster the same errors tell of lost processes.
     report = DataFolder(configuration.data_dir).report_damage()
-    with contextlib.nullcontext() if strategy else report:
+    with checked(batches.images) as check, nullcontext() if strategy else report:
         training = run_epochs(
             trainer,
             trained.schema,
@@ -265,6 +265,7 @@ def _train(configuration, trained, batches, started, strategy):
             configuration.resume,
             writes,
             _selection(configuration.data_dir, writes),
+            check,
         )
     if strategy is not None:
         _copy_weights(trainer.model, model)

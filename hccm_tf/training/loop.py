@@ -15,7 +15,7 @@ from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.runs import RunFolder
-from hccm_tf.training.callbacks import StopOnNonFinite
+from hccm_tf.training.callbacks import StopOnDamage, StopOnNonFinite
 from hccm_tf.training.checkpoints import restore_checkpoint, save_checkpoint
 from hccm_tf.training.preemption import Preempted, Preemption
 
@@ -50,6 +50,7 @@ def run_epochs(
     resume=False,
     writes=True,
     selection="auc",
+    check=None,
 ):
     """Trains until a validation metric stops improving and keeps the best weights.
 
@@ -65,6 +66,7 @@ def run_epochs(
             device the result is that of a run without an interruption, bit for bit.
         writes: whether this process is the one of its cluster that writes.
         selection: the metric, `"auc"` or `"log_loss"`.
+        check: `hccm_tf.data.shard_check.BackgroundCheck` that ends it, or `None`.
 
     Returns:
         dict `{"seconds", "epochs"}`; the time is that of training steps, without
@@ -85,7 +87,10 @@ def run_epochs(
         patience=patience,
         restore_best_weights=True,
     )
-    callbacks = _callbacks(trainer, stopping, epochs, run if writes else None)
+    callbacks = [StopOnNonFinite(), stopping]
+    if check is not None:
+        callbacks.insert(0, StopOnDamage(check))
+    callbacks = _callbacks(trainer, callbacks, epochs, run if writes else None)
     callbacks.on_train_begin()
     progress = Progress()
     if resume:
@@ -111,8 +116,7 @@ def run_epochs(
     return {"seconds": progress.seconds, "epochs": progress.epoch}
 
 
-def _callbacks(trainer, stopping, epochs, run):
-    callbacks = [StopOnNonFinite(), stopping]
+def _callbacks(trainer, callbacks, epochs, run):
     if run is not None:
         callbacks.append(keras.callbacks.TensorBoard(run.logs))
     return keras.callbacks.CallbackList(

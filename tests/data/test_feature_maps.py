@@ -173,7 +173,7 @@ def test_no_shard_is_read_into_memory(tmp_path):
     shape, rows = (8, 8, 128), 20_000
     size = 2 * rows * math.prod(shape)
     metadata = {"dtype": "float16", "shape": shape, "shard_rows": [rows] * 2}
-    metadata["format"] = 1
+    metadata |= {"format": 1, "channel_mean": [0] * 128, "channel_std": [1] * 128}
     (tmp_path / "feature_maps.json").write_text(json.dumps(metadata))
     images = pd.DataFrame({"key": range(2 * rows), "row": range(2 * rows)})
     images.to_parquet(tmp_path / "images.parquet")
