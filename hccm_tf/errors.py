@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sys
+import textwrap
 
 # Exit codes of `train_main.py` after which --resume goes on.
 PREEMPTED = 75  # EX_TEMPFAIL: try again
@@ -26,6 +27,11 @@ def errors_begin_with(prefix):
         yield
     except InputError as error:
         raise InputError(f"{prefix}{error}") from error
+
+
+def first_line(error, length=200):
+    """The beginning of a library's error, which may go on for pages; str."""
+    return textwrap.shorten(str(error).strip().partition("\n")[0], length)
 
 
 def with_flag(message, flag_names):

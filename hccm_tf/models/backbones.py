@@ -1,16 +1,26 @@
 """CNNs of `keras.applications`, cut after a layer."""
 
+import contextlib
 import pathlib
+import warnings
 
 import keras
 
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, first_line
 
 # Backbone -> the layer after which it is cut unless the caller says otherwise.
 BACKBONES = {
     "MobileNetV3Small": "expanded_conv_10_add",
     "MobileNetV3Large": "expanded_conv_14_add",
 }
+
+
+@contextlib.contextmanager
+def quiet_loading():
+    """Keras' error says what a file of weights lacks, as a hundred warnings do."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping", UserWarning)
+        yield
 
 
 def load_backbone(name, weights, image_size, layer=None):
@@ -38,16 +48,17 @@ def load_backbone(name, weights, image_size, layer=None):
         raise InputError(
             f"weights: imagenet, random or the path of a file. Received: {weights}"
         )
+    make = getattr(keras.applications, name)
+    shape = (image_size, image_size, 3)
     try:
-        model = getattr(keras.applications, name)(
-            input_shape=(image_size, image_size, 3), include_top=False, weights=source
-        )
+        with quiet_loading():
+            model = make(input_shape=shape, include_top=False, weights=source)
     except Exception as error:
         if weights == "random":
             raise
         raise InputError(
-            f"weights={weights} could not be loaded ({error}); give the path of a file "
-            "that you have, or random"
+            f"weights={weights} could not be loaded into {name} without its top "
+            f"({first_line(error)}); give the path of a file that you have, or random"
         ) from error
     layer = layer or BACKBONES[name]
     names = [candidate.name for candidate in model.layers]

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from etils import epy
 
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, first_line
 
 with epy.lazy_imports():
     import keras
@@ -84,10 +84,11 @@ def load_encoder(weights, weights_sha256, backbone, image_size, layer):
     if key not in _encoders:
         model = backbones.load_backbone(backbone, "random", image_size, layer)
         try:
-            model.load_weights(weights)
+            with backbones.quiet_loading():
+                model.load_weights(weights)
             found = keep_encoder(model, backbone, image_size, layer)
         except (OSError, ValueError, KeyError) as error:
-            found = error
+            found = first_line(error)
         if found != weights_sha256:
             raise InputError(
                 f"{weights}: not the weights of the store ({found}); extract the "
