@@ -14,6 +14,7 @@ A store is a folder with
 import dataclasses
 import math
 import pathlib
+import zlib
 
 import numpy as np
 import pyarrow.compute as pc

@@ -29,6 +29,7 @@ from hccm_tf.training.strategies import has_parameter_servers, is_chief, num_tas
 from hccm_tf.training.synchronous import SynchronousTrainer
 from hccm_tf.training.trainer import Trainer
 from hccm_tf.training.warm_start import (
+    check_not_changed,
     check_same_features,
     check_same_model,
     started_schema,
@@ -169,7 +170,7 @@ def prepare(configuration):
         check_same_model(configuration.model, started)
         check_same_features(schema, started.schema)
     if not settings.epochs:
-        _check_not_changed(configuration, started)
+        check_not_changed(configuration, started)
         trained = dataclasses.replace(started, configuration=configuration)
         return trained, open_batches(trained, configuration.data_dir), started
     # Only now: a model that is loaded draws random numbers too.
@@ -213,24 +214,6 @@ def _batches(trained, store, tell_category):
         tell_category,
         settings.seed,
     )
-
-
-def _check_not_changed(configuration, started):
-    """Raises an `InputError` if a run's model is to be another without training."""
-    was = {
-        **vars(started.configuration.options),
-        "max_history": started.schema.max_history,
-        "warm_start": "all",
-    }
-    asked = {**vars(configuration.options), "warm_start": configuration.warm_start}
-    if configuration.settings.max_history is not None:
-        asked["max_history"] = configuration.settings.max_history
-    for name, value in asked.items():
-        if value != was[name]:
-            raise InputError(
-                f"{name}: without training, the model is that of the run, whose {name} "
-                f"is {was[name]}. Received: {value}"
-            )
 
 
 def build(definition):

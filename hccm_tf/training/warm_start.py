@@ -60,6 +60,24 @@ def check_same_model(model, started):
         )
 
 
+def check_not_changed(configuration, started):
+    """Raises an `InputError` if a run's model is to be another without training."""
+    was = {
+        **vars(started.configuration.options),
+        "max_history": started.schema.max_history,
+        "warm_start": "all",
+    }
+    asked = {**vars(configuration.options), "warm_start": configuration.warm_start}
+    if configuration.settings.max_history is not None:
+        asked["max_history"] = configuration.settings.max_history
+    for name, value in asked.items():
+        if value != was[name]:
+            raise InputError(
+                f"{name}: without training, the model is that of the run, whose {name} "
+                f"is {was[name]}. Received: {value}"
+            )
+
+
 def started_schema(schema, old, how):
     """The schema of a model that a run starts.
 
