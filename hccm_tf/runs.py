@@ -26,6 +26,7 @@ from hccm_tf.configuration import Configuration, to_flagfile
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.files import read_json
+from hccm_tf.keras_file import load_keras_model
 from hccm_tf.models import ImageInput, Model
 from hccm_tf.version import __version__
 
@@ -243,7 +244,7 @@ class TrainedModel:
                 )
         schema = Schema.load(folder.schema)
         definition = configuration.model(schema, configuration.options, images)
-        keras_model = _load_keras_model(folder.model, saved_by)
+        keras_model = load_keras_model(folder.model, saved_by)
         return cls(keras_model, definition, configuration, cnn)
 
 
@@ -275,28 +276,6 @@ def _description(folder):
             f"{path} does not describe a trained model ({error}); name the folder of a "
             f"run, or train again with {TRAIN}"
         ) from error
-
-
-def _load_keras_model(path, saved_by):
-    try:
-        # In safe mode, which is Keras' default: code that is in the file does not run.
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (
-        AttributeError,
-        ImportError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        reason = str(error).partition("\n")[0]
-        if saved_by > Version(keras.__version__):
-            reason = (
-                f"saved by Keras {saved_by}, newer than {keras.__version__}, which is "
-                f"installed; install keras>={saved_by}"
-            )
-        raise InputError(f"{path} is no trained model ({reason})") from error
 
 
 def _to_list(values):

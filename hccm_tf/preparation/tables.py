@@ -6,7 +6,6 @@ import pathlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -14,6 +13,8 @@ from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote, open_file
 
 # Types of CSV columns are inferred from the first block of a file.
+from hccm_tf.preparation.text import to_text
+
 CSV_BLOCK_BYTES = 1 << 24
 PIECE_ROWS = 1_000_000
 BATCH_ROWS = 1 << 17
@@ -201,19 +202,6 @@ def _estimate_csv_rows(file):
         sample = handle.read(1 << 20)
         size = handle.seek(0, io.SEEK_END)
     return sample.count(b"\n") * size // max(len(sample), 1)
-
-
-def to_text(column):
-    """A column as text: a whole number without a point, whatever its type."""
-    if not pa.types.is_floating(column.type):
-        return column.cast(pa.string())
-    column = column.cast(pa.float64())
-    column = pc.if_else(pc.is_finite(column), column, None)
-    whole = pc.and_(
-        pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53)
-    )
-    integers = pc.if_else(whole, column, None).cast(pa.int64())
-    return pc.coalesce(integers.cast(pa.string()), column.cast(pa.string()))
 
 
 def read_text(file, names):

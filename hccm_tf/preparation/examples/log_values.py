@@ -9,7 +9,7 @@ from etils import epy
 from hccm_tf.data import ids
 from hccm_tf.data.feature import HISTORY, MISSING
 from hccm_tf.errors import InputError
-from hccm_tf.preparation.tables import to_text
+from hccm_tf.preparation.text import to_text
 
 with epy.lazy_imports():
     import tensorflow as tf
