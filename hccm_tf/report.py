@@ -66,6 +66,17 @@ def table(names, metrics, oracle=None):
     return lines
 
 
+def _read_metrics(folder):
+    run = RunFolder(folder)
+    metrics = run.read_metrics()
+    try:
+        [metrics["test"][column] for column in COLUMNS]
+        metrics["model"], metrics["examples_per_second"]
+        return metrics
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run.metrics}: no metrics of a run ({error!r})") from error
+
+
 def _read_oracle(path):
     try:
         oracle = read_json(path)
@@ -87,7 +98,7 @@ def main(words):
     if not words:
         raise InputError("name at least one run folder")
     folders = [pathlib.Path(word) for word in words]
-    metrics = [RunFolder(folder).read_metrics() for folder in folders]
+    metrics = [_read_metrics(folder) for folder in folders]
     names = row_names(folders, [found["model"] for found in metrics])
     oracle = _read_oracle(FLAGS.oracle) if FLAGS.oracle else None
     print("\n".join(table(names, metrics, oracle)))

@@ -1,6 +1,9 @@
 """Which labels a split has: without both, its AUC is not defined."""
 
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 _LACKS = {
     (): "impression with a weight",

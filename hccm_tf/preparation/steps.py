@@ -61,7 +61,8 @@ def run_steps(steps, folder, beam_args=(), processes=1):
 def _run_in_processes(steps, processes):
     """Runs steps in processes that are asked through pipes and listen on no port.
 
-    Those of `multiprocessing` would import the user's script once more.
+    Those of `multiprocessing` would import the user's script once more, and joblib's
+    are begun anew when they have grown, as by importing TensorFlow.
     """
     path = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, "-m", "hccm_tf.preparation.worker"]

@@ -4,10 +4,13 @@ import math
 import pathlib
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import prediction_log_pb2
+
+with epy.lazy_imports():
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow_serving.apis import prediction_log_pb2
 
 MODEL = "saved_model.pb"
 VARIABLES = pathlib.Path("variables", "variables")

@@ -74,7 +74,7 @@ def restore_checkpoint(folder, model, writes=True):
     paths, damaged = _found(folder), []
     for path in reversed(paths):
         try:
-            state = dict(read_json(path / STATE))
+            state = {**read_json(path / STATE)}
             with np.load(path / ARRAYS) as archive:
                 arrays = {name: archive[name] for name in archive}
         except DAMAGES as error:

@@ -101,7 +101,8 @@ def test_a_state_that_is_none_is_a_damage(tmp_path, text):
 def test_a_state_that_does_not_say_where_the_run_was(tmp_path, monkeypatch, state):
     monkeypatch.setattr(loop, "restore_checkpoint", lambda *_: (state, None))
     with pytest.raises(InputError, match="checkpoints: .* to go on from the one"):
-        loop._restore(None, types.SimpleNamespace(), RunFolder(tmp_path), True)
+        trainer = types.SimpleNamespace(model=None, losses=np.zeros(2))
+        loop._restore(trainer, types.SimpleNamespace(), RunFolder(tmp_path), True)
 
 
 def test_a_changed_byte_is_found(tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.build import build_examples
-from hccm_tf.preparation.examples.items import ITEM_COLUMNS
+from hccm_tf.preparation.examples.columns import ITEM_COLUMNS
 
 KEY = ["user_id", "item_id", "timestamp"]
 

@@ -76,7 +76,8 @@ def count(job, shard, loaded):
             found[feature.name] = {
                 "rows": len(column),
                 "present": len(present),
-                "example": present[0].as_py() if len(present) else None,
+                # Of all shards together it is the same, however many there are.
+                "example": pc.min(present).as_py(),
                 "differs": feature.name in of_requests
                 and differ(loaded.request, values_of(table[feature.name])),
             }
@@ -120,7 +121,7 @@ def fit(job, number):
         "values": None,
         "mostly_once": False,
         "missing": 1 - present / rows if rows else None,
-        "example": next(iter(examples), None),
+        "example": min(examples, default=None),
     }
     if feature.is_counted:
         table = _read_counts(job, feature)
