@@ -81,7 +81,9 @@ def check_can_make(path):
         with contextlib.suppress(FileNotFoundError):
             # A name that is too long, for one, or a file where a folder should be.
             os.lstat(path.with_name(f"{path.name}.incomplete-00000000.lock"))
-        above = next(p for p in (path, *path.parents) if os.path.lexists(p))
+        # A file that is there becomes another one of its folder.
+        places = path.parents if path.is_file() else (path, *path.parents)
+        above = next(place for place in places if os.path.lexists(place))
         with tempfile.TemporaryDirectory(dir=above):
             pass
     except (OSError, ValueError) as error:

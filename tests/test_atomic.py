@@ -141,3 +141,9 @@ def test_what_cannot_be_written_is_found_first(tmp_path, name):
             make(tmp_path / name)
         assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_is_there_can_be_made_anew(tmp_path):
+    (tmp_path / "file").write_text("old")
+    check_can_make(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "old"

@@ -53,7 +53,7 @@ def test_the_epoch_of_the_lowest_log_loss_is_kept(data, monkeypatch, capsys):
     asked, real = [], module.run_epochs
 
     def run_epochs(*arguments):
-        asked.append(arguments[-1])
+        asked.append(arguments[-2])
         return real(*arguments)
 
     monkeypatch.setattr(module, "run_epochs", run_epochs)
