@@ -47,8 +47,10 @@ class TrainingSettings(Options):
         "still gains over one without images is then not due to what they show.",
         needs="has_images",
     )
-    allow_links: bool = option(False, ALLOWED["allow_links"])
-    allow_private_urls: bool = option(False, ALLOWED["allow_private_urls"])
+    allow_links: bool = option(False, ALLOWED["allow_links"], needs="has_images")
+    allow_private_urls: bool = option(
+        False, ALLOWED["allow_private_urls"], needs="has_images"
+    )
     shuffle_categories: bool = option(
         False,
         "Whether to tell the image encoder the category of another item, always the "

@@ -74,16 +74,23 @@ def open_file(path, limit=None):
 
 def crc32(path):
     """CRC-32 of a file's content, int; `OSError` if it cannot be read."""
-    value = 0
-    with open_file(path) as handle:
-        while block := handle.read(2**20):
-            value = zlib.crc32(block, value)
+    value, reader = 0, open
+    if is_remote(path):
+        require_scheme(path)
+        # `open_file` would hold all of it.
+        reader = tf.io.gfile.GFile
+    try:
+        with reader(str(path), "rb") as handle:
+            while block := handle.read(2**20):
+                value = zlib.crc32(block, value)
+    except tf.errors.OpError as error:
+        raise OSError(f"{path}: {error.message}") from error
     return value
 
 
 def crc32_of_all(paths):
     """`crc32` of several files, several at a time; list of int."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(crc32, paths))
 
 

@@ -3,7 +3,7 @@
 import keras
 from packaging.version import Version
 
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, first_line
 
 
 def load_keras_model(path, saved_by):
@@ -28,7 +28,7 @@ def load_keras_model(path, saved_by):
         TypeError,
         ValueError,
     ) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         if saved_by > Version(keras.__version__):
             reason = (
                 f"saved by Keras {saved_by}, newer than {keras.__version__}, which is "

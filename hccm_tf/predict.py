@@ -26,10 +26,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import flags
 
-from hccm_tf.atomic import new_file
+from hccm_tf.atomic import check_can_make, new_file
 from hccm_tf.commands import run
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.errors import InputError
+from hccm_tf.data.shard_check import checked
+from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
 from hccm_tf.preparation.tables import pieces, read_batches, read_types
@@ -86,6 +87,8 @@ def _check_output(output):
         raise InputError(f"output={output} exists already: remove it or name another")
     if not output.parent.is_dir():
         raise InputError(f"output={output}: there is no folder {output.parent}")
+    with errors_begin_with("output="):
+        check_can_make(output)
 
 
 def _build(trained, work, table, items, history):
@@ -104,13 +107,15 @@ def _build(trained, work, table, items, history):
     features = [f.name for f in trained.schema.scalars if f.name not in of_items]
     log = work / "log"
     log.mkdir()
-    types = read_types(table, ["user_id", "item_id"])
+    texts = _texts(trained.schema, items)
+    types = read_types(table, ["user_id", "item_id"], texts)
     _check_features(table, types, features)
     columns = [name for name in (*OF_ROWS, *features) if name in types]
     # By the alphabet before the other: rows have the numbers that they have in it.
     count = _copy(table, types, columns, log / "0.parquet")
     if history is not None:
-        before = read_types(history, ["user_id", "item_id", "timestamp", "label"])
+        needed = ["user_id", "item_id", "timestamp", "label"]
+        before = read_types(history, needed, texts)
         # A request is what is scored.
         names = [name for name in columns if name in before and name != "request_id"]
         names = list(dict.fromkeys([*names, "label"]))
@@ -118,13 +123,26 @@ def _build(trained, work, table, items, history):
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             build_examples(
-                items, log, work / "data", schema=trained.schema, splits=("test",)
+                items,
+                log,
+                work / "data",
+                schema=trained.schema,
+                splits=("test",),
+                max_unknown_share=1.0,
             )
     except InputError as error:
         message = str(error).replace(str((log / "0.parquet").resolve()), str(table))
         message = message.replace(str((log / "1.parquet").resolve()), str(history))
         raise InputError(message.replace(str(log.resolve()), str(table))) from error
     return types, count
+
+
+def _texts(schema, items):
+    """Names of columns that are text, also where they look like numbers."""
+    texts = [feature.name for feature in schema.scalars if feature.dtype == "string"]
+    if pa.types.is_string(read_types(items, ["item_id"])["item_id"]):
+        texts.append("item_id")
+    return texts
 
 
 def _check_features(table, types, features):
@@ -144,21 +162,31 @@ def _splits(batch, split):
     return pc.if_else(pc.fill_null(is_history, False), "history", split)
 
 
+def _labels(table, batch):
+    """The label of each row, 0 where it is not known."""
+    if "label" not in batch.schema.names:
+        return pa.array(np.zeros(len(batch)))
+    try:
+        return pc.fill_null(batch["label"].cast(pa.float64()), 0.0)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{table}: column label: {error}") from error
+
+
 def _copy(table, types, columns, path, split="test"):
     """Writes some columns of a table, batch by batch, with split and label.
 
     Returns:
         Number of rows.
     """
+    types = {name: types[name] for name in {*columns, "label", "split"} & {*types}}
     fields = {name: types[name] for name in columns}
-    fields |= {"label": types.get("label", pa.int8()), "split": pa.string()}
+    fields |= {"label": pa.float64(), "split": pa.string()}
     schema, rows = pa.schema(fields.items()), 0
     with pq.ParquetWriter(path, schema) as writer:
         for piece in pieces(table):
             for _, batch in read_batches(piece, types):
                 found = {name: batch[name] for name in columns}
-                if "label" not in found:
-                    found["label"] = pa.array(np.zeros(len(batch), np.int8))
+                found["label"] = _labels(table, batch)
                 found["split"] = _splits(batch, split)
                 writer.write_batch(pa.record_batch(found).select(schema.names))
                 rows += len(batch)
@@ -169,11 +197,12 @@ def _score(trained, data_dir, scores):
     """Predicts split `test` into an array, by the rows of the table."""
     batches = open_batches(trained, data_dir)
     infer = infer_function(trained.keras_model)
-    for batch in batches.dataset("test"):
-        values = impressions(batch, infer(batch[0]), 0)
-        values = dict(zip(PREDICTION_COLUMNS, values, strict=True))
-        ctr = trained.schema.unsampled(values["ctr"])
-        scores[values["row"].numpy()] = ctr.numpy()
+    with checked(batches.images):
+        for batch in batches.dataset("test"):
+            values = impressions(batch, infer(batch[0]), 0)
+            values = dict(zip(PREDICTION_COLUMNS, values, strict=True))
+            ctr = trained.schema.unsampled(values["ctr"])
+            scores[values["row"].numpy()] = ctr.numpy()
 
 
 def _write(output, table, types, scores):

@@ -123,6 +123,8 @@ class RunFolder:
                 if is_new and list(self.path.iterdir()) == [self.lock]:
                     shutil.rmtree(self.path)
                 raise
+            finally:
+                self.pixels.unlink(missing_ok=True)
 
     def write_metrics(self, content):
         """Writes `metrics`, whole or not at all."""

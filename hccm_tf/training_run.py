@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import sys
 import traceback
 
@@ -26,6 +25,7 @@ from hccm_tf.metrics import evaluate_frame
 from hccm_tf.runs import RunFolder
 from hccm_tf.serving.export import export
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
+from hccm_tf.serving.versions import next_version
 from hccm_tf.training.fit import fit, run_in_training
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES, is_chief, make_strategy
@@ -69,15 +69,12 @@ def run(configuration, results, from_run=None):
 
 def _run(configuration, results, from_run):
     check_results(configuration, results, from_run)
-    if results.export_dir is not None:
-        with errors_begin_with("export_dir="):
-            check_can_make(pathlib.Path(results.export_dir) / "1")
     folder = RunFolder(configuration.run_dir or from_run)
-    if results.explain or results.export_dir is not None:
-        check_can_make(folder.explanation)
     strategy = None
     if configuration.strategy != "one_device":
         strategy = make_strategy(configuration.strategy)
+    if strategy is None or is_chief(strategy):
+        _check_can_write(results, folder)
     with run_in_training(configuration, strategy):
         fitted = fit(configuration, strategy)
         if configuration.run_dir is not None:
@@ -93,6 +90,16 @@ def _run(configuration, results, from_run):
             metrics = _write_metrics(fitted, validation, test, folder)
             print(finite_json.to_text(metrics))
         _write_results(fitted, results, folder)
+
+
+def _check_can_write(results, folder):
+    """Finds out before the work what could not be written after it."""
+    if results.export_dir is not None:
+        with errors_begin_with("export_dir="):
+            check_can_make(next_version(results.export_dir))
+        check_can_make(folder.request)
+    if results.explain:
+        check_can_make(folder.explanation)
 
 
 def _with_ids(test, data_dir):

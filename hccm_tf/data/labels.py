@@ -8,7 +8,7 @@ with epy.lazy_imports():
 _LACKS = {
     (): "impression with a weight",
     (0,): "click",
-    (1,): "impression but clicks",
+    (1,): "impression without a click",
 }
 
 

@@ -4,6 +4,8 @@ Arrow guesses the types of CSV, in which `007` is the number 7, and pandas makes
 of integers with gaps. What is asked here is asked of all rows, not of the first ones.
 """
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -132,7 +134,9 @@ def numbers_in_text(path, types):
     if not types:
         return {}
     found = {}
-    for _, batch in read_batches(pieces(path)[0], types, lambda row: "skip"):
+    # A table without a row has no piece.
+    batches = (read_batches(p, types, lambda row: "skip") for p in pieces(path)[:1])
+    for _, batch in itertools.chain.from_iterable(batches):
         for name in types:
             values = batch[name].unique().drop_null()
             values = values.filter(pc.not_equal(values, ""))

@@ -91,7 +91,10 @@ def _call(free, function, number):
         pickle.dump((function, number), worker.stdin)
         worker.stdin.flush()
         error = pickle.load(worker.stdout)
-    except (EOFError, BrokenPipeError, pickle.UnpicklingError) as end:
+    except (EOFError, BrokenPipeError, ValueError, pickle.UnpicklingError) as end:
+        # What did not go through the pipe must not be tried again at the end.
+        with contextlib.suppress(OSError):
+            worker.stdin.close()
         raise InputError(
             "processes: a worker process was killed; if memory ran out, take fewer"
         ) from end

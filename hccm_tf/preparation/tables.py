@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote, open_file
-
-# Types of CSV columns are inferred from the first block of a file.
 from hccm_tf.preparation.text import to_text
 
+# Types of CSV columns are inferred from the first block of a file.
 CSV_BLOCK_BYTES = 1 << 24
 PIECE_ROWS = 1_000_000
 BATCH_ROWS = 1 << 17

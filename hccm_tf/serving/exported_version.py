@@ -9,7 +9,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, first_line
 from hccm_tf.serving.export import CNN
 from hccm_tf.serving.representations import (
     CHECKS,
@@ -181,7 +181,7 @@ def _damage_named(folder):
         ValueError,
         tf.errors.OpError,
     ) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise InputError(
             f"export_dir={folder.parent}: version {folder.name} is damaged or not yet "
             f"whole; remove it, or export or copy it again: {reason}"

@@ -7,6 +7,8 @@ import numpy as np
 from etils import epy
 from google.protobuf.message import DecodeError
 
+from hccm_tf.errors import first_line
+
 with epy.lazy_imports():
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
@@ -40,7 +42,7 @@ def missing(version):
         ValueError,
         tf.errors.OpError,
     ) as error:
-        return str(error).partition("\n")[0]
+        return first_line(error) or type(error).__name__
 
 
 def _missing_of_variables(version):

@@ -7,11 +7,12 @@ from hccm_tf.configuration import FOLDERS, to_flagfile
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.files import crc32
+from hccm_tf.images.places import ALLOWED
 from hccm_tf.models import name_of
 from hccm_tf.runs import RunFolder
 
-# More of them is what a run is resumed for.
-MAY_DIFFER = ("epochs",)
+# More epochs are what a run is resumed for; of images, it is compared what they are.
+MAY_DIFFER = ("epochs", *ALLOWED)
 
 
 def begin(configuration, images):

@@ -247,8 +247,8 @@ def _train(configuration, trained, batches, started, strategy):
             configuration.run_dir,
             configuration.resume,
             writes,
-            _selection(configuration.data_dir, writes),
-            check,
+            selection=_selection(configuration.data_dir, writes),
+            check=check,
         )
     if strategy is not None:
         _copy_weights(trainer.model, model)

@@ -18,7 +18,7 @@ from tests.conftest import tiny
 from tests.preparation.examples.logs import make_items, make_log
 
 NO_CLICK = "split validation has no click: its AUC is not defined"
-ONLY_CLICKS = "split test has no impression but clicks: its AUC is not defined"
+ONLY_CLICKS = "split test has no impression without a click: its AUC is not defined"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_it_is_said_when_it_is_built_and_validated(data, tmp_path, capsys):
     build_examples(make_items(), log, tmp_path / "data", num_shards=1)
     found = capsys.readouterr().out.splitlines()
     assert [line for line in found if "AUC" in line] == [
-        ONLY_CLICKS.replace("impression but clicks", "click")
+        ONLY_CLICKS.replace("impression without a click", "click")
     ]
     assert missing_label(DataFolder(tmp_path / "data"), "train") == ""
 
@@ -52,9 +52,9 @@ def test_it_is_said_when_it_is_built_and_validated(data, tmp_path, capsys):
 def test_the_epoch_of_the_lowest_log_loss_is_kept(data, monkeypatch, capsys):
     asked, real = [], module.run_epochs
 
-    def run_epochs(*arguments):
-        asked.append(arguments[-2])
-        return real(*arguments)
+    def run_epochs(*arguments, **named):
+        asked.append(named["selection"])
+        return real(*arguments, **named)
 
     monkeypatch.setattr(module, "run_epochs", run_epochs)
     estimator = CTREstimator("base", epochs=3, learning_rate=0.1, **tiny("base"))

@@ -88,7 +88,8 @@ class FrameFolders:
             InputError: as `check_frame`, for what the log has of ids and features.
         """
         features = [feature.name for feature in schema.features]
-        check_frame("X", frame, [n for n in [*KEY, *features] if n in self._log])
+        needed = dict.fromkeys([*KEY, *features])
+        check_frame("X", frame, [name for name in needed if name in self._log])
         _check_items(self._items, frame)
         clicks = self._log[self._log.label == 1].assign(split="history")
         if "label" in frame:

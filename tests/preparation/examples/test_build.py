@@ -131,26 +131,26 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 def test_missing_values(tmp_path):
     items = make_items(
-        weight=pd.array([1.5, None, 3.0, 5.0, None], "Float64"),
+        depth=pd.array([1.5, None, 3.0, 5.0, None], "Float64"),
         brand=["p", None, "q", "p", "q"],
         year=pd.array([2020, None, 2021, 2020, 2021], "Int64"),
     )
     log = make_log(item_id=np.arange(40) % 5 + 1)
     build_examples(items, log, tmp_path / "data")
     schema = Schema.load(tmp_path / "data")
-    train = items.weight[log.item_id[:36] - 1].dropna().astype(float)
-    assert schema["weight"].mean == pytest.approx(train.mean())
-    assert schema["weight"].std == pytest.approx(train.std(ddof=0))
+    train = items.depth[log.item_id[:36] - 1].dropna().astype(float)
+    assert schema["depth"].mean == pytest.approx(train.mean())
+    assert schema["depth"].std == pytest.approx(train.std(ddof=0))
     year = items.year[log.item_id[:36] - 1].dropna()
     assert schema["year"].frequency == pytest.approx(year.value_counts().mean())
     inputs = read_inputs(tmp_path / "data", "test")
     # The last two rows show items 4 (no image, no category) and 5.
     assert inputs["category"].tolist()[0] == 1
-    assert inputs["weight"][1] == 0
+    assert inputs["depth"][1] == 0
     log.loc[38, "item_id"] = 2
     build_examples(items, log, tmp_path / "again")
     inputs = read_inputs(tmp_path / "again", "test")
-    assert [int(inputs[name][0]) for name in ("weight", "brand", "year")] == [0, 1, 1]
+    assert [int(inputs[name][0]) for name in ("depth", "brand", "year")] == [0, 1, 1]
 
 
 def test_a_missing_quantity_is_no_number(tmp_path):

@@ -205,7 +205,7 @@ def test_an_input_error_of_a_worker_is_the_callers(tmp_path, count):
 
 def test_a_worker_that_is_killed_ends_the_run(tmp_path):
     with pytest.raises(InputError, match="a worker process was killed"):
-        run_steps([Step(die, 2)], tmp_path, processes=2)
+        run_steps([Step(die, 9)], tmp_path, processes=2)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="no /proc")

@@ -299,7 +299,7 @@ def test_text_with_line_breaks_and_a_column_that_is_empty_at_first(
 @pytest.mark.parametrize("table", ["items", "log"])
 def test_names_that_no_column_may_have(tmp_path, name, table, monkeypatch):
     """It is seen in the header, before any row is read."""
-    monkeypatch.delattr("hccm_tf.preparation.examples.build.read_table")
+    monkeypatch.delattr("hccm_tf.preparation.examples.build.read_columns")
     items, log = make_items(), make_log()
     if table == "items":
         items[name] = 1
