@@ -64,14 +64,15 @@ class RestClient(Client):
     def _predict(self, signature_name, inputs):
         end = time.monotonic() + self.timeout
         if self._signatures is None:
-            self._signatures = _output_types(self._ask("GET", "/metadata", end))
+            self._signatures = _signatures(self._ask("GET", "/metadata", end))
         inputs = {name: value.tolist() for name, value in inputs.items()}
         request = {"signature_name": signature_name, "inputs": inputs}
         # Not `json=`, which refuses NaN; TensorFlow Serving takes it.
         request = json.dumps(request, default=_text_or_base64)
         answer = self._ask("POST", ":predict", end, request)
         with _surprises("the outputs of the model's signature"):
-            outputs, dtypes = answer["outputs"], self._signatures[signature_name]
+            outputs = answer["outputs"]
+            dtypes = _output_types(self._signatures[signature_name])
             if not isinstance(outputs, dict):
                 # A single output comes without its name.
                 outputs = dict.fromkeys(dtypes, outputs)
@@ -145,14 +146,16 @@ def _content(url, answer, body):
         return json.loads(body)
 
 
-def _output_types(metadata):
-    """Signature → output → NumPy's type, of what a server says of a model."""
+def _signatures(metadata):
+    """Name → signature, of what a server says of a model."""
     with _surprises("metadata of a model"):
-        signatures = metadata["metadata"]["signature_def"]["signature_def"]
-        return {
-            name: {k: _numpy_type(v["dtype"]) for k, v in signature["outputs"].items()}
-            for name, signature in signatures.items()
-        }
+        return metadata["metadata"]["signature_def"]["signature_def"]
+
+
+def _output_types(signature):
+    """Name → NumPy's type of each output."""
+    outputs = signature["outputs"].items()
+    return {name: _numpy_type(output["dtype"]) for name, output in outputs}
 
 
 def _quoted(what, name):
