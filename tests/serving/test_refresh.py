@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,8 @@ def write_store(path, maps, cnn):
     path.mkdir()
     names = sorted(maps)
     values = np.stack([maps[name] for name in names]).astype("<f2")
-    values.tofile(path / "feature_maps-00000-of-00001.f16")
+    file = path / "feature_maps-00000-of-00001.f16"
+    values.tofile(file)
     keys = ids.image_keys(tf.constant(names)).numpy()
     images = pd.DataFrame({"image": names, "key": keys, "row": range(len(names))})
     images.sort_values("key").to_parquet(path / "images.parquet")
@@ -55,6 +57,10 @@ def write_store(path, maps, cnn):
         "dtype": "float16",
         "shape": values.shape[1:],
         "shard_rows": [len(names)],
+        "crc32": {file.name: zlib.crc32(file.read_bytes())},
+        # A refresh standardises nothing.
+        "channel_mean": [0.0] * values.shape[-1],
+        "channel_std": [1.0] * values.shape[-1],
     }
     (path / "feature_maps.json").write_text(json.dumps(metadata))
     return path
@@ -246,7 +252,8 @@ def test_everything_else_is_as_it_was(export_dir, items_csv, store):
         values = [np.asarray(c.get_tensor(name)) for c in checkpoints]
         assert values[0].dtype == values[1].dtype
         changed += not np.array_equal(*values)
-    assert changed == (3 if export_dir.name == "int8" else 2)
+    # Keys, checks and vectors, and of int8 their scales.
+    assert changed == (4 if export_dir.name == "int8" else 3)
 
 
 def test_nothing_new_writes_nothing(export_dir, items_csv, store, shop, capsys):
@@ -281,7 +288,8 @@ def test_a_killed_run_leaves_no_version(export_dir, items_csv, store):
     arguments = [export_dir, items_csv, store]
     killed = processes.run(["-c", KILLED, *arguments])
     assert killed.returncode == -signal.SIGKILL
-    assert versions_in(export_dir) == [1] and len(list(export_dir.iterdir())) == 2
+    # Beside what it was about, its lock, which no process has any more.
+    assert versions_in(export_dir) == [1] and len(list(export_dir.iterdir())) == 3
     processes.run(
         [
             *("-m", "tfrecords_tools.refresh_export", "--remove_missing"),
