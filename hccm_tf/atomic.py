@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import pathlib
 import re
@@ -147,8 +148,13 @@ def locked(file):
         except BlockingIOError:
             raise
         except OSError as error:
-            print(f"{file} cannot be locked ({error}): start no other process with it")
+            _say_unlocked(pathlib.Path(file).parent, str(error))
         yield handle
+
+
+@functools.cache
+def _say_unlocked(folder, reason):
+    print(f"{folder} has no locks ({reason}): start no other process with it")
 
 
 @contextlib.contextmanager

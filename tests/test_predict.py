@@ -1,14 +1,19 @@
 """A table of impressions scored by the command."""
 
 import pathlib
+import types
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from hccm_tf.data import Schema
 from hccm_tf.errors import InputError
-from hccm_tf.predict import predict
+from hccm_tf.predict import _build, predict
+from hccm_tf.preparation.examples.build import build_examples
 from tests import processes
+from tests.preparation.examples.logs import make_items, make_log, read_impressions
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -104,3 +109,25 @@ def test_what_is_wrong_is_one_line(shop, run, tmp_path):
     fails("table.csv: no column item_id", table.drop(columns="item_id"))
     fails("table.csv.*row 3: a label is 0 or 1", table.assign(label=[0, 1, 7, 0] * 10))
     fails("none: no such", items=tmp_path / "none")
+
+
+def test_text_stays_text_and_new_items_are_allowed(tmp_path):
+    """Ids that CSV would take for numbers, and more unknown items than a build has."""
+    items = make_items(item_id=["007", "7", "01", "1", "a"])
+    log = make_log(60, item_id=items.item_id[np.arange(60) % 5].to_numpy())
+    build_examples(items, log, tmp_path / "trained")
+    schema = Schema.load(tmp_path / "trained")
+    items.to_parquet(tmp_path / "items.parquet")
+    table = log[:4].assign(item_id=["007", "7", "0007", "8"], label=[None, None, 1, 0])
+    table = pd.concat([table, table[2:].assign(item_id="9")])
+    table.to_csv(tmp_path / "table.csv", index=False)
+    found, count = _build(
+        types.SimpleNamespace(schema=schema),
+        tmp_path,
+        tmp_path / "table.csv",
+        tmp_path / "items.parquet",
+        None,
+    )
+    assert count == 6 and found["item_id"] == pa.string()
+    found = read_impressions(tmp_path / "data", "test", "row", "item_id")
+    assert found == [((0,), (b"007",)), ((1,), (b"7",))]

@@ -335,7 +335,7 @@ def test_damaged_data_folders(tables, tmp_path):
         _write(data / name, whole)
 
 
-def test_versions_that_are_none(tmp_path):
+def test_versions_that_are_none(tmp_path, monkeypatch):
     def run(name):
         folder = tmp_path / "models" / "din"
         shutil.rmtree(folder, ignore_errors=True)
@@ -354,6 +354,8 @@ def test_versions_that_are_none(tmp_path):
         "no version to refresh",
     )
     (tmp_path / "models" / "din" / "2").mkdir()
+    # As if it were whole.
+    monkeypatch.setattr("hccm_tf.serving.server_config.missing", lambda version: "")
     _refuses(
         {stable: stable for stable in ("din:²", "din:", "din:" + "9" * 5000, "din:3")},
         lambda stable: run_here(
@@ -370,6 +372,7 @@ def test_a_disk_that_is_read_only(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     (tmp_path / "din" / "2").mkdir(parents=True)
+    monkeypatch.setattr("hccm_tf.serving.server_config.missing", lambda version: "")
     monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
     refresh = f"--export_dir={tmp_path / 'din'}", f"--items={tmp_path}"
     for found, place in (
