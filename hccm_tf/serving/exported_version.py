@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from hccm_tf.errors import InputError, first_line
@@ -19,7 +18,7 @@ from hccm_tf.serving.representations import (
     encode,
     quantize_rows,
 )
-from hccm_tf.serving.whole import VARIABLES, missing
+from hccm_tf.serving.whole import VARIABLES, damages, missing
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # Of the old variables; TensorFlow loads a version without it.
@@ -173,14 +172,7 @@ class Version:
 def _damage_named(folder):
     try:
         yield
-    except (
-        DecodeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        tf.errors.OpError,
-    ) as error:
+    except damages() as error:
         reason = first_line(error)
         raise InputError(
             f"export_dir={folder.parent}: version {folder.name} is damaged or not yet "

@@ -19,6 +19,12 @@ VARIABLES = pathlib.Path("variables", "variables")
 WARMUP = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 
 
+def damages():
+    """What reading a damaged version raises; tuple of exceptions."""
+    python = (LookupError, OSError, RuntimeError, ValueError)
+    return *python, DecodeError, tf.errors.OpError
+
+
 def missing(version):
     """What a version lacks to be whole, one line; empty if nothing.
 
@@ -34,14 +40,7 @@ def missing(version):
         if not model.meta_graphs:
             return f"{MODEL} is empty"
         return _missing_of_variables(version) or _read_warmup(version / WARMUP)
-    except (
-        DecodeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        tf.errors.OpError,
-    ) as error:
+    except damages() as error:
         return first_line(error) or type(error).__name__
 
 
