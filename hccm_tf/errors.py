@@ -42,6 +42,26 @@ def with_flag(message, flag_names):
 
 
 @contextlib.contextmanager
+def undecodable_rows_unsaid():
+    """Hides what Python says of an error in Arrow's call of a handler of bad rows.
+
+    A row of CSV that is not UTF-8 and has too many fields fails before the handler is
+    called. Arrow then raises an error of its own, which names the row.
+    """
+    hook = sys.unraisablehook
+
+    def say(unraisable):
+        if not isinstance(unraisable.exc_value, UnicodeDecodeError):
+            hook(unraisable)
+
+    sys.unraisablehook = say
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
 def report_input_errors(flag_names=()):
     """Turns an error that a user can mend into one line on stderr and exit code 2.
 
@@ -50,7 +70,8 @@ def report_input_errors(flag_names=()):
             a message begins, becomes the flag.
     """
     try:
-        yield
+        with undecodable_rows_unsaid():
+            yield
     except (InputError, FloatingPointError) as error:
         message = " ".join(str(error).split("\n"))
         print(f"error: {with_flag(message, flag_names)}", file=sys.stderr)

@@ -39,19 +39,19 @@ def run_here(module, *arguments):
     return code, errors.getvalue()
 
 
-def what_is_wrong(found, place):
+def what_is_wrong(found, *places):
     """What is not as promised of a command that got what it cannot read; or `""`.
 
     Args:
         found: of `run_here`.
-        place: what the error must name.
+        *places: what the error must name one of.
     """
     code, errors = found
-    lines = errors.splitlines()
+    lines = [s for s in errors.splitlines() if not s.startswith("warning: ")]
     if code == 0:
         return "no error"
     if len(lines) != 1 or not lines[0].startswith("error: "):
         return f"{len(lines)} lines: {errors[:500]}"
-    if place not in lines[0]:
-        return f"{place} is not named: {lines[0]}"
+    if not any(place in lines[0] for place in places):
+        return f"{' or '.join(places)} is not named: {lines[0]}"
     return ""

@@ -14,7 +14,7 @@ from etils import epy
 from hccm_tf import formats
 from hccm_tf.atomic import new_file, write_text
 from hccm_tf.data.column_names import check_column_names
-from hccm_tf.data.feature import Feature
+from hccm_tf.data.feature import MAX_SIZE, Feature
 from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.files import join, open_file, read_json
 
@@ -50,9 +50,10 @@ class Schema:
     checks: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __post_init__(self):
-        if type(self.max_history) is not int or self.max_history < 1:
+        longest = self.max_history
+        if type(longest) is not int or not 1 <= longest <= MAX_SIZE:
             raise InputError(
-                f"max_history: 1 click or more. Received: {self.max_history!r}"
+                f"max_history: from 1 to {MAX_SIZE} clicks. Received: {longest!r}"
             )
         rate = self.negative_keep_rate
         if type(rate) not in (int, float) or not 0 < rate <= 1:

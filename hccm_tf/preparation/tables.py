@@ -216,8 +216,12 @@ def read_text(file, names):
 
 def read_column(file, name):
     """Yields a column of a Parquet file in Arrow arrays."""
-    for batch in pq.ParquetFile(_open(file)).iter_batches(BATCH_ROWS, columns=[name]):
-        yield batch[name]
+    try:
+        table = pq.ParquetFile(_open(file))
+        for batch in table.iter_batches(BATCH_ROWS, columns=[name]):
+            yield batch[name]
+    except OSError as error:
+        raise InputError(f"{file}: column {name}: {error}") from error
 
 
 def _cast(column, dtype):

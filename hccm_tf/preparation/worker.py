@@ -6,7 +6,7 @@ import signal
 import sys
 import traceback
 
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, undecodable_rows_unsaid
 from hccm_tf.quiet import quiet_tensorflow
 
 
@@ -15,7 +15,8 @@ def main():
     # Ctrl+C reaches the parent too, which ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     quiet_tensorflow()
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    with out as answers, undecodable_rows_unsaid():
         # What a step prints must not get among the answers.
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         while True:

@@ -243,3 +243,9 @@ def test_errors_of_a_broken_schema_file(text, tmp_path):
 def test_missing_schema_file(tmp_path):
     with pytest.raises(InputError, match="schema.json: no such file"):
         read_schema(tmp_path / "schema.json")
+
+
+@pytest.mark.parametrize("max_history", [0, 2**31, 2**63, 5.0, True, None])
+def test_impossible_lengths_of_histories(schema, max_history):
+    with pytest.raises(InputError, match="max_history: from 1 to 2147483645 clicks"):
+        dataclasses.replace(schema, max_history=max_history)

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.preparation import tables
 from hccm_tf.preparation.tables import pieces, read_batches, read_table, read_types
 
@@ -78,3 +78,23 @@ def test_a_type_that_changes_within_a_file(tmp_path, monkeypatch):
     path.write_text("a\n" + "1\n" * 500 + "word\n")
     with pytest.raises(InputError, match="t.csv: after row.*word.*Parquet"):
         read_table(path, ["a"])
+
+
+def test_a_row_that_cannot_be_decoded_is_one_line(tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"item_id,image\n1,a\n2,\xe4,c\n")
+    with pytest.raises(SystemExit), report_input_errors():
+        read_table(path, ["item_id", "image"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}: CSV parse error: Row #3")
+
+
+def test_a_page_of_parquet_that_is_damaged(tmp_path):
+    path = tmp_path / "t.parquet"
+    table = pa.table({"a": pa.array(["7"] * 1000)})
+    pq.write_table(table, path, use_dictionary=False, compression="none")
+    content = bytearray(path.read_bytes())
+    content[4:40] = bytes(36)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="t.parquet: column a: "):
+        list(tables.read_column(path, "a"))

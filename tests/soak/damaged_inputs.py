@@ -4,10 +4,10 @@
 
 Gives the tools `--count` files of each kind, damaged at random: bytes changed, lost or
 repeated, strange values in cells and in JSON. What a tool makes of one must be an
-output that `validate` finds no fault with, or an error of one line that names the file,
-and no output. Of `--count` damaged images each must have a feature map or a reason, and
-those beside them theirs. Anything else is printed with the file's path, which is kept,
-and ends the program with exit code 1.
+output that `validate` finds no fault with, or an error of one line that names the file
+or the flag that it was given by, and no output. Of `--count` damaged images each must
+have a feature map or a reason, and those beside them theirs. Anything else is printed
+with the file's path, which is kept, and ends the program with exit code 1.
 """
 
 import argparse
@@ -39,6 +39,8 @@ ITEM = {
     "store": "S",
     "price": "$9.99",
 }
+# The flags of the damaged files, and the file beside which reviews fit no item.
+ALSO_NAMED = ("--items: ", "--impressions: ", "--schema: ", "meta.jsonl")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -189,7 +191,7 @@ def fault(kind, path, run, output):
     except Exception:
         return traceback.format_exc(), "refused"
     if code:
-        wrong = what_is_wrong((code, errors), path.name)
+        wrong = what_is_wrong((code, errors), path.name, *ALSO_NAMED)
         if output.exists():
             wrong += f"; an error, and {output}"
         return wrong, "refused"
