@@ -29,7 +29,7 @@ that of the longest history, at most `max_history`: the newest clicks, oldest fi
 Unknown ids have the out-of-vocabulary row, unknown images are no image, numbers that
 are not finite are the training split's mean, in feature maps 0. Inputs whose sizes do
 not fit each other, and a `history_length` beyond its histories, are an
-`InvalidArgumentError` that names one.
+`InvalidArgumentError` that names one; a record that is no example is a `DataLossError`.
 """
 
 import dataclasses
@@ -40,7 +40,12 @@ from hccm_tf.data import ids
 from hccm_tf.data.column_names import input_name
 from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.parsing import parse_spec
-from hccm_tf.serving.checks import require_equal, require_within, with_equal_sizes
+from hccm_tf.serving.checks import (
+    require_equal,
+    require_examples,
+    require_within,
+    with_equal_sizes,
+)
 from hccm_tf.serving.inputs import impression_spec, request_name
 
 # What signatures have in common is in an export once: the time to load one grows with
@@ -239,7 +244,7 @@ class Signatures:
         """The columns of serialized `tf.train.Example`s."""
         spec = parse_spec(self.schema, many_candidates)
         spec = {name: spec[name] for name in self._columns()}
-        return tf.io.parse_example(examples, spec)
+        return tf.io.parse_example(require_examples(examples), spec)
 
     @_shared
     def _inputs(self, raw, checks):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
+from hccm_tf.serving.checks import require_examples
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from tests.serving.asking import ask, cut, one_row_each, record_of
 
@@ -136,3 +138,35 @@ def test_serve_examples_takes_one_candidate_each(served, requests):
         many = {given_as: np.array(records[:1], object)}
         with pytest.raises(tf.errors.InvalidArgumentError, match="Key: "):
             ask(signatures[name], many)
+
+
+def _claiming(length):
+    """A record with a byte string of 3 bytes that claims another length."""
+    claim = bytes((length >> 7 * place & 127) | 128 * (place < 4) for place in range(5))
+    message = b"\x0a" + claim + b"abc"
+    for before in (b"\x0a", b"\x0a\x01a\x12", b"\x0a", b"\x0a"):
+        message = before + bytes([len(message)]) + message
+    return message
+
+
+# From 2 GB on, TensorFlow's parser ends the process.
+@pytest.mark.parametrize("length", [4, 50, 2**31, 2**32 - 1])
+def test_what_is_an_example(length):
+    whole = [b"", _claiming(3)]
+    assert require_examples(np.array([], object)).shape == (0,)
+    assert tf.train.Example.FromString(whole[1]).features.feature["a"]
+    assert require_examples(whole).numpy().tolist() == whole
+    with pytest.raises(DecodeError):
+        tf.train.Example.FromString(_claiming(length))
+    with pytest.raises(tf.errors.DataLossError):
+        require_examples([*whole, _claiming(length)])
+
+
+def test_a_record_that_is_no_example_is_not_parsed(served):
+    """The parser would say something else of this one."""
+    signatures = served[1]
+    record = np.array([_claiming(50)], object)
+    for name in ("rank_examples", "serve_examples", "regress"):
+        (given_as,) = signatures[name].structured_input_signature[1]
+        with pytest.raises(tf.errors.DataLossError):
+            ask(signatures[name], {given_as: record})

@@ -6,8 +6,9 @@
 Asks each signature of an export `--count` requests: ids, texts and numbers of any value
 in requests whose sizes fit, the same with sizes that do not, records of the data folder
 with values and bytes changed. An answer is finite, of the request's rows, and a click
-probability between 0 and 1; a request that is none is an `InvalidArgumentError`.
-Anything else is printed, and ends the program with exit code 1.
+probability between 0 and 1; a request that is none is an `InvalidArgumentError`, a
+record that is none a `DataLossError`. Anything else is printed, and ends the program
+with exit code 1.
 """
 
 import argparse
@@ -100,8 +101,12 @@ def fault(signature, request):
     """What is wrong with the answer, or `""`; and whether it was one or an error."""
     try:
         answer = ask(signature, request)
-    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
-        # The latter of TensorFlow's text for Python, which quotes the record.
+    except (
+        tf.errors.InvalidArgumentError,
+        tf.errors.DataLossError,
+        UnicodeDecodeError,
+    ):
+        # The last of TensorFlow's text for Python, which quotes the record.
         return "", "refused"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:500]}", "refused"
