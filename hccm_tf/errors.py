@@ -73,6 +73,6 @@ def report_input_errors(flag_names=()):
         with undecodable_rows_unsaid():
             yield
     except (InputError, FloatingPointError) as error:
-        message = " ".join(str(error).split("\n"))
+        message = " ".join(str(error).splitlines())
         print(f"error: {with_flag(message, flag_names)}", file=sys.stderr)
         sys.exit(2)

@@ -82,7 +82,7 @@ def test_a_type_that_changes_within_a_file(tmp_path, monkeypatch):
 
 def test_a_row_that_cannot_be_decoded_is_one_line(tmp_path, capsys):
     path = tmp_path / "t.csv"
-    path.write_bytes(b"item_id,image\n1,a\n2,\xe4,c\n")
+    path.write_bytes(b"item_id,image\n1,a\n2,\xe4\x0b,c\n")
     with pytest.raises(SystemExit), report_input_errors():
         read_table(path, ["item_id", "image"])
     (line,) = capsys.readouterr().err.splitlines()
