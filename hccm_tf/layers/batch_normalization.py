@@ -49,23 +49,29 @@ def normalize_batch(x, epsilon, scale=None, offset=None):
     return tf.reshape(outputs, shape), mean, variance
 
 
+@keras.saving.register_keras_serializable(package="hccm_tf")
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis, with `normalize_batch`.
 
     In training without a mask; else it is Keras' layer. A batch without any position
-    leaves the moving averages as they are.
+    leaves the moving averages as they are. Inference takes inputs of any rank.
     """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
 
     def call(self, inputs, training=None, mask=None):
         if not (training and self.trainable) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         # Statistics of float16 inputs would overflow.
         dtype = keras.backend.result_type(inputs.dtype, "float32")
+        scale, offset = (
+            None if weight is None else ops.cast(weight, dtype)
+            for weight in (self.gamma, self.beta)
+        )
         outputs, mean, variance = normalize_batch(
-            ops.cast(inputs, dtype),
-            self.epsilon,
-            ops.cast(self.gamma, dtype),
-            ops.cast(self.beta, dtype),
+            ops.cast(inputs, dtype), self.epsilon, scale, offset
         )
         update_averages(self, mean, variance, ops.size(inputs) > 0)
         return ops.cast(outputs, self.compute_dtype)

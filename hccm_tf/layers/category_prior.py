@@ -12,12 +12,13 @@ class CategoryPrior(keras.layers.Layer):
 
     `v = E[category]`, with `E` of shape `[num_categories, h * w]`. Index 0 means that
     the category is unknown: its prior is the zero vector, and is not trained. The
-    priors start as unit normal noise, which is our choice: they stand beside channels
-    that are standardised.
+    priors start as normal noise, which is our choice: they stand beside channels that
+    are standardised.
 
     Args:
         num_categories: int. Number of indices, 0 included (largest index + 1).
         map_shape: tuple of two ints, the feature map's height and width.
+        stddev: float, that of the noise with which priors start. Defaults to `1.0`.
         **kwargs: Args to pass to the base class.
 
     Call arguments:
@@ -41,7 +42,7 @@ class CategoryPrior(keras.layers.Layer):
       the `v` of Eq. 8-9
     """
 
-    def __init__(self, num_categories, map_shape, **kwargs):
+    def __init__(self, num_categories, map_shape, stddev=1.0, **kwargs):
         super().__init__(**kwargs)
         if num_categories < 1:
             raise ValueError(
@@ -50,11 +51,12 @@ class CategoryPrior(keras.layers.Layer):
             )
         self.num_categories = num_categories
         self.map_shape = tuple(map_shape)
+        self.stddev = stddev
         height, width = self.map_shape
         self.embedding = Embedding(
             num_categories,
             height * width,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=stddev),
             dtype=self.dtype_policy,
             name="embedding",
         )
@@ -72,5 +74,9 @@ class CategoryPrior(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        config.update(num_categories=self.num_categories, map_shape=self.map_shape)
+        config.update(
+            num_categories=self.num_categories,
+            map_shape=self.map_shape,
+            stddev=self.stddev,
+        )
         return config

@@ -31,6 +31,8 @@ class ChannelAttention(keras.layers.Layer):
             at least one. Defaults to `16`.
         pooling: tuple of `"avg"` and `"max"`, each at most once: how the spatial
             dimensions are squeezed. Defaults to `("avg", "max")`.
+        even_start: bool, whether all weights are 1/2 at the start, by a last layer of
+            zeros. Defaults to `False`.
         **kwargs: Args to pass to the base class.
 
     Call arguments:
@@ -63,7 +65,9 @@ class ChannelAttention(keras.layers.Layer):
     - [J. Hu et al., SE, CVPR 2018](https://arxiv.org/abs/1709.01507)
     """
 
-    def __init__(self, reduction_ratio=16, pooling=("avg", "max"), **kwargs):
+    def __init__(
+        self, reduction_ratio=16, pooling=("avg", "max"), even_start=False, **kwargs
+    ):
         super().__init__(**kwargs)
         if reduction_ratio < 1:
             raise ValueError(
@@ -78,6 +82,7 @@ class ChannelAttention(keras.layers.Layer):
             )
         self.reduction_ratio = reduction_ratio
         self.pooling = tuple(names)
+        self.even_start = even_start
 
     def build(self, feature_map_shape, prior_shape=None):
         channels = feature_map_shape[-1]
@@ -94,7 +99,10 @@ class ChannelAttention(keras.layers.Layer):
         )
         self.hidden.build((None, channels + prior_size))
         self.logits = keras.layers.Dense(
-            channels, dtype=self.dtype_policy, name="logits"
+            channels,
+            kernel_initializer="zeros" if self.even_start else "glorot_uniform",
+            dtype=self.dtype_policy,
+            name="logits",
         )
         self.logits.build((None, units))
 
@@ -123,5 +131,9 @@ class ChannelAttention(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        config.update(reduction_ratio=self.reduction_ratio, pooling=self.pooling)
+        config.update(
+            reduction_ratio=self.reduction_ratio,
+            pooling=self.pooling,
+            even_start=self.even_start,
+        )
         return config

@@ -18,21 +18,27 @@ class CosineSimilarity(keras.layers.Layer):
     mean to the maximum. The cosine with a zero vector is 0 and passes no gradient to
     that vector. An empty history gives zeros. The layer has no weights.
 
+    With several heads the vectors are cut into as many parts of `D / H` values, each of
+    which has these values of its own.
+
     Args:
         sharpness: float, the `s` of the formula. Defaults to `10.0`.
+        num_heads: int, the `H` above. Defaults to `1`.
         **kwargs: Args to pass to the base class.
 
     Call arguments:
         query: float tensor of shape `[B, D]` or `[B, N, D]`.
         keys: float tensor of shape `[B, T, D]`.
-        keys_mask: optional boolean tensor of shape `[B, T]`, `True` where a position
-            counts. Masked positions may hold any finite values.
+        keys_mask: optional boolean tensor of shape `[B, T]`, or `[B, N, T]` for a mask
+            of each query's own, `True` where a position counts. Masked positions may
+            hold any finite values.
 
     Output:
-        Tensor of shape `[B, 3]` or `[B, N, 3]`, in the layer's compute dtype.
+        Tensor of shape `[B, 3 H]` or `[B, N, 3 H]`, in the layer's compute dtype.
 
     Raises:
-        ValueError: If `sharpness` is not positive.
+        ValueError: If `sharpness` or `num_heads` is not positive, or `D` is no multiple
+            of `num_heads`.
 
     Example:
     ```python
@@ -43,18 +49,36 @@ class CosineSimilarity(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, sharpness=10.0, **kwargs):
+    def __init__(self, sharpness=10.0, num_heads=1, **kwargs):
         super().__init__(**kwargs)
         if sharpness <= 0:
             raise ValueError(
                 f"`sharpness` must be positive. Received: sharpness={sharpness}"
             )
+        if num_heads < 1:
+            raise ValueError(
+                f"`num_heads` must be positive. Received: num_heads={num_heads}"
+            )
         self.sharpness = sharpness
+        self.num_heads = num_heads
 
     def build(self, query_shape, keys_shape):
-        pass
+        if query_shape[-1] % self.num_heads:
+            raise ValueError(
+                "The last dimension of `query` must be a multiple of `num_heads`. "
+                f"Received: query.shape={query_shape}, num_heads={self.num_heads}"
+            )
 
     def call(self, query, keys, keys_mask=None):
+        heads = zip(
+            ops.split(query, self.num_heads, axis=-1),
+            ops.split(keys, self.num_heads, axis=-1),
+            strict=True,
+        )
+        features = [self._summarize(q, k, keys_mask) for q, k in heads]
+        return ops.concatenate(features, axis=-1)
+
+    def _summarize(self, query, keys, keys_mask):
         values, mask = cosines(query, keys, keys_mask)
         count = ops.sum(ops.cast(mask, values.dtype), axis=-1)
         empty = ops.equal(count, 0)
@@ -70,11 +94,11 @@ class CosineSimilarity(keras.layers.Layer):
         return ops.cast(features, self.compute_dtype)
 
     def compute_output_shape(self, query_shape, keys_shape):
-        return (*query_shape[:-1], 3)
+        return (*query_shape[:-1], 3 * self.num_heads)
 
     def get_config(self):
         config = super().get_config()
-        config.update(sharpness=self.sharpness)
+        config.update(sharpness=self.sharpness, num_heads=self.num_heads)
         return config
 
 
@@ -84,11 +108,12 @@ def cosines(query, keys, keys_mask=None):
     Args:
         query: float tensor of shape `[B, D]` or `[B, N, D]`.
         keys: float tensor of shape `[B, T, D]`.
-        keys_mask: optional boolean tensor of shape `[B, T]`.
+        keys_mask: optional boolean tensor of shape `[B, T]` or `[B, N, T]`.
 
     Returns:
         `(cosines, mask)`: at least float32, of shape `[B, N, T]`, `N` 1 without it, 0
-        for a zero vector; and the mask as boolean tensor of shape `[B, 1, T]`.
+        for a zero vector; and the mask as boolean tensor of shape `[B, 1, T]` or `[B,
+        N, T]`.
     """
     # Squares of float16 values overflow and underflow easily.
     dtype = keras.backend.result_type(query.dtype, "float32")
@@ -99,7 +124,8 @@ def cosines(query, keys, keys_mask=None):
     values = dots * _inverse_norm(query)[:, :, None] * _inverse_norm(keys)[:, None, :]
     if keys_mask is None:
         return values, ops.ones_like(values[:, :1, :], dtype="bool")
-    return values, ops.cast(keys_mask, "bool")[:, None, :]
+    mask = ops.cast(keys_mask, "bool")
+    return values, mask if len(mask.shape) == 3 else mask[:, None, :]
 
 
 def _inverse_norm(x):

@@ -62,6 +62,9 @@ class HybridCNN(keras.layers.Layer):
             means if the layer takes a category.
         prior_channel: bool, whether the prior is appended as a channel, if the layer
             takes a category. Defaults to `True`.
+        even_attention: bool, see `ChannelAttention`'s `even_start`. Defaults to
+            `False`.
+        prior_stddev: float, see `CategoryPrior`. Defaults to `1.0`.
         **kwargs: Args to pass to the base class.
 
     Call arguments:
@@ -109,6 +112,8 @@ class HybridCNN(keras.layers.Layer):
         momentum=0.9,
         channel_attention=None,
         prior_channel=True,
+        even_attention=False,
+        prior_stddev=1.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -130,6 +135,8 @@ class HybridCNN(keras.layers.Layer):
         self.momentum = momentum
         self.channel_attention = channel_attention
         self.prior_channel = prior_channel
+        self.even_attention = even_attention
+        self.prior_stddev = prior_stddev
 
     def build(self, feature_map_shape, category_shape=None):
         height, width, channels = map_shape = tuple(feature_map_shape[-3:])
@@ -143,7 +150,11 @@ class HybridCNN(keras.layers.Layer):
         has_category = self.num_categories is not None
         if has_category:
             self.prior = CategoryPrior(
-                self.num_categories, (height, width), dtype=policy, name="prior"
+                self.num_categories,
+                (height, width),
+                self.prior_stddev,
+                dtype=policy,
+                name="prior",
             )
             self.prior.build((None,))
             prior_shape = (None, height * width)
@@ -153,7 +164,10 @@ class HybridCNN(keras.layers.Layer):
             attends = has_category
         if attends:
             self.attention = ChannelAttention(
-                self.reduction_ratio, dtype=policy, name="attention"
+                self.reduction_ratio,
+                even_start=self.even_attention,
+                dtype=policy,
+                name="attention",
             )
             self.attention.build((None, *map_shape), prior_shape)
 
@@ -261,5 +275,7 @@ class HybridCNN(keras.layers.Layer):
             momentum=self.momentum,
             channel_attention=self.channel_attention,
             prior_channel=self.prior_channel,
+            even_attention=self.even_attention,
+            prior_stddev=self.prior_stddev,
         )
         return config
