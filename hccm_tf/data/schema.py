@@ -37,6 +37,8 @@ class Schema:
             holds; see `unsampled`.
         checks: name → int64 checks of the strings of a vocabulary, see
             `hccm_tf.data.ids`; one without is known by its keys alone.
+        counts: name → int64, how often each value of a vocabulary occurs in the
+            training split; older folders have none.
 
     Raises:
         InputError: if a feature is named twice, or as none can be, or shares one that
@@ -48,6 +50,7 @@ class Schema:
     vocabularies: dict = dataclasses.field(default_factory=dict, repr=False)
     negative_keep_rate: float = 1.0
     checks: dict = dataclasses.field(default_factory=dict, repr=False)
+    counts: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         longest = self.max_history
@@ -134,7 +137,8 @@ class Schema:
         }
         write_text(pathlib.Path(folder) / SCHEMA, json.dumps(content, indent=2) + "\n")
         for name, keys in self.vocabularies.items():
-            write_vocabulary(folder, name, keys, self.checks.get(name))
+            more = self.checks.get(name), self.counts.get(name)
+            write_vocabulary(folder, name, keys, *more)
 
     @classmethod
     def load(cls, folder, with_vocabularies=True):
@@ -150,15 +154,16 @@ class Schema:
         schema = _read(join(folder, SCHEMA), format_if_none=None)
         if not with_vocabularies:
             return schema
-        vocabularies, checks = {}, {}
+        found = {"key": {}, "check": {}, "count": {}}
         for feature in schema.scalars:
             if feature.has_vocabulary:
                 path = join(folder, "vocabularies", f"{feature.name}.parquet")
-                keys, found = _read_vocabulary(path)
-                vocabularies[feature.name] = keys
-                if found is not None:
-                    checks[feature.name] = found
-        return dataclasses.replace(schema, vocabularies=vocabularies, checks=checks)
+                for column, values in _read_vocabulary(path, found).items():
+                    found[column][feature.name] = values
+        keys, checks, counts = found.values()
+        return dataclasses.replace(
+            schema, vocabularies=keys, checks=checks, counts=counts
+        )
 
     def index(self, name, values):
         """Indices (or standardised floats) of raw values, in graph operations.
@@ -228,9 +233,9 @@ def pad_candidates(values, num_candidates=None, padding=None):
     return values.to_tensor(padding, shape=shape)
 
 
-def write_vocabulary(folder, name, keys, checks=None, values=None):
+def write_vocabulary(folder, name, keys, checks=None, counts=None, values=None):
     """Writes the sorted keys of a vocabulary, and what else is known of its values."""
-    table = {"key": keys, "check": checks, "value": values}
+    table = {"key": keys, "check": checks, "count": counts, "value": values}
     table = {column: array for column, array in table.items() if array is not None}
     path = pathlib.Path(folder) / "vocabularies" / f"{name}.parquet"
     path.parent.mkdir(exist_ok=True)
@@ -238,14 +243,13 @@ def write_vocabulary(folder, name, keys, checks=None, values=None):
         pq.write_table(pa.table(table), temporary)
 
 
-def _read_vocabulary(path):
-    """Keys and checks, the latter `None` of integers and of an older folder."""
+def _read_vocabulary(path, columns):
+    """Columns of a vocabulary; integers, and older folders, do not have all."""
     try:
         with open_file(path) as handle:
             # What is not there is left out.
-            table = pq.ParquetFile(handle).read(["key", "check"])
-        checks = table["check"].to_numpy() if "check" in table.column_names else None
-        return table["key"].to_numpy(), checks
+            table = pq.ParquetFile(handle).read(list(columns))
+        return {name: table[name].to_numpy() for name in {"key", *table.column_names}}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a vocabulary ({error}); build the examples again"

@@ -4,6 +4,7 @@
 |---|---|
 | embedding table of a feature | old rows, by the ids' keys; new ids as initialised |
 | category priors | old rows, by the categories' keys; new ones as initialised |
+| how often an id was seen | what the run saw and today, see `ShrunkEmbedding` |
 | any other, moving averages included | the old weight |
 
 The reserved rows, padding and out-of-vocabulary, are copied. With `"all_but_ids"` the
@@ -28,6 +29,7 @@ from hccm_tf.models.non_visual import embedding_name
 
 WARM_STARTS = ("all", "all_but_ids")
 TABLE = "embeddings"  # Keras' name of an embedding layer's weight
+COUNTS = "counts"  # of `ShrunkEmbedding`, as the schema has them
 
 
 def check_same_features(schema, old):
@@ -104,6 +106,11 @@ def started_schema(schema, old, how):
     known = {name: _union(old, schema, name) for name in schema.vocabularies}
     vocabularies = {name: keys for name, (keys, _) in known.items()}
     checks = {name: found for name, (_, found) in known.items() if found is not None}
+    counts = {
+        name: _sum_counts(old, schema, name, vocabularies[name])
+        for name in schema.counts
+        if name in old.counts
+    }
     features = tuple(
         dataclasses.replace(f, size=len(vocabularies[f.name]))
         if f.name in vocabularies
@@ -111,7 +118,11 @@ def started_schema(schema, old, how):
         for f in schema.features
     )
     return dataclasses.replace(
-        schema, features=features, vocabularies=vocabularies, checks=checks
+        schema,
+        features=features,
+        vocabularies=vocabularies,
+        checks=checks,
+        counts=counts,
     )
 
 
@@ -126,6 +137,15 @@ def _union(old, schema, name):
         for s in (old, schema)
     ]
     return keys, np.concatenate(checks)[first]
+
+
+def _sum_counts(old, schema, name, keys):
+    """How often each of both vocabularies' keys was seen, by the run and today."""
+    counts = np.zeros(len(keys), np.int64)
+    for part in (old, schema):
+        place = np.searchsorted(keys, part.vocabularies[name])
+        counts[place] += part.counts[name]
+    return counts
 
 
 def _kind(feature):
@@ -178,13 +198,14 @@ def warm_start(model, started, how):
 
 
 def _weights(model):
-    """Weights by their layer's name and their place in it."""
+    """Weights by their layer's name and their place in it, those not of the schema."""
     found = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             found |= _weights(layer)
         else:
-            found |= {(layer.name, i): w for i, w in enumerate(layer.weights)}
+            weights = enumerate(layer.weights)
+            found |= {(layer.name, i): w for i, w in weights if w.name != COUNTS}
     return found
 
 

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import json
 import shutil
@@ -88,7 +89,8 @@ def _of_another_day(schema):
     keys["user_id"] = np.union1d(keys["user_id"], [-3, 7_777_777])
     keys["item_id"] = np.union1d(keys["item_id"][::2], [-1, 10_000_000])
     keys["category"] = np.union1d(keys["category"][1:], [fingerprint("hat")])
-    schema = dataclasses.replace(schema, vocabularies=keys, checks={})
+    counts = {name: 1 + np.arange(len(k)) for name, k in keys.items()}
+    schema = dataclasses.replace(schema, vocabularies=keys, checks={}, counts=counts)
     return _with(schema, **{name: {"size": len(k)} for name, k in keys.items()})
 
 
@@ -209,6 +211,11 @@ def test_all_keeps_the_old_ids(shop, started):
         assert keys.tolist() == sorted(expected)
         assert both[name].size == len(expected)
         assert both[name].frequency == today[name].frequency
+        counts = collections.Counter()
+        for part in (today, shop.schema):
+            seen = zip(part.vocabularies[name], part.counts[name], strict=True)
+            counts.update({int(key): int(count) for key, count in seen})
+        assert both.counts[name].tolist() == [counts[int(key)] for key in keys]
     assert both.num_rows("item_id") > today.num_rows("item_id")
 
 
@@ -385,3 +392,26 @@ def test_without_training_no_option_may_change(shop, runs, changed, message):
     )
     with pytest.raises(InputError, match=message):
         estimator.fit(shop.data)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"), [("all", [1, 7, 12]), ("all_but_ids", [7, 10])]
+)
+def test_how_often_ids_were_seen_adds_up(how, expected):
+    def of(keys, counts):
+        feature = Feature("item_id", "vocabulary", size=2, candidate=True)
+        keys, counts = {"item_id": np.array(keys)}, {"item_id": np.array(counts)}
+        return Schema((feature,), vocabularies=keys, counts=counts)
+
+    old, new = of([3, 5], [1, 2]), of([4, 5], [7, 10])
+    options = {"id_shrinkage": 4.0, "id_dropout": 0}
+    began = _model("din", old, **options)
+    weight = began.keras_model.get_layer("item_id_embedding").embedding.embeddings
+    weight.assign(weight + 1)
+    schema = started_schema(new, old, how)
+    model = _model("din", schema, **options)
+    warm_start(model, began, how)
+    table = model.keras_model.get_layer("item_id_embedding")
+    np.testing.assert_array_equal(table.counts, [0, 0, *expected])
+    rows = np.asarray(table.embedding.embeddings)
+    assert (rows[-1] == np.asarray(weight)[-1]).all() == (how == "all")

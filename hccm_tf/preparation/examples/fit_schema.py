@@ -155,7 +155,8 @@ def _fit_vocabulary(job, feature, table):
     values, checks = table["value"].to_numpy()[order], None
     if feature.dtype == "string":
         checks = ids.to_checks(tf.constant(values, tf.string)).numpy()
-    write_vocabulary(job.output, feature.name, keys, checks, values)
+    counts = table["count"].to_numpy()[order]
+    write_vocabulary(job.output, feature.name, keys, checks, counts, values)
     column = f"column {feature.name}"
     warnings = ids.describe_collisions(column, collisions, "out-of-vocabulary")
     frequency = _frequency(table)
