@@ -6,7 +6,7 @@ import functools
 import keras
 
 from hccm_tf.models.image_model import ImageModel, map_encoder
-from hccm_tf.models.options import ImageHistoryOptions
+from hccm_tf.models.options import MapOptions
 from hccm_tf.options import option
 
 
@@ -19,7 +19,7 @@ class DINFixedCNN(ImageModel):
     name = "din_fixed_cnn"
 
     @dataclasses.dataclass(frozen=True)
-    class Options(ImageHistoryOptions):
+    class Options(MapOptions):
         """The projection of the fixed CNN's pooled maps."""
 
         projection: str = option(
@@ -31,15 +31,18 @@ class DINFixedCNN(ImageModel):
 
     def image_encoder(self, layers, explain=False):
         del explain
-        make = functools.partial(keras.layers.Dense, self.image_dim)
+        # Which keeps the cosines of the pooled maps.
+        make = functools.partial(
+            keras.layers.Dense, self.image_dim, kernel_initializer="orthogonal"
+        )
         if self.options.projection == "pca":
             make = self._frozen_projection
         dense = layers.get("projection", make)
         return map_encoder(
             self.images,
-            lambda maps, category, mask: dense(
-                keras.layers.GlobalAveragePooling2D()(maps)
-            ),
+            lambda maps, category, mask: dense(maps),
+            self.options.map_dropout,
+            pool=True,
         )
 
     def _frozen_projection(self, name):

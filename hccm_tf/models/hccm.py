@@ -4,7 +4,13 @@ import dataclasses
 import functools
 
 from hccm_tf.layers import HybridCNN
-from hccm_tf.models.image_model import ImageModel, map_encoder, with_channel_attention
+from hccm_tf.models.image_model import (
+    ImageModel,
+    cnn_options,
+    map_encoder,
+    with_channel_attention,
+    with_shortcut,
+)
 from hccm_tf.models.non_visual import id_dropout
 from hccm_tf.models.options import CNNOptions
 from hccm_tf.options import option
@@ -33,9 +39,9 @@ class HCCM(ImageModel):
             HybridCNN,
             self.image_dim,
             num_categories=self.schema.num_rows("category"),
-            filters=self.options.cnn_filters,
             channel_attention=self.options.channel_attention,
             prior_channel=self.options.prior_channel,
+            **cnn_options(self.options),
         )
         cnn = layers.get("hybrid_cnn", make)
         dropout = id_dropout(
@@ -45,8 +51,9 @@ class HCCM(ImageModel):
         def encode(maps, category, mask):
             category = dropout(category)
             images = cnn(maps, category, mask)
+            images = with_shortcut(images, maps, mask, self.options, layers)
             if not explain:
                 return images
             return with_channel_attention(images, cnn, maps, category)
 
-        return map_encoder(self.images, encode)
+        return map_encoder(self.images, encode, self.options.map_dropout)

@@ -4,7 +4,13 @@ import dataclasses
 import functools
 
 from hccm_tf.layers import HybridCNN
-from hccm_tf.models.image_model import ImageModel, map_encoder, with_channel_attention
+from hccm_tf.models.image_model import (
+    ImageModel,
+    cnn_options,
+    map_encoder,
+    with_channel_attention,
+    with_shortcut,
+)
 from hccm_tf.models.options import CNNOptions
 from hccm_tf.options import option
 
@@ -26,14 +32,15 @@ class HCM(ImageModel):
         make = functools.partial(
             HybridCNN,
             self.image_dim,
-            filters=self.options.cnn_filters,
             channel_attention=self.options.channel_attention,
+            **cnn_options(self.options),
         )
         cnn = layers.get("hybrid_cnn", make)
 
         def encode(maps, category, mask):
             del category
             images = cnn(maps, feature_map_mask=mask)
+            images = with_shortcut(images, maps, mask, self.options, layers)
             return with_channel_attention(images, cnn, maps) if explain else images
 
-        return map_encoder(self.images, encode)
+        return map_encoder(self.images, encode, self.options.map_dropout)

@@ -17,9 +17,13 @@ import keras
 from keras import ops
 
 from hccm_tf.errors import InputError
+from hccm_tf.layers import PooledShortcut
 from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.model import Model
 from hccm_tf.models.options import ImageHistoryOptions
+
+# Beside channels that the attention halves at the start.
+PRIOR_STDDEV = 0.1
 
 
 class ImageModel(Model, abc.ABC):
@@ -102,26 +106,49 @@ class ImageModel(Model, abc.ABC):
                 raise InputError(f"schema: a model with category prior needs {name}")
 
 
-def map_encoder(images, encode):
+def map_encoder(images, encode, dropout=0.0, pool=False):
     """The `image_encoder` of feature maps around a function of Keras tensors.
 
     Args:
         images: `ImageInput`.
         encode: function `(maps, category, mask)` to what the encoder gives; `maps` are
             standardised, `mask` is true where there is an image.
+        dropout: rate at which training drops whole channels of a map.
+        pool: whether `encode` takes `[U, c]`, the means of the maps' positions.
     """
     maps = keras.Input(images.shape, dtype="float16", name="image_map")
     category = keras.Input((), dtype="int32", name="image_category")
     x = maps
+    if pool:
+        # Before it is standardised, which gives the same for less.
+        x = ops.mean(ops.cast(x, "float32"), axis=(1, 2))
     if images.channel_mean is not None:
         x = keras.layers.Normalization(
             mean=images.channel_mean, variance=images.channel_std**2
         )(x)
+    if dropout:
+        kind = keras.layers.Dropout if pool else keras.layers.SpatialDropout2D
+        x = kind(dropout)(x)
     # Category 0 stands beside padding only.
     outputs = encode(x, category, ops.not_equal(category, 0))
     return keras.Model(
         {"image_map": maps, "image_category": category}, outputs, name="image_encoder"
     )
+
+
+def cnn_options(options):
+    """Arguments of `HybridCNN` that the options describe; `CNNOptions` → dict."""
+    arguments = {"filters": options.cnn_filters}
+    if options.shortcut:
+        arguments |= {"even_attention": True, "prior_stddev": PRIOR_STDDEV}
+    return arguments
+
+
+def with_shortcut(images, maps, mask, options, layers):
+    """A CNN's vectors, with the shortcut past it if the options have it."""
+    if not options.shortcut:
+        return images
+    return layers.get("shortcut", PooledShortcut)(images, maps, mask=mask)
 
 
 def with_channel_attention(images, cnn, maps, category=None):

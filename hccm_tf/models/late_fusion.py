@@ -6,7 +6,12 @@ import keras
 from keras import ops
 
 from hccm_tf.layers import Embedding, HybridCNN
-from hccm_tf.models.image_model import ImageModel, map_encoder
+from hccm_tf.models.image_model import (
+    ImageModel,
+    cnn_options,
+    map_encoder,
+    with_shortcut,
+)
 from hccm_tf.models.non_visual import id_dropout
 from hccm_tf.models.options import CNNOptions
 
@@ -26,7 +31,7 @@ class LateFusion(ImageModel):
     def image_encoder(self, layers, explain=False):
         del explain
         feature, dim = self.schema["category"], self.image_dim
-        make = functools.partial(HybridCNN, dim, filters=self.options.cnn_filters)
+        make = functools.partial(HybridCNN, dim, **cnn_options(self.options))
         cnn = layers.get("hybrid_cnn", make)
         make = functools.partial(
             Embedding,
@@ -42,6 +47,7 @@ class LateFusion(ImageModel):
         def encode(maps, category, mask):
             images = cnn(maps, feature_map_mask=mask)
             categories = embedding(dropout(category))
-            return project(fuse(ops.concatenate([images, categories], axis=-1)))
+            images = project(fuse(ops.concatenate([images, categories], axis=-1)))
+            return with_shortcut(images, maps, mask, self.options, layers)
 
-        return map_encoder(self.images, encode)
+        return map_encoder(self.images, encode, self.options.map_dropout)

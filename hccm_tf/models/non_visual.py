@@ -3,11 +3,15 @@
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from hccm_tf.errors import InputError
-from hccm_tf.layers import Embedding, IdDropout
+from hccm_tf.layers import Embedding, IdDropout, ShrunkEmbedding
 from hccm_tf.models.column_input import column_input
+
+OOV = 1
+RESERVED_ROWS = 2  # padding and out-of-vocabulary
 
 
 class NonVisual:
@@ -37,6 +41,7 @@ class NonVisual:
 
     def __init__(self, model, layers, many_candidates=False):
         schema = model.schema
+        self._sequences, self._values = schema.sequences, {}
         self.inputs, self.user, self.candidate = {}, [], []
         self.candidate_ids, self.candidate_mask = [], None
         if many_candidates:
@@ -52,6 +57,7 @@ class NonVisual:
                 side.append(ops.expand_dims(value, -1))
                 continue
             tables[feature.name] = _embedding(model, feature, layers)
+            self._values[feature.name] = value
             embedded[feature.name] = tables[feature.name](value)
             side.append(embedded[feature.name])
             if feature.candidate:
@@ -69,6 +75,29 @@ class NonVisual:
             self.history = ops.concatenate(history, axis=-1)
             self.history_mask = mask
 
+    def match_shares(self):
+        """Share of the clicks that have the candidate's value, for each history.
+
+        Cross statistics of candidate and history, as the hard search of SIM (CIKM '20)
+        finds them; a value that is unknown matches nothing, and an empty history has
+        none.
+
+        Returns:
+            list of float tensors `[B, *, 1]`.
+        """
+        shares = []
+        for feature in self._sequences:
+            clicks = self.inputs[feature.input_name]
+            value = self.of_candidates(self._values[feature.shares][..., None])[..., 0]
+            keys = clicks if len(value.shape) == 1 else clicks[:, None]
+            same = ops.equal(value[..., None], keys)
+            same = ops.logical_and(same, ops.greater(keys, OOV))
+            count = ops.sum(ops.cast(self.history_mask, "float32"), axis=1)
+            count = count if len(value.shape) == 1 else count[:, None]
+            share = ops.sum(ops.cast(same, "float32"), axis=-1) / ops.maximum(count, 1)
+            shares.append(share[..., None])
+        return shares
+
     def of_candidates(self, values):
         """`[B, *, D]`, also of values that a request's candidates share, `[B, D]`."""
         if self.candidate_mask is None or len(values.shape) == 3:
@@ -79,8 +108,18 @@ class NonVisual:
 
 def _embedding(model, feature, layers):
     """Function from indices to embeddings, with dropout where ids can be unknown."""
+    kind = Embedding
+    if model.options.id_shrinkage and feature.has_vocabulary:
+        counts = model.schema.counts.get(feature.name)
+        if counts is None:
+            raise InputError(
+                f"schema: feature {feature.name} has no counts, which id_shrinkage "
+                "needs; build the examples again"
+            )
+        shrinkage = model.options.id_shrinkage
+        kind = functools.partial(_shrunk_embedding, counts, shrinkage)
     make = functools.partial(
-        Embedding,
+        kind,
         model.schema.num_rows(feature.name),
         feature.embedding_dim or model.options.embedding_dim,
         shards=model.embedding_shards,
@@ -89,6 +128,14 @@ def _embedding(model, feature, layers):
     table = layers.get(embedding_name(feature), make)
     dropout = id_dropout(feature, model.options, layers, f"{name}_dropout")
     return lambda ids: table(dropout(ids))
+
+
+def _shrunk_embedding(counts, shrinkage, rows, dim, **arguments):
+    """`ShrunkEmbedding` of a vocabulary whose values occur so often in training."""
+    layer = ShrunkEmbedding(rows, dim, shrinkage, **arguments)
+    layer.build((None,))
+    layer.counts.assign(np.pad(counts, (RESERVED_ROWS, 0)))
+    return layer
 
 
 def embedding_name(feature):

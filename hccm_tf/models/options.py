@@ -21,11 +21,25 @@ class NetworkOptions(Options):
     dropout: float = option(
         0.0, "The dropout rate after each hidden layer.", lower=0, upper=1
     )
+    input_dropout: float = option(
+        0.0, "The dropout rate of what enters the final MLP.", lower=0, upper=1
+    )
     id_dropout: float = option(
         10.0,
         "Training hides the ids of a feature whose values occur n times in the mean at "
         "the rate x / (x + n), where x is this option; this trains the row of unknown "
         "ids, and 0 turns it off (Kiperwasser and Goldberg, TACL 2016, there by word).",
+        lower=0,
+    )
+    match_shares: bool = option(
+        False,
+        "Whether the final MLP sees, for each history, the share of its clicks that "
+        "have the candidate's value.",
+    )
+    id_shrinkage: float = option(
+        0.0,
+        "The impressions at which a value's own embedding counts half; the other half "
+        "is that of unknown values, see hccm_tf.layers.ShrunkEmbedding. 0 trusts all.",
         lower=0,
     )
 
@@ -82,9 +96,13 @@ class ImageHistoryOptions(ImageOptions):
     similarity: str = option(
         "none",
         "What the final MLP sees of the candidate's similarity to the history's "
-        "images: {choices}; cosine gives mean, maximum and soft maximum, histogram is "
-        "SimTier (CIKM '24).",
-        ("none", "cosine", "histogram"),
+        "images: {choices}; cosine gives mean, maximum and soft maximum, "
+        "category_cosine also those over the clicks of the candidate's category, "
+        "histogram is SimTier (CIKM '24).",
+        ("none", "cosine", "category_cosine", "histogram"),
+    )
+    similarity_heads: int = option(
+        1, "The parts of an image's vector, of which each has a cosine.", lower=1
     )
     image_sides: str = option(
         "both",
@@ -95,11 +113,30 @@ class ImageHistoryOptions(ImageOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class CNNOptions(ImageHistoryOptions):
+class MapOptions(ImageHistoryOptions):
+    """The feature maps."""
+
+    map_dropout: float = option(
+        0.0,
+        "The rate at which training drops whole channels of the feature maps (Tompson "
+        "et al., CVPR 2015).",
+        lower=0,
+        upper=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CNNOptions(MapOptions):
     """The trainable CNN on feature maps."""
 
     cnn_filters: tuple = option(
         (64, 128), "The filters of the trainable CNN's two convolutions.", lower=1
+    )
+    shortcut: bool = option(
+        False,
+        "Whether an image's vector is a projection of the pooled maps, to which the "
+        "trainable CNN's, centred, is added through a gate that is shut at first; its "
+        "attention then starts even, its priors small.",
     )
 
     def __post_init__(self):

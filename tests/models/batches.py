@@ -42,13 +42,25 @@ SCHEMA = Schema(
         Feature("history_category", "sequence", "string", shares="category"),
     ),
     max_history=LENGTH,
+    counts={
+        "user_id": np.arange(7),
+        "item_id": np.arange(20),
+        "category": np.array([0, 50, 3, 20, 1]),
+    },
 )
 
 
-# How the images are attended and compared.
+# How the images are attended and compared, and what else there is to choose.
 ATTENTIONS = {
     "din": {"image_attention": "din", "similarity": "cosine"},
-    "dot_product": {"image_attention": "dot_product", "similarity": "cosine"},
+    "dot_product": {
+        "image_attention": "dot_product",
+        "similarity": "category_cosine",
+        "similarity_heads": 2,
+        "shortcut": True,
+        "match_shares": True,
+        "id_shrinkage": 3.0,
+    },
     "multi_query": {"image_attention": "multi_query", "similarity": "histogram"},
 }
 

@@ -3,7 +3,16 @@ import numpy as np
 import pytest
 
 from hccm_tf.models import build_model
-from tests.models.batches import LOSS, SCHEMA, SHAPE, build, define, inputs_of, outcomes
+from tests.models.batches import (
+    LOSS,
+    SCHEMA,
+    SHAPE,
+    build,
+    define,
+    encode,
+    inputs_of,
+    outcomes,
+)
 
 
 def _pca_options(components=6):
@@ -54,3 +63,16 @@ def test_other_forms_of_a_trained_model_need_no_components():
     images = {name: inputs[name] for name in ("image_map", "image_category")}
     expected = model.get_layer("image_encoder")(images, training=False)
     np.testing.assert_array_equal(form(images, training=False), expected)
+
+
+def test_pooled_before_they_are_standardised():
+    rng = np.random.default_rng(1)
+    mean, std = (x.astype(np.float32) for x in rng.uniform(0.5, 2, (2, 6)))
+    model = build("din_fixed_cnn", channel_mean=mean, channel_std=std)
+    inputs = inputs_of("din_fixed_cnn")
+    maps = (inputs["image_map"].astype(np.float64) - mean) / std
+    encoder = model.get_layer("image_encoder")
+    kernel, bias = (np.asarray(w) for w in encoder.get_layer("projection").weights)
+    expected = maps.mean(axis=(1, 2)) @ kernel + bias
+    found = encode(model, inputs["image_map"], inputs["image_category"])
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -13,23 +13,28 @@ from tests.models.batches import (
     IMAGE_MODELS,
     LOSS,
     ROWS,
+    SCHEMA,
     SHAPE,
     WITHOUT_IMAGE,
     build,
     define,
+    encode,
     inputs_of,
     outcomes,
     place_of,
     plain_inputs,
     predict,
+    read_by,
     slots,
+    small,
 )
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_sharing_images_equals_encoding_every_slot(name, attention):
-    model = build(name, **ATTENTIONS[attention], products=True)
+    options = read_by(name, {**ATTENTIONS[attention], "products": True})
+    model = build(name, **options)
     shared, plain = inputs_of(name), plain_inputs()
     assert len(shared["image_map"]) < len(plain["image_map"])
     np.testing.assert_allclose(predict(model, shared), predict(model, plain), atol=1e-5)
@@ -162,3 +167,44 @@ def test_hccm_needs_categories():
     schema = Schema((Feature("item_id", "vocabulary", size=3),))
     with pytest.raises(ValueError, match="category"):
         build_model("hccm", schema, feature_map_shape=SHAPE)
+
+
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_dropped_channels_say_nothing(name):
+    """Almost all are dropped, in training only."""
+    model, plain, inputs = build(name, map_dropout=0.9999), build(name), inputs_of(name)
+    encoder, other = (m.get_layer("image_encoder") for m in (model, plain))
+    for weight, value in zip(encoder.weights, other.get_weights(), strict=True):
+        weight.assign(value)
+    maps, category = inputs["image_map"], inputs["image_category"]
+    shown = encode(model, maps, category)
+    np.testing.assert_allclose(shown, encode(plain, maps, category), atol=1e-6)
+    assert np.abs(shown - encode(model, 0 * maps, category)).max() > 1e-2
+    found = encode(model, maps, category, training=True)
+    expected = encode(model, 0 * maps, category, training=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hcm", "late_fusion", "hccm"])
+def test_the_shortcut_alone_speaks_at_first(name):
+    """A new model has the cosines of the pooled maps."""
+    rng = np.random.default_rng(1)
+    mean, std = rng.normal(size=6), rng.uniform(0.5, 2, 6)
+    model = build_model(
+        name,
+        SCHEMA,
+        feature_map_shape=SHAPE,
+        channel_mean=mean.astype(np.float32),
+        channel_std=std.astype(np.float32),
+        **small(name, shortcut=True, image_embedding_dim=8),
+    )
+    inputs = inputs_of(name)
+    there = inputs["image_category"] != 0
+    found = encode(model, inputs["image_map"], inputs["image_category"])
+    assert (found[~there] == 0).all()
+    pooled = (
+        inputs["image_map"][there].astype("float64").mean(axis=(1, 2)) - mean
+    ) / std
+    np.testing.assert_allclose(
+        found[there] @ found[there].T, pooled @ pooled.T, atol=1e-3
+    )

@@ -28,6 +28,7 @@ CASES += [
     ("hccm", {"image_sides": side, "similarity": "cosine", "products": True})
     for side in ("candidate", "history")
 ]
+CASES += [("din", ATTENTIONS["dot_product"])]
 CASES += [("cscnn", {}), ("tests.models.own_model:Linear", {})]
 
 

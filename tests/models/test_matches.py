@@ -1,0 +1,105 @@
+"""What the final MLP sees of how a candidate matches the history."""
+
+import keras
+import numpy as np
+import pytest
+
+from hccm_tf.data.feature import Feature
+from hccm_tf.data.schema import Schema
+from hccm_tf.models import build_model
+from tests.models.batches import (
+    IMAGE_MODELS,
+    MASK,
+    SHAPE,
+    build,
+    encode,
+    inputs_of,
+    ranker_inputs,
+    small,
+)
+
+
+def matches_of(ranker, inputs):
+    """What the ranker normalizes and shows its MLP past all dropout, `[B, ·]`."""
+    normalization = ranker.get_layer("match_normalization")
+    # The other is the mask.
+    matches = keras.Model(ranker.input, normalization.input[0])
+    return matches(inputs).numpy()[MASK]
+
+
+def test_shares_equal_numpy():
+    model = build("din", match_shares=True)
+    inputs = inputs_of("din")
+    inputs["history_item_id"][1, :2] = inputs["item_id"][1, 0] = 5
+    found = matches_of(model, inputs)
+    places = np.argwhere(MASK)
+    assert found.shape == (len(places), 2)
+    for column, name in enumerate(("item_id", "category")):
+        clicks, shown = inputs[f"history_{name}"], inputs[name]
+        for row, (request, candidate) in enumerate(places):
+            there = clicks[request][clicks[request] != 0]
+            value = shown[request, candidate]
+            # Two unknown values are not the same one.
+            same = np.sum((there == value) & (there != 1))
+            expected = same / len(there) if len(there) else 0
+            np.testing.assert_allclose(found[row, column], expected, atol=1e-6)
+    assert (found > 0).any(axis=0).all() and (found == 0).any(axis=0).all()
+
+
+def test_no_history_has_no_shares():
+    schema = Schema((Feature("a", "integer", size=3, candidate=True),))
+    model = build_model("din", schema, match_shares=True, **small("din"))
+    assert "match_normalization" not in {layer.name for layer in model.layers}
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_cosines_within_the_category_equal_numpy(name, heads):
+    options = {"similarity": "category_cosine", "similarity_heads": heads}
+    model = build(name, **options)
+    inputs = inputs_of(name)
+    found = matches_of(model.get_layer("ranker"), ranker_inputs(model, inputs))
+    vectors = encode(model, inputs["image_map"], inputs["image_category"])
+    parts = np.split(vectors.astype("float64"), heads, axis=1)
+    for row, (request, candidate) in enumerate(np.argwhere(MASK)):
+        images = inputs["history_image"][request]
+        category = inputs["category"][request, candidate]
+        clicked = inputs["history_category"][request]
+        shown = inputs["candidate_image"][request, candidate]
+        same = (images != 0) & (clicked == category) & (clicked > 1)
+        expected = [
+            summary(part[shown], part[images[mask]])
+            for mask in (images != 0, same)
+            for part in parts
+        ]
+        expected = np.concatenate(expected) * (shown != 0)
+        np.testing.assert_allclose(found[row], expected, atol=1e-4)
+    assert (np.abs(found[:, 3 * heads :]).max(axis=1) > 0).any()
+
+
+def summary(query, keys, sharpness=10):
+    """Mean, maximum and soft maximum of the cosines, 0 without any."""
+    if not len(keys):
+        return np.zeros(3)
+    norms = np.linalg.norm(keys, axis=1) * np.linalg.norm(query)
+    cosines = keys @ query / np.where(norms > 0, norms, 1)
+    soft = np.log(np.mean(np.exp(sharpness * cosines))) / sharpness
+    return np.array([cosines.mean(), cosines.max(), soft])
+
+
+def test_what_a_schema_lacks_is_named():
+    schema = Schema((Feature("item_id", "integer", size=3, candidate=True),))
+    options = small("hcm", similarity="category_cosine")
+    with pytest.raises(ValueError, match="category_cosine needs category and"):
+        build_model("hcm", schema, feature_map_shape=SHAPE, **options)
+
+
+def test_dropout_leaves_the_matches():
+    """All else is hidden: what the MLP's first layer gets of the candidate."""
+    model = build("din", match_shares=True, input_dropout=0.999)
+    hidden = model.get_layer("hidden_0")
+    seen = keras.Model(model.input, hidden.input)
+    candidate, user = seen(inputs_of("din"), training=True)
+    assert np.abs(user.numpy()).max() == 0
+    assert np.abs(candidate.numpy()[..., :-2]).max() == 0
+    assert candidate.numpy()[..., -2:].std() > 0.1
