@@ -83,9 +83,11 @@ test-io: $(VENV)-io/test
 		tests/preparation/test_tables.py tests/preparation/examples/test_log_inputs.py \
 		tests/models/test_attention.py tests/models/test_cscnn.py
 
-# JAX compiles each test for longer than it then runs it.
+# JAX compiles each test for longer than it then runs it: what tests have in common once.
+JAX_CACHE = JAX_COMPILATION_CACHE_DIR=$(VENV)-backends/compiled \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 test-backends: $(VENV)-backends/test
-	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(JAX_CACHE) \
 		$(VENV)-backends/bin/python $(PYTEST) tests/layers tests/optimizers
 	KERAS_BACKEND=torch \
 		$(VENV)-backends/bin/python $(PYTEST) tests/layers tests/optimizers
