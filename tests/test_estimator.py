@@ -23,6 +23,7 @@ from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import MODELS
 from tests import processes
 from tests.conftest import tiny
+from tests.untrained import fit_untrained
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +199,7 @@ def test_a_frame_may_have_weights_and_requests_when_the_fitted_one_has_not(
     ids = log.groupby(["user_id", "timestamp"]).ngroup() + 2**60
     named, plain = log.assign(request_id=ids), log.drop(columns="weight")
     for fitted, scored in ((named, plain), (plain, named)):
-        twin = clone(on_requests).set_params(epochs=1)
-        twin.fit(fitted[log.split != "test"])
+        twin = fit_untrained(clone(on_requests), fitted[log.split != "test"])
         later = scored[log.split == "test"].drop(columns="split")
         frame = twin.predictions(later)
         np.testing.assert_array_equal(frame.user_key, later.user_id)
@@ -247,14 +247,23 @@ def test_what_is_no_frame_is_an_error_of_one_line(shop, on_frames):
         twin.fit(later.to_numpy())
 
 
-def test_labels_as_y(shop, on_frames):
+def test_labels_as_y(shop, on_frames, monkeypatch):
+    """It is fitted on the same data, to the last byte."""
     frame = shop.impressions[shop.impressions.split != "test"]
+    folders = []
+
+    def fit_on(configuration, strategy):
+        folders.append(configuration.data_dir)
+        return on_frames.fitted_
+
+    monkeypatch.setattr("hccm_tf.estimator.fit", fit_on)
     twin = clone(on_frames).fit(frame.drop(columns="label"), frame.label.to_numpy())
-    np.testing.assert_allclose(
-        twin.predict_proba(_later(shop)),
-        on_frames.predict_proba(_later(shop)),
-        atol=1e-3,
+    assert folders == [twin.frames_.training] != [on_frames.frames_.training]
+    found, expected = (
+        {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (twin.frames_.training, on_frames.frames_.training)
     )
+    assert found == expected and any("tfrecord" in name for name in found)
 
 
 def test_training_needs_tensorflow(shop, monkeypatch):
@@ -273,8 +282,8 @@ def test_export_after_frames(on_frames, tmp_path):
 
 
 def test_max_history(shop):
-    estimator = CTREstimator("base", epochs=1, **tiny("base", max_history=2))
-    assert estimator.fit(shop.data).schema_.max_history == 2
+    estimator = CTREstimator("base", **tiny("base", max_history=2))
+    assert fit_untrained(estimator, shop.data).schema_.max_history == 2
     with pytest.raises(InputError, match="max_history"):
         CTREstimator("base", max_history=9).fit(shop.data)
 
@@ -301,10 +310,12 @@ def test_a_category_without_a_part_is_an_error_of_one_line(shop):
 
 @pytest.fixture(scope="module")
 def controls(shop):
-    """`hccm` after an epoch of shuffled images, and of shuffled categories."""
-    options = tiny("hccm", epochs=1, batch_size=256)
+    """`hccm` before its first step, of shuffled images, and of shuffled categories."""
+    options = tiny("hccm", batch_size=256)
     return {
-        name: CTREstimator("hccm", shop.maps, **options, **{name: True}).fit(shop.data)
+        name: fit_untrained(
+            CTREstimator("hccm", shop.maps, **options, **{name: True}), shop.data
+        )
         for name in ("shuffle_images", "shuffle_categories")
     }
 

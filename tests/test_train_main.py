@@ -249,9 +249,11 @@ def test_a_flag_that_the_model_does_not_read(shop, tmp_path, main):
     assert not list(tmp_path.iterdir())
     (tmp_path / "shared.flags").write_text("--cnn_filters=4,4\n--similarity=cosine\n")
     shared = f"--flagfile={tmp_path / 'shared.flags'}"
-    printed = main(*common, *_flags("din"), shared)
+    # Data that are found to be missing after the flags have been read.
+    line = main(f"--data_dir={tmp_path / 'no_data'}", common[1], *_flags("din"), shared)
+    assert "no_data" in line
     expected = "--similarity, --cnn_filters: model din does not read it"
-    assert printed.startswith(f"left out of the flagfile: {expected}\n")
+    assert main.printed.startswith(f"left out of the flagfile: {expected}\n")
 
 
 def test_a_run_that_exists_is_refused_and_untouched(shop, din_run, main):

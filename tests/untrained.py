@@ -1,8 +1,11 @@
 """Trained models that have seen no data."""
 
+from unittest import mock
+
 from hccm_tf.configuration import configure
 from hccm_tf.models import ImageInput
 from hccm_tf.runs import TrainedModel
+from hccm_tf.training.fit import FittedModel, prepare
 from tests.conftest import tiny
 
 
@@ -21,3 +24,14 @@ def untrained(name, schema, store=None, **options):
     return TrainedModel(
         definition.build(), definition, configuration, store and store.cnn
     )
+
+
+def fit_untrained(estimator, data):
+    """A `CTREstimator` as its `fit` makes it, before the first step of training."""
+
+    def fit(configuration, strategy):
+        trained, batches, _ = prepare(configuration)
+        return FittedModel(trained, batches)
+
+    with mock.patch("hccm_tf.estimator.fit", fit):
+        return estimator.fit(data)

@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from hccm_tf import CTREstimator
+from hccm_tf.data.dataset import Batches
+from hccm_tf.data.schema import Schema
 from hccm_tf.preparation.examples.build import build_examples
+from hccm_tf.serving.export import export
 from hccm_tf.serving.versions import next_version
-from tests.conftest import tiny
+from hccm_tf.training.evaluation import infer_function, predict
+from tests.untrained import untrained
 
 NAMES = ("din", "hccm")
 # Loads SavedModels as a server would: without the package.
@@ -214,18 +217,20 @@ def test_negative_and_string_ids(shop, tmp_path):
         item_id=-shop.impressions.item_id - 2**50,
         user_id="ü" + shop.impressions.user_id.astype(str),
     )
-    build_examples(items, log, tmp_path / "data", max_history=8)
-    estimator = CTREstimator(
-        "hcm", shop.maps, epochs=1, batch_size=256, **tiny("hcm")
-    ).fit(tmp_path / "data")
-    function, serve = _serve(estimator.export(tmp_path / "model"))
+    data, store = tmp_path / "data", shop.store
+    build_examples(items, log, data, max_history=8)
+    schema = Schema.load(data)
+    trained = untrained("hcm", schema, store)
+    function, serve = _serve(export(trained, data, store, tmp_path / "model"))
     assert _signature(function)["user_id"].dtype == tf.string
     rows = np.flatnonzero(shop.log.split == "test")
     request = _request(shop, rows, width=9, with_images=True)
     request["user_id"] = log.user_id.to_numpy(object)[rows]
     for name in ("item_id", "history_item_id"):
         request[name] = -request[name] - 2**50
-    expected = estimator.predict_proba(tmp_path / "data")[:, 1]
+    batches = Batches(data, schema, 256, store)
+    expected = predict(infer_function(trained.keras_model), batches, "test").ctr
+    assert expected.std() > 1e-3
     np.testing.assert_allclose(serve(request), expected, atol=1e-5)
     vocabulary = pd.read_parquet(tmp_path / "data" / "vocabularies" / "item_id.parquet")
     assert (vocabulary.key < 0).all()

@@ -10,7 +10,7 @@ from hccm_tf.serving.signatures import Signatures
 from tests.conftest import tiny
 from tests.models.own_model import MyModel
 from tests.serving.asking import ALL, ROWS, ask, one_row_each
-from tests.untrained import untrained
+from tests.untrained import fit_untrained, untrained
 
 MINE = "tests.models.own_model:MyModel"
 LINEAR = "tests.models.own_model:Linear"
@@ -18,17 +18,10 @@ LINEAR = "tests.models.own_model:Linear"
 
 @pytest.fixture(scope="module")
 def loaded(shop, tmp_path_factory):
-    """An estimator of `MyModel` as a run has left it."""
+    """An estimator of `MyModel` as a run leaves it, before its first step."""
     run_dir = tmp_path_factory.mktemp("own") / "run"
-    estimator = CTREstimator(
-        MINE,
-        shop.maps,
-        epochs=1,
-        batch_size=525,
-        learning_rate=1e-2,
-        **tiny(MINE, depth=2),
-    ).fit(shop.data)
-    estimator.save(run_dir)
+    estimator = CTREstimator(MINE, shop.maps, **tiny(MINE, depth=2))
+    fit_untrained(estimator, shop.data).save(run_dir)
     again = load_run(run_dir)
     np.testing.assert_array_equal(
         again.predict_proba(shop.data), estimator.predict_proba(shop.data)
