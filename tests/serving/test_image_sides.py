@@ -19,8 +19,9 @@ from hccm_tf.serving.request import Impressions, impressions_request, rank_reque
 from hccm_tf.training.images import open_images
 from tests.conftest import tiny
 from tests.serving.asking import ROWS, ask, cut, one_row_each, record_of
+from tests.untrained import fit_untrained
 
-SIZE, CNN_LAYER = 32, "expanded_conv_1_project_bn"
+SIZE, CNN_LAYER = 32, "expanded_conv_project_bn"
 CASES = {
     "cscnn": ("cscnn", ("candidate",)),
     "history": ("hccm", ("history",)),
@@ -38,10 +39,9 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def trained(shop):
-    """Case → estimator after one epoch."""
-    estimators = {}
-    for case, (model, _) in CASES.items():
-        estimators[case] = CTREstimator(
+    """Case → estimator; that of `cscnn` after one epoch."""
+    estimators = {
+        case: CTREstimator(
             model,
             feature_maps=shop.maps,
             image_dir=shop.images,
@@ -50,7 +50,11 @@ def trained(shop):
             batch_size=128,
             learning_rate=1e-2,
             **tiny(model, **OPTIONS[case]),
-        ).fit(shop.data)
+        )
+        for case, (model, _) in CASES.items()
+    }
+    estimators["cscnn"].fit(shop.data)
+    fit_untrained(estimators["history"], shop.data)
     return estimators
 
 
