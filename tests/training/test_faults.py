@@ -18,7 +18,9 @@ ROWS = 30_000
 def _command(shop, run_dir, strategy, data=None):
     return [
         TRAIN_MAIN,
-        "--model=hcm",
+        # What is traced anew at each start is small.
+        "--model=din_fixed_cnn",
+        "--image_sides=candidate",
         f"--strategy={strategy}",
         f"--data_dir={data or shop.data}",
         # Of the folder that a process is started in.
@@ -30,7 +32,6 @@ def _command(shop, run_dir, strategy, data=None):
         "--hidden_units=8",
         "--attention_hidden_units=6",
         "--image_embedding_dim=6",
-        "--cnn_filters=5,7",
     ]
 
 

@@ -82,6 +82,8 @@ def test_a_run_that_is_resumed_at_any_step_is_the_same(request_shop):
         "attention_hidden_units": [6],
         "image_embedding_dim": 6,
         "cnn_filters": [5, 7],
+        # Less to trace in each of the five fits.
+        "image_sides": "candidate",
         "dropout": 0.3,
         "id_dropout": 20.0,
     }

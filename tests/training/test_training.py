@@ -1,5 +1,6 @@
 import collections.abc
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.data.dataset import Batches
+from hccm_tf.data.schema import Schema
 from hccm_tf.metrics import evaluate_predictions
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
@@ -55,9 +57,15 @@ class _Changed(Batches):
         return dataset.enumerate().map(self.change) if epoch == 0 else dataset
 
 
+@functools.cache
+def _batches(data, size):
+    """Of a data folder; what parses them is traced once."""
+    return Batches(data, Schema.load(data), size)
+
+
 def _trainer(shop, model, batch_size=256, learning_rate=1e-2, change=None):
     """A trainer of one device."""
-    batches = Batches(shop.data, shop.schema, batch_size)
+    batches = _batches(shop.data, batch_size)
     if change is not None:
         batches = _Changed(shop.data, shop.schema, batch_size, change=change)
     model.compile(LazyAdam(learning_rate), "binary_crossentropy", jit_compile=False)
@@ -70,7 +78,8 @@ def _metrics(trainer, split="validation"):
 
 
 def test_a_seed_repeats_a_run(shop):
-    words = ["-c", SEEDS, shop.data, shop.maps, json.dumps(tiny("hcm"))]
+    options = tiny("hcm", image_sides="candidate")
+    words = ["-c", SEEDS, shop.data, shop.maps, json.dumps(options)]
     run = processes.run(words, check=True)
     one, same, other = json.loads(run.stdout.splitlines()[-1])
     assert one == same
@@ -104,7 +113,7 @@ def test_predictions_are_in_the_order_of_the_data(shop):
     part = shop.log[shop.log.split == "validation"]
     inputs = next(iter(Batches(shop.data, shop.schema, 150).dataset("validation")))[0]
     expected = model(inputs, training=False)[:, 0, 0]
-    batches = Batches(shop.data, shop.schema, 64)
+    batches = _batches(shop.data, 64)
     for frame in (
         trainer.predict("validation"),
         predict(infer_function(model), batches, "validation"),
@@ -120,7 +129,7 @@ def test_predictions_trace_the_model_once(shop):
     infer = infer_function(_model(shop))
     for size in (32, 150):
         for split in ("validation", "test"):
-            predict(infer, Batches(shop.data, shop.schema, size), split)
+            predict(infer, _batches(shop.data, size), split)
     assert infer.experimental_get_tracing_count() == 1
 
 
