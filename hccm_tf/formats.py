@@ -8,7 +8,8 @@ from hccm_tf.errors import InputError
 # 2: a record is a request, not an impression.
 DATA = 2
 MAPS = 1
-RUN = 2
+# 2: a model takes requests. 3: it normalizes the images' similarities.
+RUN = 3
 
 
 def check_format(path, found, expected, command):
