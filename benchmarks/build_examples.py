@@ -162,7 +162,7 @@ def measure(rows, repeats, max_history):
             memory = PeakMemory()
             memory.start()
             begin = time.perf_counter()
-            build_examples(items, log, data_dir, max_history)
+            build_examples(items, log, data_dir, max_history, history_columns=())
             seconds.append(time.perf_counter() - begin)
             peaks.append(memory.stop())
             records = _records(data_dir)

@@ -102,7 +102,8 @@ def build(folder, side, number):
     """Builds the examples of a side."""
     items, log = folder / "items.parquet", folder / f"{side}.parquet"
     target = folder / f"{side}, {number}"
-    build_examples(items, log, target, splits=("train", "validation"))
+    splits = "train", "validation"
+    build_examples(items, log, target, splits=splits, history_columns=())
 
 
 def make_arms(folder, sides):

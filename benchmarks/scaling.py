@@ -140,7 +140,7 @@ def main(argv):
         items, log = make_log(folder, FLAGS.rows)
         # With several files a part would hold only some of the users, and its batches
         # fewer distinct photos, so that more parts would mean less work in a step.
-        build_examples(items, log, folder / "data", num_shards=1)
+        build_examples(items, log, folder / "data", num_shards=1, history_columns=())
         make_store(folder / "maps", pd.read_parquet(items).image.tolist())
         rows = [
             {

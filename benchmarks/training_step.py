@@ -105,7 +105,7 @@ def main(argv):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         items, log = make_log(folder, FLAGS.rows)
-        build_examples(items, log, folder / "data")
+        build_examples(items, log, folder / "data", history_columns=())
         make_store(folder / "maps", pd.read_parquet(items).image.tolist())
         store = FeatureMapStore.open(folder / "maps")
         schema = Schema.load(folder / "data")

@@ -22,7 +22,8 @@ second order the clicks in it.
 Text and integers are categories, also integers that gaps made floats and, in CSV,
 digits with leading zeros, which stay text; other numbers are numbers; dates and lists
 are left out. --numeric and --categorical say otherwise, and a table says what was made
-of each column, and why.
+of each column, and why. Histories hold the items' categories, --history_columns says
+which.
 
 The log is read in pieces and may be larger than memory; the catalogue, and a vocabulary
 in each worker, are held in memory. Without a `split` column the newest 10% of the
@@ -111,6 +112,13 @@ def define_flags():
         [],
         "The columns that are categories, although the rule says otherwise.",
     )
+    flags.DEFINE_list(
+        "history_columns",
+        None,
+        "The columns of the items that histories hold beside item_id and category. By "
+        "default all that are categories, but for those, such as titles, which nearly "
+        "every item has for itself.",
+    )
     flags.DEFINE_integer(
         "processes",
         None,
@@ -122,6 +130,7 @@ def define_flags():
 
 def main(words):
     """Runs the command line."""
+    histories = FLAGS.history_columns
     build_examples(
         FLAGS.items,
         FLAGS.impressions,
@@ -137,6 +146,7 @@ def main(words):
         max_unknown_share=FLAGS.max_unknown_share,
         numeric=tuple(FLAGS.numeric),
         categorical=tuple(FLAGS.categorical),
+        history_columns=None if histories is None else tuple(histories),
         processes=FLAGS.processes,
     )
 

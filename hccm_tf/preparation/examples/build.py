@@ -37,6 +37,7 @@ from hccm_tf.preparation.examples.columns import (
 from hccm_tf.preparation.examples.infer_schema import (
     check_schema_fits,
     complete_schema,
+    history_columns,
     infer_schema,
 )
 from hccm_tf.preparation.examples.items import prepare_items
@@ -166,7 +167,8 @@ def _plan(work, items, impressions, max_history, schema, seed, options):
         if image_is_item:
             del columns["image"]
             choices["image"] = Choice(None, "no two items share one: item_id says it")
-        schema = infer_schema(columns)
+        histories = history_columns(table, columns, options.history_columns)
+        schema = infer_schema(columns, histories)
     schema = complete_schema(
         schema,
         item_types,

@@ -132,6 +132,8 @@ def choose_columns(items, impressions, schema, options):
 
 
 def _check_options(options, schema, types):
+    if options.history_columns is not None and schema is not None:
+        raise InputError("history_columns: the schema says what histories are; edit it")
     for option in ("numeric", "categorical"):
         names = getattr(options, option)
         if names and schema is not None:

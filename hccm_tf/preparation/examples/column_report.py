@@ -2,6 +2,7 @@
 
 import sys
 
+from hccm_tf.data.feature import HISTORY
 from hccm_tf.preparation.examples.column_choice import KEYS
 from hccm_tf.preparation.examples.fit_schema import reports
 from hccm_tf.preparation.examples.log_values import IDS
@@ -41,6 +42,8 @@ def found_columns(job, schema, choices):
         if name in found:
             feature = schema[name]
             entry["becomes"] = f"{feature.kind} of {feature.dtype}"
+            if f"{HISTORY}{name}" in schema:
+                entry["becomes"] += ", with history"
             entry |= found[name]
             once = entry.pop("mostly_once") and name not in (*KEYS, *IDS)
             if once and feature.dtype == "int64":

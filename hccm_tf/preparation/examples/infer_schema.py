@@ -3,20 +3,68 @@
 import dataclasses
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hccm_tf.data.feature import HISTORY, Feature
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
+from hccm_tf.preparation.examples.columns import ITEM_COLUMNS
 from hccm_tf.preparation.examples.log_values import FEATURE_DTYPES
 
 MAX_HISTORY = 100
+# Of items with a value, the share with one of their own above which `item_id` says it.
+MOSTLY_OWN = 0.8
 
 
-def infer_schema(types):
+def history_columns(items, types, told=None):
+    """The items' columns whose values an inferred schema knows of each click, too.
+
+    Id and category, which image models and explanations look for, and attributes: of
+    those that are categories all, in the table's order, but for such as titles, which
+    nearly every item has for itself. (Images have a history of their own.)
+
+    Args:
+        items: Arrow table of the catalogue.
+        types: name → type of the columns, as they become.
+        told: names of columns that shall have histories, instead of the rule.
+
+    Returns:
+        list of str.
+
+    Raises:
+        InputError: if a column is told that can have none.
+    """
+    possible = [
+        name
+        for name in items.column_names
+        if name not in ITEM_COLUMNS and types[name] != pa.float32()
+    ]
+    always = ["item_id", "category"]
+    for name in told or ():
+        if name not in (*always, *possible):
+            raise InputError(
+                "history_columns: columns of the items that are categories: "
+                f"{', '.join([*always, *possible])}. Received: {name}"
+            )
+    if told is None:
+        told = [name for name in possible if not _is_mostly_own(items[name])]
+    return [*always, *(name for name in possible if name in told)]
+
+
+def _is_mostly_own(column):
+    """Whether nearly all items with a value have one that no other has."""
+    present = column.drop_null()
+    if pa.types.is_string(present.type):
+        present = present.filter(pc.not_equal(present, ""))
+    return len(pc.unique(present)) > MOSTLY_OWN * len(present)
+
+
+def infer_schema(types, histories):
     """A schema from the columns' types.
 
     Args:
         types: name → type of the columns that become features, as they become.
+        histories: names of those that clicks have, too.
     """
     features = [
         Feature(
@@ -26,7 +74,7 @@ def infer_schema(types):
         )
         for name, dtype in types.items()
     ]
-    for name in ("item_id", "category"):
+    for name in histories:
         features.append(Feature(HISTORY + name, "sequence", shares=name))
     return Schema(tuple(features), MAX_HISTORY)
 

@@ -40,6 +40,9 @@ class BuildOptions:
             histories, that the catalogue may lack.
         numeric: names of columns that are numbers, whatever they look like.
         categorical: names of columns that are categories.
+        history_columns: names of the items' attributes that histories hold beside
+            `item_id` and `category`; `None` for all that
+            `hccm_tf.preparation.examples.infer_schema.history_columns` finds.
         processes: number of worker processes; `None` for one a core. A small log takes
             none.
     """
@@ -53,6 +56,7 @@ class BuildOptions:
     max_unknown_share: float = 0.5
     numeric: tuple = ()
     categorical: tuple = ()
+    history_columns: tuple | None = None
     processes: int | None = None
 
 

@@ -57,12 +57,14 @@ def _histories(job, loaded, schema):
         item_row = table["item_row"].to_numpy()[clicks]
     columns = {}
     shared = {HISTORY_IMAGE: "image"} | {f.name: f.shares for f in schema.sequences}
+    # What clicks of an item share is one Python object: histories may be long.
+    item_row, place = np.unique(item_row, return_inverse=True)
     for name, source in shared.items():
         if source in job.items.column_names:
-            column = pc.take(job.items[source], item_row)
+            values = to_list(pc.take(job.items[source], item_row))
+            columns[name] = np.array(values, object)[place].tolist()
         else:
-            column = table[source].take(clicks)
-        columns[name] = to_list(column)
+            columns[name] = to_list(table[source].take(clicks))
     return begin, end, columns
 
 

@@ -229,13 +229,9 @@ def test_edited_without_a_feature(tmp_path):
     assert "hour" not in schema and "hour" not in inputs
 
 
-def test_edited_with_a_history_of_an_item_attribute(tmp_path):
+def test_edited_to_another_width(tmp_path):
     schema, inputs = _edited(
-        tmp_path,
-        lambda features: [
-            *_replaced(features, "brand", embedding_dim=3),
-            {"name": "history_brand", "kind": "sequence", "shares": "brand"},
-        ],
+        tmp_path, lambda features: _replaced(features, "brand", embedding_dim=3)
     )
     assert schema["brand"].embedding_dim == 3
     brand = dict(zip([1, 2, 3, 4, 5], "ppqqr", strict=True))
