@@ -46,7 +46,7 @@ from hccm_tf.flags.read import (
     read_configuration_flags,
     typed,
 )
-from hccm_tf.models import MODELS
+from hccm_tf.models import CHOICES
 from hccm_tf.training_run import run
 
 FLAGS = flags.FLAGS
@@ -56,7 +56,7 @@ def parse_flags(argv):
     """Parses the command line; `--help` and errors end the program."""
     with report_input_errors(FLAGS):
         if {"--help", "-h"} & set(argv[1:]):
-            models = [*MODELS.values(), *own_models(argv[1:])]
+            models = [*CHOICES.values(), *own_models(argv[1:])]
             print(help_text(__doc__, models), end="")
             sys.exit(0)
         return parse(FLAGS, argv)

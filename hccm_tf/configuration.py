@@ -6,7 +6,7 @@ import os
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
 from hccm_tf.images.places import ALLOWED
-from hccm_tf.models import Model, find_model, name_of
+from hccm_tf.models import Model, Trees, find_model, name_of
 from hccm_tf.options import Options, option
 
 DEFAULT_MODEL = "hccm"
@@ -74,7 +74,7 @@ class Configuration:
     """A run before it is trained.
 
     Args:
-        model: subclass of `hccm_tf.models.Model`.
+        model: subclass of `hccm_tf.models.Model`, or `Trees`.
         options: of `model.Options`.
         settings: `TrainingSettings`.
         data_dir: data folder.
@@ -88,7 +88,7 @@ class Configuration:
             `hccm_tf.training.strategies`.
     """
 
-    model: type[Model]
+    model: type[Model] | type[Trees]
     options: Options
     settings: TrainingSettings
     data_dir: str | None = None
@@ -141,8 +141,8 @@ def configure(model, given, base=None, **folders):
     """A configuration of options by their names, whosever they are.
 
     Args:
-        model: subclass of `hccm_tf.models.Model`, or what `find_model` takes; `None`
-            for that of `base` or, without it, `"hccm"`.
+        model: as of `Configuration`, or what `find_model` takes; `None` for that of
+            `base` or, without it, `"hccm"`.
         given: dict name → value, of the model's options and `TrainingSettings`.
         base: `Configuration` of a run to start from: options of the model that are not
             given are its own. Otherwise, as the settings, they have their defaults.
@@ -177,14 +177,20 @@ def readable(model):
     """Names of the options and settings that a model reads, tuple of str.
 
     Args:
-        model: subclass of `hccm_tf.models.Model`.
+        model: as of `Configuration`.
     """
-    return tuple(
-        field.name
-        for options in (model.Options, TrainingSettings)
-        for field in dataclasses.fields(options)
-        if field.metadata["needs"] is None or getattr(model, field.metadata["needs"])
-    )
+
+    def reads(field):
+        needs = field.metadata["needs"]
+        return needs is None or getattr(model, needs)
+
+    settings = [
+        field
+        for field in dataclasses.fields(TrainingSettings)
+        if model.settings is None or field.name in model.settings
+    ]
+    fields = (*dataclasses.fields(model.Options), *settings)
+    return tuple(field.name for field in fields if reads(field))
 
 
 def to_flags(configuration):

@@ -11,7 +11,7 @@ from hccm_tf.configuration import configure
 from hccm_tf.errors import InputError
 from hccm_tf.explanation import write_explanation
 from hccm_tf.metrics import evaluate_frame
-from hccm_tf.models import name_of
+from hccm_tf.models import Trees, name_of
 from hccm_tf.preparation.examples.data_frames import FrameFolders, check_frame
 from hccm_tf.runs import RunFolder, TrainedModel, read_configuration
 from hccm_tf.serving.export import export
@@ -121,6 +121,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             X = self.frames_.training
         self.classes_ = np.array([0, 1])
         configuration = self._configure(X)
+        if configuration.model is Trees:
+            raise InputError("model trees: train_main.py trains it, for a comparison")
         with run_in_training(configuration, self.strategy):
             self.fitted_ = fit(configuration, self.strategy)
         self.validation_metrics_ = self.fitted_.evaluate("validation")

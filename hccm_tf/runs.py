@@ -172,6 +172,11 @@ class TrainedModel:
         """`Schema` of the features that it takes."""
         return self.definition.schema
 
+    @property
+    def num_parameters(self):
+        """How many numbers its layers have."""
+        return self.keras_model.count_params()
+
     def save(self, run_dir):
         """Writes what `load` reads, whole or not at all.
 

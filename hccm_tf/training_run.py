@@ -22,6 +22,7 @@ from hccm_tf.errors import (
 )
 from hccm_tf.explanation import write_explanation
 from hccm_tf.metrics import evaluate_frame
+from hccm_tf.models import Trees
 from hccm_tf.runs import RunFolder
 from hccm_tf.serving.export import export
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
@@ -29,6 +30,7 @@ from hccm_tf.serving.versions import next_version
 from hccm_tf.training.fit import fit, run_in_training
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES, is_chief, make_strategy
+from hccm_tf.trees.fit import check_trees, fit_trees
 
 # What joins predictions to the log, beside the row.
 LOG_IDS = ("user_id", "item_id", "timestamp")
@@ -76,7 +78,10 @@ def _run(configuration, results, from_run):
     if strategy is None or is_chief(strategy):
         _check_can_write(results, folder)
     with run_in_training(configuration, strategy):
-        fitted = fit(configuration, strategy)
+        if configuration.model is Trees:
+            fitted = fit_trees(configuration)
+        else:
+            fitted = fit(configuration, strategy)
         if configuration.run_dir is not None:
             # With all processes of a cluster, before all but one end.
             validation = fitted.evaluate("validation")
@@ -143,6 +148,12 @@ def check_results(configuration, results, from_run=None):
         raise InputError(f"--explain: model {model.name} has no attention to show")
     if results.explain and settings.is_control:
         raise InputError("--explain would show what a control's model was not told")
+    if model is Trees:
+        if results.export_dir is not None:
+            raise InputError(
+                "--export_dir: trees are a bar to compare with, not to serve"
+            )
+        check_trees(configuration)
     if results.export_dir is not None and settings.is_control:
         raise InputError("--export_dir: a control is not for serving")
     if from_run is not None and configuration.run_dir is None:
@@ -164,7 +175,7 @@ def _write_metrics(fitted, validation, test, folder):
         "validation": validation,
         "test": evaluate_frame(test),
         "examples_per_second": examples / max(training["seconds"], 1e-9),
-        "training": {**training, "parameters": trained.keras_model.count_params()},
+        "training": {**training, "parameters": trained.num_parameters},
     }
     folder.write_metrics(content)
     return content

@@ -82,6 +82,7 @@ def test_parameters_are_all_that_the_model_reads():
         ("din", {"dropout": 2}, "dropout: a number from 0 to 1. Received: 2"),
         ("din", {"epochs": -1}, "epochs: an integer from 0 on. Received: -1"),
         ("deep", {}, "model is one of .*deep"),
+        ("trees", {}, "model trees: train_main.py trains it"),
     ],
 )
 def test_what_is_no_option_is_an_error_at_fit(shop, model, options, message):

@@ -21,7 +21,7 @@ LEVELS = (
     {"hccm_tf.models", "hccm_tf.images"},
     {"hccm_tf.data"},
     {"hccm_tf.preparation", "hccm_tf.training", "hccm_tf.serving"},
-    {"hccm_tf.flags"},
+    {"hccm_tf.flags", "hccm_tf.trees"},
     {"hccm_tf.comparison", "hccm_tf.explanation", "hccm_tf.estimator"},
     {"train_main", "tfrecords_tools"},
 )

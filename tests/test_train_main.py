@@ -305,6 +305,48 @@ def test_a_model_of_ones_own(shop, tmp_path, main):
     assert "model my_model has no attention to show" in line
 
 
+def test_trees(weighted_shop, tmp_path, main):
+    """Their run has what a comparison reads, and refuses what is of networks."""
+    folder = RunFolder(tmp_path / "run")
+    common = (
+        f"--data_dir={weighted_shop.data}",
+        f"--feature_maps={weighted_shop.maps}",
+    )
+    words = (*common, "--model=trees", f"--run_dir={folder.path}")
+    for more, error in (
+        ([f"--export_dir={tmp_path}"], "--export_dir: trees are a bar to compare with"),
+        (
+            ["--explain=2", f"--image_dir={weighted_shop.images}"],
+            "trees has no attention",
+        ),
+        (
+            ["--epochs=2"],
+            "--epochs: model trees does not read it; it reads --similarity",
+        ),
+        (["--similarity=histogram"], "--similarity: one of none, cosine"),
+        (["--shuffle_images"], "--shuffle_images: trees see images with"),
+    ):
+        assert error in main(*words, *more), more
+        assert not list(tmp_path.iterdir())
+    main(*words, "--similarity=cosine", "--seed=3")
+    content = folder.read_metrics()
+    assert (content["model"], content["seed"]) == ("trees", 3)
+    assert content["training"].keys() == {"seconds", "epochs", "parameters"}
+    assert content["examples_per_second"] > 0
+    frame = pd.read_parquet(folder.predictions)
+    expected = roc_auc_score(frame.label, frame.ctr, sample_weight=frame.weight)
+    assert content["test"]["auc"] == pytest.approx(expected)
+    assert content["validation"]["impressions"] == len(
+        weighted_shop.log[weighted_shop.log.split == "validation"]
+    )
+    flagfile = f"--flagfile={folder.flags}"
+    assert "it holds a run already" in main(flagfile, f"--run_dir={folder.path}")
+    main(flagfile, f"--run_dir={tmp_path / 'again'}")
+    assert _metrics(tmp_path / "again") == _metrics(folder.path)
+    line = main(f"--warm_start_from={folder.path}", *common, f"--run_dir={tmp_path}/x")
+    assert "run.json does not describe a trained model" in line
+
+
 def _start(*words, **environment):
     return subprocess.run(
         [sys.executable, ROOT / "train_main.py", *map(str, words)],

@@ -17,6 +17,7 @@ from hccm_tf.flags.read import (
     read_configuration_flags,
     typed,
 )
+from hccm_tf.models import Trees
 
 # An arm may not change them: the comparison sets them, or rests on their being equal.
 COMMON_FLAGS = (
@@ -54,6 +55,18 @@ class Arm:
         """Name of the folder of its runs."""
         return re.sub(r"[^\w.=]+", "-", self.label).strip("-")
 
+    @property
+    def is_trees(self):
+        """Whether it is no network."""
+        return self.configuration.model is Trees
+
+    @property
+    def sees_photos(self):
+        """Whether what it predicts depends on photos."""
+        if self.is_trees:
+            return self.configuration.options.similarity != "none"
+        return self.configuration.model.has_images
+
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
@@ -62,7 +75,7 @@ class Pair:
     Args:
         arm: place of the arm in the list.
         base: place of what it is compared with.
-        kind: `"step"` of the order, `"variant"`, `"control"` or `"photos"`.
+        kind: `"step"` of the order, `"variant"`, `"control"`, `"photos"` or `"trees"`.
     """
 
     arm: int
@@ -135,9 +148,11 @@ def _read_arm(flag_values, label):
     try:
         model = model_of(model, None)
         reads = readable(model)
+        # What is given for all arms may be read by some, and what is of networks is not
+        # of trees, even by the same name.
+        shared = reads if model is not Trees else Trees.settings
         for name in given_options(values, model):
-            # What is given for all arms may be read by some.
-            if name not in reads and name not in own:
+            if name not in shared and name not in own:
                 values[name].value = None
         configuration = read_configuration_flags(values, own)
     except InputError as error:
@@ -154,30 +169,45 @@ def pairs(arms):
     each a step from the one before. An arm with flags is a variant: of the same model
     without flags if that is in the list, else of the first arm. An arm with its photos
     shuffled is a control: it must fall back to the first arm, and the same arm with its
-    own photos must gain over it.
+    own photos must gain over it. Trees are no step, and have a first arm of their own:
+    of the order, the last arm must gain over them that sees photos if they do, and none
+    if not; where there is no such arm, the last.
 
     Args:
         arms: list of `Arm`.
 
     Returns:
-        list of `Pair`, in the order of the arms.
+        list of `Pair`, in the order of the arms, those with trees last.
     """
     labels = [arm.label for arm in arms]
-    result, last = [], 0
-    for place, arm in enumerate(arms[1:], 1):
-        model, *words = shlex.split(arm.label)
-        if arm.is_control:
-            result.append(Pair(place, 0, "control"))
+    result, order = [], []
+    for place, arm in enumerate(arms):
+        model = shlex.split(arm.label)[0]
+        first = [other.is_trees for other in arms].index(arm.is_trees)
+        base = labels.index(model) if model in labels else first
+        if place == first and not arm.is_trees:
+            order.append(place)
+        elif arm.is_control:
+            result.append(Pair(place, first, "control"))
             own = {**arm.flags, "shuffle_images": "--noshuffle_images"}
             result += [
                 Pair(real, place, "photos")
                 for real, other in enumerate(arms)
                 if other.flags == own
             ]
-        elif words:
-            base = labels.index(model) if model in labels else 0
+        elif place != base:
             result.append(Pair(place, base, "variant"))
-        else:
-            result.append(Pair(place, last, "step"))
-            last = place
+        elif not arm.is_trees:
+            result.append(Pair(place, order[-1], "step"))
+            order.append(place)
+    return result + _over_trees(arms, order)
+
+
+def _over_trees(arms, order):
+    """What must gain over the trees, list of `Pair`; `order` has places of arms."""
+    result = []
+    for place, arm in enumerate(arms):
+        if arm.is_trees and not arm.is_control and order:
+            like = [p for p in order if arms[p].sees_photos == arm.sees_photos]
+            result.append(Pair((like or order)[-1], place, "trees"))
     return result

@@ -24,6 +24,7 @@ from hccm_tf.errors import InputError, errors_begin_with, with_flag
 from hccm_tf.flags.groups import ComparisonOptions
 from hccm_tf.flags.read import options_of
 from hccm_tf.training.check import check
+from hccm_tf.trees.fit import check_trees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ def compare(flag_values, typed_names, train):
 
 def _check(arm, flag_names):
     try:
-        check(arm.configuration)
+        (check_trees if arm.is_trees else check)(arm.configuration)
     except InputError as error:
         message = with_flag(str(error), flag_names)
         raise InputError(f"--compare: arm {arm.label!r}: {message}") from error
@@ -132,8 +133,12 @@ def _train_arm(folder, arm, settings, seeds, train):
         print(f"{arm.label}, trial {trial}, seed {seed}: {outcome}", flush=True)
         return metrics
 
-    # Of a trial only the validation split counts.
-    runs = [run(trial, seeds[0]) for trial in range(len(settings))]
+    # Of a trial only the validation split counts. An arm that reads nothing of what the
+    # search sets has one run for all of them.
+    tried = [written(arm, drawn) for drawn in settings]
+    same = [tried.index(flags) for flags in tried]
+    done = {trial: run(trial, seeds[0]) for trial in dict.fromkeys(same)}
+    runs = [done[trial] for trial in same]
     trials = [
         {
             "settings": values_of(arm, drawn),

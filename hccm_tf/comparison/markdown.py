@@ -22,7 +22,7 @@ single seed is not resampled: what another would give is not in its intervals. S
 items by how often the training split shows them, thirds of the impressions of those
 that it does show; thirds by the length of the history. Training: the steps alone,
 without validation, the preparation of images, feature maps and projections, and
-pretraining."""
+pretraining; of trees, an epoch is a tree and parameters are leaves."""
 
 
 def write_report(result, folder):
@@ -43,7 +43,9 @@ def write_report(result, folder):
 
 def markdown(result):
     """The report as Markdown; see `hccm_tf.comparison.results.collect`."""
-    order = [result["arms"][0]["label"]]
+    trees = [row["base"] for row in result["comparisons"] if row["kind"] == "trees"]
+    labels = [arm["label"] for arm in result["arms"]]
+    order = [next(label for label in labels if label not in trees)]
     order += [row["arm"] for row in result["comparisons"] if row["kind"] == "step"]
     parts = [
         f"# Comparison: {' < '.join(order)}",
@@ -111,12 +113,12 @@ def _verdicts(result, order):
                 f"to {row['base']}**: gain {_gain(row)}"
                 + ("." if gone else ", which is not due to what the photos show.")
             )
-        if row["kind"] == "photos":
+        if row["kind"] in ("photos", "trees"):
             gains = "gains" if is_shown(row) else "is NOT shown to gain"
-            yield (
-                f"**{row['arm']} {gains} over the same with shuffled photos**: "
-                f"{_gain(row)}."
-            )
+            base = row["base"]
+            if row["kind"] == "photos":
+                base = "the same with shuffled photos"
+            yield f"**{row['arm']} {gains} over {base}**: {_gain(row)}."
 
 
 def _metrics(result):
@@ -180,9 +182,14 @@ def _costs(result):
 
 def _settings(result):
     arms = result["arms"]
-    rows = [[arm["label"], *arm["settings"].values()] for arm in arms]
+    rows = [
+        [arm["label"], *(arm["settings"].get(name, "") for name in SPACE)]
+        for arm in arms
+    ]
     yield _table(["arm", *SPACE], rows)
-    trials = len(arms[0]["trials"])
+    # Trees read none of the settings.
+    tried = max((arm["trials"] for arm in arms), key=lambda t: len(t[0]["settings"]))
+    trials = len(tried)
     if trials == 1:
         yield "No search: these are the command's own."
         return
@@ -191,7 +198,7 @@ def _settings(result):
         f"the same {trials} settings for every arm, the first the command's own:"
     )
     rows = []
-    for place, trial in enumerate(arms[0]["trials"]):
+    for place, trial in enumerate(tried):
         aucs = [arm["trials"][place]["validation_auc"] for arm in arms]
         aucs = ["failed" if auc is None else f"{auc:.4f}" for auc in aucs]
         aucs = [

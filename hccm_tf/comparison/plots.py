@@ -71,6 +71,8 @@ def _learning_curves(labels, histories):
     left, right = figure.subplots(1, 2)
     for place, (label, runs) in enumerate(zip(labels, histories, strict=True)):
         for run, history in enumerate(runs):
+            if history is None:
+                continue
             # One entry of the legend for each arm.
             style = {"color": f"C{place}", "alpha": 0.7, "marker": ".", "lw": 1.2}
             style["label"] = label if run == 0 else None

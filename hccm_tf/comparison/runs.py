@@ -171,5 +171,6 @@ def read_predictions(run_dir, test):
 
 
 def read_history(run_dir):
-    """Data frame with a row for each epoch, from `RUN/history.csv`."""
-    return pd.read_csv(RunFolder(run_dir).history)
+    """Data frame with a row for each epoch, from `RUN/history.csv`; trees have none."""
+    path = RunFolder(run_dir).history
+    return pd.read_csv(path) if path.exists() else None

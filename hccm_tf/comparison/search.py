@@ -57,9 +57,10 @@ def check_same_budget(arms):
     Raises:
         InputError: names the arm and the flag.
     """
-    for arm in arms[1:]:
-        for name in SPACE:
-            if name in arm.flags and arm.flags[name] != arms[0].flags.get(name):
+    for name in SPACE:
+        reading = [arm for arm in arms if name in arm.flags]
+        for arm in reading[1:]:
+            if arm.flags[name] != reading[0].flags[name]:
                 raise InputError(
                     f"--compare: arm {arm.label!r} sets --{name}, which the search "
                     "sets; set --search_trials=0, or leave it out"

@@ -1,9 +1,10 @@
 """Principal components of a store's images."""
 
 import numpy as np
-import tensorflow as tf
 from sklearn.decomposition import IncrementalPCA
 from sklearn.utils import gen_batches
+
+from hccm_tf.data.pooled_maps import pool
 
 BATCH_SIZE = 1024
 
@@ -27,7 +28,5 @@ def fit_pca(feature_maps, num_components, batch_size=BATCH_SIZE):
     pca = IncrementalPCA(count)
     size = max(batch_size, count)
     for batch in gen_batches(len(rows), size, min_batch_size=count):
-        maps = feature_maps.gather(tf.constant(rows[batch])).numpy()
-        pooled = maps.mean(axis=(1, 2), dtype=np.float32)
-        pca.partial_fit((pooled - feature_maps.channel_mean) / feature_maps.channel_std)
+        pca.partial_fit(pool(feature_maps, rows[batch]))
     return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from hccm_tf.configuration import TrainingSettings
-from hccm_tf.models import MODELS
+from hccm_tf.models import CHOICES
 from hccm_tf.options import Options, option
 from hccm_tf.serving.representations import REPRESENTATION_DTYPES
 from hccm_tf.training.strategies import STRATEGIES
@@ -16,7 +16,7 @@ class RunOptions(Options):
 
     model: str | None = option(
         None,
-        f"The model: {', '.join(MODELS)}, or my_package.my_module:MyModel for one of "
+        f"The model: {', '.join(CHOICES)}, or my_package.my_module:MyModel for one of "
         "your own; by default hccm, or that of the run that it begins with.",
     )
     data_dir: str | None = option(None, "The folder DATA of build_examples.")

@@ -2,6 +2,7 @@
 
 import textwrap
 
+from hccm_tf.configuration import readable
 from hccm_tf.flags.groups import all_groups, own_fields
 from hccm_tf.options import describe, kind_of
 
@@ -41,7 +42,7 @@ def _flag(field, readers, models):
     sentence = describe(field)
     needs = field.metadata["needs"]
     if needs is not None:
-        names = ", ".join(model.name for model in models if getattr(model, needs))
+        names = ", ".join(m.name for m in models if field.name in readable(m))
         sentence += f" Read by {names}."
     if field.default is not None:
         sentence += f" By default {default_text(field)}."

@@ -14,7 +14,7 @@ from hccm_tf.configuration import (
 from hccm_tf.errors import InputError
 from hccm_tf.flags.define import define_flags
 from hccm_tf.flags.groups import RunOptions
-from hccm_tf.models import MODELS, find_model, name_of
+from hccm_tf.models import CHOICES, find_model, name_of
 from hccm_tf.options import kind_of
 from hccm_tf.runs import read_configuration
 
@@ -34,7 +34,7 @@ def parse(flag_values, argv):
     Raises:
         InputError: if a flag is unknown or has no such value.
     """
-    define_flags(flag_values, MODELS.values())
+    define_flags(flag_values, CHOICES.values())
     try:
         words = flag_values.read_flags_from_files(argv[1:], force_gnu=False)
         define_flags(flag_values, own_models(words))
@@ -47,7 +47,7 @@ def own_models(words):
     """Classes of the models outside of the package that a command line names."""
     found = []
     for name in _named_models(words):
-        if ":" in name and name not in MODELS:
+        if ":" in name and name not in CHOICES:
             try:
                 found.append(find_model(name))
             except ValueError as error:
@@ -183,7 +183,7 @@ def model_of(name, base):
 
 def given_options(flag_values, model):
     """The options and settings that are given; dict name → value."""
-    classes = [TrainingSettings, model.Options, *(m.Options for m in MODELS.values())]
+    classes = [TrainingSettings, model.Options, *(m.Options for m in CHOICES.values())]
     found = {field.name: field for options in classes for field in fields(options)}
     given = {n: value_of(flag_values, f) for n, f in found.items() if n in flag_values}
     return {name: value for name, value in given.items() if value is not None}

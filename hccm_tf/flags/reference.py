@@ -3,9 +3,10 @@
 python -m hccm_tf.flags.reference > docs/flags.md
 """
 
+from hccm_tf.configuration import readable
 from hccm_tf.flags.groups import all_groups, own_fields
 from hccm_tf.flags.help import default_text
-from hccm_tf.models import MODELS
+from hccm_tf.models import CHOICES
 from hccm_tf.options import describe, kind_of
 
 HEAD = """\
@@ -37,7 +38,7 @@ def reference(models):
             meaning = describe(field).replace("|", "\\|")
             needs = field.metadata["needs"]
             if needs is not None:
-                reads = (f"`{m.name}`" for m in models if getattr(m, needs))
+                reads = (f"`{m.name}`" for m in models if field.name in readable(m))
                 meaning += f" Read by {', '.join(reads)}."
             lines.append(f"| `--{name}` | {default} | {meaning} |")
         lines.append("")
@@ -45,4 +46,4 @@ def reference(models):
 
 
 if __name__ == "__main__":
-    print(reference(MODELS.values()), end="")
+    print(reference(CHOICES.values()), end="")

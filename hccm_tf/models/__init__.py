@@ -10,7 +10,8 @@
 | `hccm` | trainable CNN with category prior and channel attention |
 | `cscnn` | a whole trainable CNN with category attention on the candidate's pixels |
 
-All see the same non-visual features, so a difference is the image branch.
+All see the same non-visual features, so a difference is the image branch. `trees` is no
+network: boosted trees on hand-made features, the bar that the others are held to.
 """
 
 import importlib
@@ -25,12 +26,15 @@ from hccm_tf.models.hcm import HCM
 from hccm_tf.models.image_model import ImageModel
 from hccm_tf.models.late_fusion import LateFusion
 from hccm_tf.models.model import ImageInput, Model
+from hccm_tf.models.trees import Trees
 
 __all__ = [
+    "CHOICES",
     "MODELS",
     "ImageInput",
     "ImageModel",
     "Model",
+    "Trees",
     "build_model",
     "find_model",
     "name_of",
@@ -38,24 +42,26 @@ __all__ = [
 
 _CLASSES = (Base, DIN, DINFixedCNN, HCM, LateFusion, HCCM, CSCNN)
 MODELS = {model.name: model for model in _CLASSES}
+# What a run can be of.
+CHOICES = {**MODELS, Trees.name: Trees}
 
 
 def find_model(name):
     """The class of a model.
 
     Args:
-        name: one of `MODELS`, or `"my_package.my_module:MyModel"`, a subclass of
+        name: one of `CHOICES`, or `"my_package.my_module:MyModel"`, a subclass of
             `Model` or `ImageModel` that Python finds.
 
     Raises:
         ValueError: if there is none.
     """
-    if name in MODELS:
-        return MODELS[name]
+    if name in CHOICES:
+        return CHOICES[name]
     module, separator, attribute = str(name).partition(":")
     if not separator:
         raise ValueError(
-            f"model is one of {', '.join(MODELS)}, or my_package.my_module:MyModel. "
+            f"model is one of {', '.join(CHOICES)}, or my_package.my_module:MyModel. "
             f"Received: {name}"
         )
     try:
@@ -72,7 +78,7 @@ def find_model(name):
 
 def name_of(model):
     """The name by which `find_model` finds a class."""
-    if MODELS.get(model.name) is model:
+    if CHOICES.get(model.name) is model:
         return model.name
     return f"{model.__module__}:{model.__qualname__}"
 
@@ -105,7 +111,7 @@ def build_model(
         probabilities `[R, N, 1]` of R requests' candidates.
 
     Raises:
-        ValueError: if the name or an option's value is unknown.
+        ValueError: if the name or an option's value is unknown, or it is no network's.
         TypeError: if the model does not read an option.
 
     Example:
@@ -118,6 +124,8 @@ def build_model(
       Behavior Modeling, SIGIR '22.
     """
     model = find_model(name)
+    if model is Trees:
+        raise ValueError(f"model {name} is no network: train_main.py trains it")
     options = model.Options.of(options, f"model {name}")
     images = None
     if model.has_images and feature_map_shape is not None:

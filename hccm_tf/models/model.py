@@ -45,11 +45,12 @@ class Model:
     Attributes:
         name: how users call the model.
         Options: class of its options.
+        settings: names of the `TrainingSettings` that it reads; `None` for all.
         has_images: whether it has an image encoder, see `ImageModel`.
         has_attention: whether an attention pools the item history.
     """
 
-    name = None
+    name = settings = None
     Options = NetworkOptions
     has_images = takes_pixels = tells_category = False
     has_attention = True

@@ -114,11 +114,53 @@ def test_what_is_compared_with_what():
     ]
 
 
+def test_trees_stand_beside_the_order():
+    """Also as the first arm; of networks they take no option that all are given."""
+    bars = ("trees", "trees --similarity=cosine", "trees --similarity=cosine")
+    labels = [*bars[:2], "din", "hcm", "hccm", f"{bars[2]} --shuffle_images"]
+    words = ("--similarity=histogram", "--epochs=3", "--seed=7", "--max_history=6")
+    arms = arms_of(f"--compare={','.join(labels)}", *words)
+    plain, cosine, *_, shuffled = arms
+    assert plain.flags == {
+        "model": "--model=trees",
+        "data_dir": "--data_dir=DATA",
+        "strategy": "--strategy=one_device",
+        "similarity": "--similarity=none",
+        "seed": "--seed=7",
+        "max_history": "--max_history=6",
+        "shuffle_images": "--noshuffle_images",
+    }
+    assert cosine.flags["similarity"] == "--similarity=cosine"
+    assert arms[3].flags["similarity"] == "--similarity=histogram"
+    assert (plain.sees_photos, cosine.sees_photos) == (False, True)
+    assert plain.is_trees and not arms[2].is_trees and shuffled.is_control
+    found = [(arms[p.arm].label, arms[p.base].label, p.kind) for p in pairs(arms)]
+    assert found == [
+        (labels[1], "trees", "variant"),
+        ("hcm", "din", "step"),
+        ("hccm", "hcm", "step"),
+        (labels[5], "trees", "control"),
+        (labels[1], labels[5], "photos"),
+        ("din", "trees", "trees"),
+        ("hccm", labels[1], "trees"),
+    ]
+    # Without a network that sees photos, the last is compared with both.
+    arms = arms_of("--compare=base,din,trees --similarity=cosine,trees")
+    assert [(pair.arm, pair.base, pair.kind) for pair in pairs(arms)] == [
+        (1, 0, "step"),
+        (2, 3, "variant"),
+        (1, 2, "trees"),
+        (1, 3, "trees"),
+    ]
+    (pair,) = pairs(arms_of("--compare=trees --similarity=cosine,trees"))
+    assert (pair.arm, pair.base, pair.kind) == (0, 1, "variant")
+
+
 def test_the_search_is_the_same_for_every_arm():
     arms = arms_of("--compare=din,hccm --id_dropout=3")
     with pytest.raises(InputError, match="'hccm --id_dropout=3' sets --id_dropout"):
         check_same_budget(arms)
-    check_same_budget(arms_of("--compare=din,hccm", "--id_dropout=3"))
+    check_same_budget(arms_of("--compare=trees,din,hccm", "--id_dropout=3"))
     settings = draw_settings(30)
     assert settings[0] == {} and settings[:5] == draw_settings(4)
     for drawn in settings[1:]:

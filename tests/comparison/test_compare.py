@@ -21,7 +21,7 @@ from tests import processes
 from tests.comparison.test_arms import parsed
 
 # How much a click raises the score of an arm.
-STRENGTH = {"din": 0.2, "hcm": 1.0, "hccm": 3.0}
+STRENGTH = {"din": 0.2, "hcm": 1.0, "hccm": 3.0, "trees": 0.3}
 
 
 class Trainer:
@@ -56,10 +56,12 @@ class Trainer:
             {"row": row, "user_key": users, "label": labels, "weight": 1.0, "ctr": ctr}
         )
         frame.to_parquet(run_dir / "test_predictions.parquet")
-        epochs = pd.DataFrame({"epoch": [0, 1], "loss": [0.7, 0.6]})
-        epochs.assign(val_auc=[0.6, 0.65]).to_csv(run_dir / "history.csv", index=False)
+        if flags.model != "trees":
+            epochs = pd.DataFrame({"epoch": [0, 1], "loss": [0.7, 0.6]})
+            epochs = epochs.assign(val_auc=[0.6, 0.65])
+            epochs.to_csv(run_dir / "history.csv", index=False)
         metrics = {
-            "validation": {"auc": 0.6 + flags.dropout / 10},
+            "validation": {"auc": 0.6 + (flags.dropout or 0) / 10},
             "test": evaluate_predictions(frame.label, frame.ctr, frame.user_key),
             "examples_per_second": 1000.0 + flags.seed,
             "training": {"seconds": 2.0, "epochs": 2, "parameters": 1234},
@@ -203,6 +205,25 @@ def test_the_search_looks_at_validation(shop, tmp_path):
     assert f"**{max(aucs):.4f}**" in text and f"| {aucs[0]:.4f} |" in text
 
 
+def test_trees_beside_networks(shop, tmp_path):
+    """They have no epochs, and no settings to search."""
+    trainer = Trainer(shop)
+    arms = "trees,din,hccm,trees --similarity=cosine"
+    result = _compare(_words(shop, tmp_path, "--search_trials=2", arms=arms), trainer)
+    assert len(trainer.run_dirs) == 2 * (3 + 2) + 2 * 3
+    plain, din, *_ = result["arms"]
+    assert plain["settings"] == {} and plain["chosen_trial"] == 0
+    assert [trial["validation_auc"] for trial in plain["trials"]] == [0.6] * 3
+    text = (tmp_path / "comparison.md").read_text()
+    assert text.startswith("# Comparison: din < hccm\n")
+    assert "**din is NOT shown to gain over trees**: " in text
+    assert "**hccm gains over trees --similarity=cosine**: " in text
+    assert "\n| trees |  |  |  |\n" in text
+    tried = din["trials"][1]["settings"]
+    row = " | ".join(str(value) for value in tried.values())
+    assert f"\n| {row} | **0.6000** | " not in text and f"\n| {row} | 0.6000 | " in text
+
+
 def test_a_failed_trial_is_not_chosen(shop, tmp_path):
     best = max(draw_settings(2)[1:], key=lambda drawn: drawn["dropout"])
     trainer = Trainer(shop, lambda flags: flags.dropout == best["dropout"])
@@ -258,6 +279,11 @@ def test_an_oracle_that_is_not_there(shop, tmp_path):
         ),
         ("base,din,din --cnn_filters=9", "arm 'din --cnn_filters=9'.*model din"),
         ("din,din --dropout=0", "the same model with the same settings"),
+        (
+            "din,trees --similarity=cosine",
+            "arm 'trees --.*: --feature_maps: the folder",
+        ),
+        ("din,trees --shuffle_images", "arm 'trees --.*: --shuffle_images: trees see"),
     ],
 )
 def test_every_arm_is_checked_before_the_first_is_trained(shop, tmp_path, arms, error):

@@ -11,7 +11,7 @@ from hccm_tf.flags.define import define_flags
 from hccm_tf.flags.groups import all_groups, own_fields
 from hccm_tf.flags.help import WIDTH, help_text
 from hccm_tf.flags.reference import reference
-from hccm_tf.models import MODELS, find_model
+from hccm_tf.models import CHOICES, find_model
 from hccm_tf.options import describe
 from tests.flags.test_read import MINE
 
@@ -19,7 +19,7 @@ from tests.flags.test_read import MINE
 @pytest.fixture(scope="module")
 def blocks():
     """Of the help, without the text before the flags."""
-    text = help_text(train_main.__doc__, MODELS.values())
+    text = help_text(train_main.__doc__, CHOICES.values())
     head = train_main.__doc__.strip()
     assert text.startswith(head) and text.endswith("\n")
     return text.removeprefix(head).strip().split("\n\n")
@@ -34,7 +34,7 @@ def _flags_of(block):
 
 def test_every_flag_is_there_once(blocks):
     values = flags.FlagValues()
-    define_flags(values, MODELS.values())
+    define_flags(values, CHOICES.values())
     written = [name for block in blocks for name in _flags_of(block)]
     for name in values:
         form = f"[no]{name}" if values[name].boolean else name
@@ -42,17 +42,17 @@ def test_every_flag_is_there_once(blocks):
     assert {name.removeprefix("[no]") for name in written} == set(values)
     # An option of the same name is there again where models say something else of it.
     again = {name for name in written if written.count(name) > 1}
-    assert again == {"[no]channel_attention"}
+    assert again == {"[no]channel_attention", "similarity"}
 
 
 def test_all_is_said_in_sentences(blocks):
-    groups = list(all_groups(MODELS.values()).items())
+    groups = list(all_groups(CHOICES.values()).items())
     assert len(blocks) == len(groups) > 8
     for block, (options, readers) in zip(blocks, groups, strict=True):
         title = " ".join(re.split(r"^  --", block, flags=re.MULTILINE)[0].split())
         assert title.startswith(options.__doc__.partition("\n")[0])
         assert title[0].isupper() and title.endswith(".")
-        if readers is not None and len(readers) < len(MODELS):
+        if readers is not None and len(readers) < len(CHOICES):
             names = ", ".join(model.name for model in readers)
             assert title.endswith(f"Read by {names}.")
         texts = _flags_of(block)
@@ -74,13 +74,14 @@ def test_what_is_the_default_and_who_reads_it(blocks):
     assert texts["learning_rate"].endswith("By default 0.001.")
     assert "none, cosine, category_cosine, histogram" in texts["similarity"]
     images = "din_fixed_cnn, hcm, late_fusion, hccm, cscnn"
-    assert f"Read by {images}." in texts["[no]shuffle_images"]
+    assert f"Read by {images}, trees." in texts["[no]shuffle_images"]
+    assert f"Read by {images}." in texts["[no]allow_links"]
     assert "Read by late_fusion, hccm, cscnn." in texts["[no]shuffle_categories"]
     assert "By default" not in texts["data_dir"]
 
 
 def test_a_model_of_ones_own_has_help():
-    text = help_text("Head.", [*MODELS.values(), find_model(MINE)])
+    text = help_text("Head.", [*CHOICES.values(), find_model(MINE)])
     assert "My answer. Read by my_model.\n  --power\n      The power of the" in text
 
 
@@ -90,11 +91,11 @@ def test_help_ends_the_program(capsys):
             train_main.parse_flags(["train_main.py", "--no_such_flag", word])
         assert end.value.code == 0
         output = capsys.readouterr()
-        assert output.out == help_text(train_main.__doc__, MODELS.values())
+        assert output.out == help_text(train_main.__doc__, CHOICES.values())
         assert not output.err
 
 
 def test_the_reference_page_is_that_of_the_options():
     page = pathlib.Path(train_main.__file__).parent / "docs" / "flags.md"
     # python -m hccm_tf.flags.reference > docs/flags.md
-    assert page.read_text() == reference(MODELS.values())
+    assert page.read_text() == reference(CHOICES.values())

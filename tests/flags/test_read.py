@@ -16,7 +16,7 @@ from hccm_tf.configuration import (
 )
 from hccm_tf.errors import InputError
 from hccm_tf.flags.read import parse, read_configuration_flags, typed
-from hccm_tf.models import MODELS, find_model
+from hccm_tf.models import CHOICES, find_model
 from hccm_tf.options import kind_of
 
 MINE = "tests.flags.my_model:MyModel"
@@ -51,7 +51,7 @@ def another(field):
 
 
 @pytest.mark.parametrize("changed", [False, True])
-@pytest.mark.parametrize("name", [*MODELS, MINE])
+@pytest.mark.parametrize("name", [*CHOICES, MINE])
 def test_a_flagfile_makes_the_same_configuration(tmp_path, name, changed):
     model = find_model(name)
     given = {}
@@ -75,8 +75,8 @@ def test_a_flagfile_makes_the_same_configuration(tmp_path, name, changed):
 
 
 def test_json_makes_the_same_configuration():
-    for name in (*MODELS, MINE):
-        configuration = configure(name, {"dropout": 0.25}, data_dir=pathlib.Path("D"))
+    for name in (*CHOICES, MINE):
+        configuration = configure(name, {"seed": 25}, data_dir=pathlib.Path("D"))
         again = Configuration.from_json(configuration.to_json())
         here = os.path.join(os.getcwd(), "D")
         assert again == dataclasses.replace(configuration, data_dir=here)

@@ -135,6 +135,13 @@ def test_names_find_their_models():
         assert find_model(f"{model.__module__}:{model.__qualname__}") is model
 
 
+def test_trees_are_found_and_are_no_network():
+    trees = find_model("trees")
+    assert trees is models.Trees and name_of(trees) == "trees"
+    with pytest.raises(ValueError, match="^model trees is no network: train_main.py"):
+        build_model("trees", SCHEMA)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -148,6 +155,7 @@ def test_names_find_their_models():
         ("hccm_tf.models:Model", "a subclass of hccm_tf.models.Model with a name"),
         ("hccm_tf.models:ImageInput", "a subclass .*ImageInput"),
         ("hccm_tf.models:build_model", "a subclass .*function build_model"),
+        ("hccm_tf.models:Trees", "a subclass .*Trees"),
     ],
 )
 def test_names_of_no_model(name, message):

@@ -1,0 +1,1 @@
+"""Boosted trees on hand-made features: the bar that networks are held to."""

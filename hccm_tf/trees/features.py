@@ -1,0 +1,165 @@
+"""What the trees see of an impression: matches, similarities, numbers, categories.
+
+For each history of the schema, the share of its clicks that have the candidate's value;
+the number of clicks; the numbers of user, context and candidate as they are; their
+categories as indices, which become click rates, see `hccm_tf.trees.fit`; and of images,
+cosines of pooled maps. Counts of matches are not there: they shift where histories are
+longer in training than in test, shares less.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from hccm_tf.data.feature_kinds import OOV
+from hccm_tf.layers import CosineSimilarity
+from hccm_tf.layers.cosine_similarity import cosines
+
+COSINES = ("mean", "maximum", "soft maximum", "with the mean")
+ROW_COLUMNS = ("row", "user_key", "label", "weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Impressions with their features.
+
+    Args:
+        rows: data frame `row, user_key, label, weight`, see `hccm_tf.data.dataset`.
+        numbers: float32 `[N, F]`, of `number_names`.
+        categories: int32 `[N, C]`, of `category_names`.
+        sizes: tuple of the numbers of rows that the categories' indices are of.
+    """
+
+    rows: pd.DataFrame
+    numbers: np.ndarray
+    categories: np.ndarray
+    sizes: tuple
+
+
+def number_names(schema, with_images):
+    """Names of the columns of `Table.numbers`, list of str."""
+    matches = [f"share of {feature.name}" for feature in schema.sequences]
+    length = ["history length"] if schema.sequences else []
+    images = [f"cosine, {name}" for name in COSINES] if with_images else []
+    return [*matches, *length, *images, *(f.name for f in schema.scalars if f.is_float)]
+
+
+def category_names(schema):
+    """Names of the columns of `Table.categories`, list of str."""
+    return [feature.name for feature in schema.scalars if feature.is_embedded]
+
+
+def read_table(batches, split, limit=None, epoch=None):
+    """The features of a split's impressions.
+
+    Args:
+        batches: `hccm_tf.data.dataset.Batches`, with `PooledMaps` for cosines or
+            without images.
+        split: its name.
+        limit: after about how many impressions to stop; `None` reads all.
+        epoch: int, to read the requests in a random order; `None` keeps the data's.
+
+    Returns:
+        `Table`.
+    """
+    dataset = batches.dataset(split, epoch)
+    if limit is not None and limit < batches.folder.num_impressions(split):
+        dataset = dataset.take(-(-limit // batches.batch_size))
+    parts = [_features(batches.schema, batch) for batch in dataset]
+    rows, numbers, categories = zip(*parts, strict=True)
+    return Table(
+        pd.concat(map(pd.DataFrame, rows), ignore_index=True),
+        np.concatenate(numbers),
+        np.concatenate(categories),
+        tuple(batches.schema.num_rows(n) for n in category_names(batches.schema)),
+    )
+
+
+def _features(schema, batch):
+    """Columns of the rows, numbers and categories of a batch's impressions."""
+    inputs, label, weight, keys = batch
+    inputs = {name: value.numpy() for name, value in inputs.items()}
+    mask = inputs["candidate_mask"]
+
+    def of_impressions(values):
+        values = values if values.ndim > 1 else values[:, None]
+        return np.broadcast_to(values, mask.shape)[mask]
+
+    numbers = []
+    for feature in schema.sequences:
+        candidate = inputs[schema[feature.shares].input_name]
+        candidate = candidate if candidate.ndim > 1 else candidate[:, None]
+        share = match_shares(candidate, inputs[feature.input_name])
+        numbers.append(of_impressions(share))
+    if schema.sequences:
+        clicks = inputs[schema.sequences[0].input_name] > 0
+        numbers.append(of_impressions(clicks.sum(axis=1)))
+    if "image_map" in inputs:
+        found = image_cosines(
+            inputs["image_map"], inputs["candidate_image"], inputs["history_image"]
+        )
+        numbers += list(found[mask].T)
+    scalars = schema.scalars
+    numbers += [of_impressions(inputs[f.input_name]) for f in scalars if f.is_float]
+    categories = [
+        of_impressions(inputs[f.input_name]) for f in scalars if f.is_embedded
+    ]
+    columns = (keys["row"], keys["user_key"], label[..., 0], weight)
+    rows = [of_impressions(column.numpy()) for column in columns]
+    return (
+        dict(zip(ROW_COLUMNS, rows, strict=True)),
+        _stacked(numbers, np.float32, mask),
+        _stacked(categories, np.int32, mask),
+    )
+
+
+def _stacked(columns, dtype, mask):
+    result = np.empty((mask.sum(), len(columns)), dtype)
+    for place, column in enumerate(columns):
+        result[:, place] = column
+    return result
+
+
+def match_shares(candidate, history):
+    """The share of a history's clicks that have the candidate's value.
+
+        share_n = |{t : h_t = c_n}| / |{t : h_t is a click}|
+
+    A value that is not known, index 1, is that of no click; an empty history gives 0.
+
+    Args:
+        candidate: int `[R, N]`, indices of the schema.
+        history: int `[R, T]`, of the same feature, 0 where it is padded.
+
+    Returns:
+        float32 `[R, N]`.
+    """
+    known = candidate[:, :, None] > OOV
+    matches = ((candidate[:, :, None] == history[:, None, :]) & known).sum(axis=2)
+    clicks = (history > 0).sum(axis=1)
+    return (matches / np.maximum(clicks, 1)[:, None]).astype(np.float32)
+
+
+def image_cosines(vectors, candidate_image, history_image):
+    """How similar candidates' images are to those of a history.
+
+    Mean, maximum and soft maximum of the cosines, see
+    `hccm_tf.layers.CosineSimilarity`, and the cosine with the mean of the clicks'
+    vectors. All are 0 without an image on either side.
+
+    Args:
+        vectors: float32 `[U, c]`, whose row 0 is no image.
+        candidate_image: int `[R, N]`, rows of it.
+        history_image: int `[R, T]`, likewise.
+
+    Returns:
+        float32 `[R, N, 4]`.
+    """
+    query, keys, mask = vectors[candidate_image], vectors[history_image], history_image
+    of_clicks = CosineSimilarity()(query=query, keys=keys, keys_mask=mask > 0)
+    # Rows of no image are zeros, and a cosine does not see by what a sum is divided.
+    mean = keys.sum(axis=1, keepdims=True)
+    with_mean, _ = cosines(query, mean)
+    return ops.convert_to_numpy(ops.concatenate([of_clicks, with_mean], axis=-1))
