@@ -4,6 +4,7 @@ import numpy as np
 
 SMOOTHING = 20.0  # impressions at everyone's click rate, beside each category's own
 FOLDS = 5
+RARE = 100  # impressions, below which the trees are not told a category's own rate
 
 
 def click_rates(indices, label, weight, size):
@@ -51,3 +52,20 @@ def out_of_fold(indices, label, weight, size, rng):
         rates = click_rates(indices, label, np.where(own, 0.0, weight), size)
         result[own] = rates[indices[own]]
     return result
+
+
+def rare_as_one(indices, size):
+    """Where each category's index stands: its own or, of a rare one, 0, that of none.
+
+    Where an item is shown a few times only, its rate among other impressions tells
+    nothing, or with as many negatives drawn as there are clicks, the own label.
+
+    Args:
+        indices: int `[N]`, of training.
+        size: number of categories.
+
+    Returns:
+        int `[size]`.
+    """
+    common = np.bincount(indices, minlength=size) >= RARE
+    return np.where(common, np.arange(size), 0)

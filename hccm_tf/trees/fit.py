@@ -20,7 +20,7 @@ from hccm_tf.models import Trees
 from hccm_tf.runs import RunFolder
 from hccm_tf.training.images import open_images
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES
-from hccm_tf.trees.click_rates import click_rates, out_of_fold
+from hccm_tf.trees.click_rates import click_rates, out_of_fold, rare_as_one
 from hccm_tf.trees.features import read_table
 
 MAX_IMPRESSIONS = 2_000_000  # of the training split, whose features are in memory
@@ -137,7 +137,7 @@ def fit_tables(configuration, train, validation):
     """Trains the trees on impressions whose features are made.
 
     A category becomes its click rate in training, and for an impression of training
-    that of folds without it.
+    that of folds without it; rare ones count as one.
 
     Args:
         configuration: `Configuration` of `hccm_tf.models.Trees`.
@@ -148,10 +148,12 @@ def fit_tables(configuration, train, validation):
         `TrainedTrees`.
     """
     rows, seed = train.rows, configuration.settings.seed
-    columns = list(zip(train.categories.T, train.sizes, strict=True))
-    rng = np.random.default_rng(seed)
-    own = [out_of_fold(c, rows.label, rows.weight, size, rng) for c, size in columns]
-    rates = [click_rates(c, rows.label, rows.weight, size) for c, size in columns]
+    rng, own, rates = np.random.default_rng(seed), [], []
+    for indices, size in zip(train.categories.T, train.sizes, strict=True):
+        place = rare_as_one(indices, size)
+        known = place[indices], rows.label, rows.weight, size
+        own.append(out_of_fold(*known, rng))
+        rates.append(click_rates(*known)[place])
     classifier = HistGradientBoostingClassifier(
         **SETTINGS, early_stopping=True, random_state=seed
     )

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from hccm_tf.trees.click_rates import FOLDS, SMOOTHING, click_rates, out_of_fold
+from hccm_tf.trees.click_rates import (
+    FOLDS,
+    RARE,
+    SMOOTHING,
+    click_rates,
+    out_of_fold,
+    rare_as_one,
+)
 
 
 def _rate(rows, prior):
@@ -44,3 +51,8 @@ def test_out_of_fold_knows_nothing_of_its_own_fold(impressions):
     flipped = np.where(np.arange(300) == 3, 1 - label, label)
     again = out_of_fold(indices, flipped, weight, 8, np.random.default_rng(5))
     assert again[3] == rates[3] and (again != rates).any()
+
+
+def test_rare_categories_are_one():
+    indices = np.repeat([1, 2, 3, 5], [RARE, RARE - 1, 3, 2 * RARE])
+    assert rare_as_one(indices, 7).tolist() == [0, 1, 0, 0, 0, 5, 0]
