@@ -79,6 +79,7 @@ def run(folder, strategy, workers):
             f"--batch_size={BATCH_SIZE}",
             f"--epochs={EPOCHS}",
             f"--patience={EPOCHS}",
+            "--noverdict",
         ]
         try:
             for name, config in tasks(workers, servers):

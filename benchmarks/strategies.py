@@ -52,6 +52,7 @@ def train(quickstart, run_dir, strategy, seed):
             f"--batch_size={FLAGS.batch_size // division}",
             f"--seed={seed}",
             "--resume",
+            "--noverdict",
         ]
         code = run(command, workers, servers, run_dir / "logs")
         if code:

@@ -67,6 +67,7 @@ def run(folder, maps, data, name, arguments, seed):
             f"--data_dir={data}",
             f"--run_dir={run_dir}",
             f"--seed={seed}",
+            "--noverdict",
             *arguments,
         ]
         # One that was interrupted begins anew, because its time counts.

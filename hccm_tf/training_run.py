@@ -31,6 +31,7 @@ from hccm_tf.training.fit import fit, run_in_training
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES, is_chief, make_strategy
 from hccm_tf.trees.fit import check_trees, fit_trees
+from hccm_tf.verdict.give import give_verdict
 
 # What joins predictions to the log, beside the row.
 LOG_IDS = ("user_id", "item_id", "timestamp")
@@ -84,8 +85,7 @@ def _run(configuration, results, from_run):
             fitted = fit(configuration, strategy)
         if configuration.run_dir is not None:
             # With all processes of a cluster, before all but one end.
-            validation = fitted.evaluate("validation")
-            test = fitted.predictions("test")
+            validation, test = map(fitted.predictions, ("validation", "test"))
         if strategy is not None and not is_chief(strategy):
             return
         if configuration.run_dir is not None:
@@ -94,7 +94,16 @@ def _run(configuration, results, from_run):
                 _with_ids(test, fitted.batches.data_dir).to_parquet(file)
             metrics = _write_metrics(fitted, validation, test, folder)
             print(finite_json.to_text(metrics))
+        if _has_verdict(configuration, results):
+            photos_of = configuration if results.check_photos else None
+            give_verdict(fitted, validation, test, folder, photos_of, strategy)
         _write_results(fitted, results, folder)
+
+
+def _has_verdict(configuration, results):
+    """Whether a network is trained, and a word on it wanted."""
+    trains = configuration.settings.epochs > 0 and configuration.model is not Trees
+    return results.verdict and trains and configuration.run_dir is not None
 
 
 def _check_can_write(results, folder):
@@ -156,12 +165,31 @@ def check_results(configuration, results, from_run=None):
         check_trees(configuration)
     if results.export_dir is not None and settings.is_control:
         raise InputError("--export_dir: a control is not for serving")
+    if results.check_photos:
+        _check_check_photos(configuration, results)
     if from_run is not None and configuration.run_dir is None:
         if results.export_dir is None and not results.explain:
             raise InputError(
                 "--from_run: what to do with the run is missing: --export_dir, "
                 "--explain or, for its metrics on other data, --data_dir and --run_dir"
             )
+
+
+def _check_check_photos(configuration, results):
+    """Raises an `InputError` unless a run can say if its photos pay."""
+    if not _has_verdict(configuration, results):
+        raise InputError("--check_photos is a line of the verdict of a training")
+    if not configuration.model.has_images:
+        raise InputError(
+            f"--check_photos: model {configuration.model.name} sees no photos"
+        )
+    if configuration.settings.shuffle_images:
+        raise InputError("--check_photos: --shuffle_images has dealt them out already")
+    if configuration.strategy in CLUSTER_STRATEGIES:
+        raise InputError(
+            "--check_photos trains on one machine; a cluster compares with a run of "
+            "--shuffle_images"
+        )
 
 
 def _write_metrics(fitted, validation, test, folder):
@@ -172,7 +200,7 @@ def _write_metrics(fitted, validation, test, folder):
     content = {
         "model": trained.name,
         "seed": trained.configuration.settings.seed,
-        "validation": validation,
+        "validation": evaluate_frame(validation),
         "test": evaluate_frame(test),
         "examples_per_second": examples / max(training["seconds"], 1e-9),
         "training": {**training, "parameters": trained.num_parameters},

@@ -23,6 +23,7 @@ LEVELS = (
     {"hccm_tf.preparation", "hccm_tf.training", "hccm_tf.serving"},
     {"hccm_tf.flags", "hccm_tf.trees"},
     {"hccm_tf.comparison", "hccm_tf.explanation", "hccm_tf.estimator"},
+    {"hccm_tf.verdict"},
     {"train_main", "tfrecords_tools"},
 )
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}

@@ -30,7 +30,8 @@ def _flags(model, **options):
     """Those of a tiny model, as they are written."""
     values = {"epochs": 1, "batch_size": 128, **tiny(model, **options)}
     words = {k: ",".join(map(str, np.atleast_1d(v))) for k, v in values.items()}
-    return [f"--model={model}", *(f"--{name}={word}" for name, word in words.items())]
+    flags = (f"--{name}={word}" for name, word in words.items())
+    return [f"--model={model}", "--noverdict", *flags]
 
 
 @pytest.fixture
@@ -179,6 +180,7 @@ def test_a_run_is_trained_further(shop, din_run, tmp_path, main):
     main(
         f"--warm_start_from={din_run}",
         *(f"--data_dir={shop.data}", f"--run_dir={tmp_path / 'next'}", "--epochs=1"),
+        "--noverdict",
     )
     before, after = (read_configuration(tmp_path / n) for n in ("run", "next"))
     assert after.options == before.options
@@ -278,6 +280,7 @@ def test_a_model_of_ones_own(shop, tmp_path, main):
     main(
         *(f"--data_dir={shop.data}", f"--run_dir={run}", f"--model={MINE}"),
         *("--power=2.5", "--epochs=1", "--batch_size=525", "--hidden_units=8"),
+        "--noverdict",
     )
     content = json.loads((run / "run.json").read_text())
     assert content["model"] == MINE and content["options"]["power"] == 2.5
@@ -303,6 +306,38 @@ def test_a_model_of_ones_own(shop, tmp_path, main):
     assert "--power: without training" in line
     line = main(f"--from_run={run}", "--explain=2", f"--image_dir={shop.images}")
     assert "model my_model has no attention to show" in line
+
+
+def test_a_verdict_on_photos(shop, tmp_path, main):
+    """It is printed, and in the metrics; what cannot be measured is said first."""
+    folder = RunFolder(tmp_path / "run")
+    data, maps = f"--data_dir={shop.data}", f"--feature_maps={shop.maps}"
+    run, check = f"--run_dir={folder.path}", "--check_photos"
+    for words, error in (
+        (
+            (data, *_flags("din"), "--verdict"),
+            "--check_photos: model din sees no photos",
+        ),
+        ((data, maps, *_flags("hcm")), "--check_photos is a line of the verdict"),
+        ((data, "--model=trees"), "--check_photos is a line of the verdict"),
+        (
+            (data, maps, *_flags("hcm"), "--verdict", "--shuffle_images"),
+            "--check_photos: --shuffle_images has dealt",
+        ),
+        ((data, maps, "--compare=din,hcm"), "--check_photos is of one model"),
+    ):
+        assert error in main(run, check, *words)
+        assert not list(tmp_path.iterdir())
+    printed = main(data, maps, run, *_flags("din_fixed_cnn"), "--verdict", check)
+    content = folder.read_metrics()
+    verdict, said = content["verdict"], content["verdict"]["lines"]
+    assert printed.endswith("".join(f"\n  {line}" for line in said) + "\n")
+    assert [line.split()[0] for line in said[-2:]] == ["Photos", "Next:"]
+    photos = verdict["photos"]
+    assert photos["auc"] == pytest.approx(content["test"]["auc"])
+    assert photos["gain"] == pytest.approx(photos["auc"] - photos["base_auc"])
+    assert photos["interval"][0] < photos["gain"] < photos["interval"][1]
+    assert f"{photos['base_auc']:.4f} of the same with the photos dealt" in said[-2]
 
 
 def test_trees(weighted_shop, tmp_path, main):

@@ -117,7 +117,8 @@ def subprocess_trainer(script):
                     "still trains this run; wait for it or end it"
                 ) from error
             log.truncate(0)
-            command = [sys.executable, str(script), *flags]
+            # The comparison's own is over seeds.
+            command = [sys.executable, str(script), "--noverdict", *flags]
             with _run_ends_with_this_process():
                 code = subprocess.run(command, stdout=log, stderr=log).returncode
         if code:

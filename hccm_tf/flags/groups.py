@@ -69,6 +69,16 @@ class ResultOptions(Options):
     explain: int = option(
         0, "The number of test impressions to show in RUN/explanation.html.", lower=0
     )
+    verdict: bool = option(
+        True,
+        "Whether to say after training what it is worth: against a constant, "
+        "popularity and boosted trees, on validation and on what it was trained on.",
+    )
+    check_photos: bool = option(
+        False,
+        "Whether to say also if the photos pay, by a second training with the photos "
+        "dealt out to other items.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ def train(tmp_path):
 
 def test_a_run_is_trained_once(tmp_path, train):
     run_dir = tmp_path / "runs" / "din"
-    expected = ["--model=din", "--seed=3", f"--run_dir={run_dir}"]
+    expected = ["--noverdict", *FLAGS.values(), f"--run_dir={run_dir}"]
     assert run_once(run_dir, FLAGS, train) == expected
     assert run_once(run_dir, FLAGS, None) == expected
     assert (run_dir / "log.txt").read_text().endswith("last line\n")

@@ -120,6 +120,9 @@ def test_train_main(shop, tmp_path):
     assert metrics["test"]["impressions"] == 300
     assert metrics["validation"]["impressions"] == 150
     assert metrics["examples_per_second"] > 0
+    verdict = metrics["verdict"]
+    assert verdict["trees"]["similarity"] == "cosine"
+    assert all(line in result.stdout for line in verdict["lines"])
     training = metrics["training"]
     assert training["epochs"] == 1 and training["seconds"] > 0
     model = keras.models.load_model(tmp_path / "run" / "model.keras")

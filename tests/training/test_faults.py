@@ -21,6 +21,7 @@ def _command(shop, run_dir, strategy, data=None):
         # What is traced anew at each start is small.
         "--model=din_fixed_cnn",
         "--image_sides=candidate",
+        "--noverdict",
         f"--strategy={strategy}",
         f"--data_dir={data or shop.data}",
         # Of the folder that a process is started in.

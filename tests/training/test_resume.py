@@ -101,6 +101,7 @@ def test_a_process_that_is_killed_or_preempted_goes_on(request_shop, tmp_path):
     command = [
         TRAIN_MAIN,
         "--model=din",
+        "--noverdict",
         f"--data_dir={request_shop.data}",
         "--batch_size=50",
         "--patience=1000",

@@ -1,0 +1,1 @@
+"""What a first run teaches: a short verdict in words, each with its numbers."""

@@ -1,0 +1,125 @@
+"""A verdict's numbers in words."""
+
+BIG_GAP, SMALL_GAP = 0.05, 0.02  # of AUC, between training and validation
+
+
+def lines(figures, has_images):
+    """A verdict, one claim a line.
+
+    Args:
+        figures: dict of `hccm_tf.verdict.measure.measure`, with `photos` of
+            `measure_photos` where it was measured.
+        has_images: whether the model sees photos.
+
+    Returns:
+        list of str.
+    """
+    said = [
+        _constant(figures["constant"]),
+        _popularity(figures["popularity"]),
+        _trees(figures["trees"]),
+        _overfitting(figures),
+        _photos(figures.get("photos")),
+        f"Next: {advice(figures, has_images)}",
+    ]
+    return [line for line in said if line]
+
+
+def advice(figures, has_images):
+    """What to try next, str; arguments as of `lines`."""
+    photos = figures.get("photos")
+    if _outcome(figures["constant"]) != "better":
+        return "a lower --learning_rate; what it says now is of no use."
+    if _outcome(figures["popularity"]) != "better":
+        return "more --epochs, and tfrecords_tools.validate, if histories are empty."
+    if figures["kept_epoch"] == figures["epochs"]:
+        return "more --epochs, as the last one was the best."
+    if _gap(figures["overfitting"]) > BIG_GAP:
+        return "less to learn by heart with: smaller --hidden_units, more --dropout."
+    if _outcome(figures["trees"]) != "better":
+        return "other settings, as --compare with --search_trials tries, or more data."
+    if not has_images:
+        return "--model=hccm with --feature_maps, which sees the photos."
+    if photos is None:
+        return "--check_photos, which says whether the photos pay."
+    if _outcome(photos) != "better":
+        return "other feature maps, by another --backbone or a larger --image_size."
+    return '--compare="din,hccm", which says what the photos are worth over seeds.'
+
+
+def _constant(found):
+    return found and (
+        f"{_words(found, 'a constant')}: log loss {found['log_loss']:.4f} against "
+        f"{found['base_log_loss']:.4f} of always saying the click rate in training, "
+        f"{found['click_rate']:.2%} (lower by {_interval(found)})."
+    )
+
+
+def _popularity(found):
+    return found and (
+        f"{_words(found, 'popularity')}: AUC {found['auc']:.4f} against "
+        f"{found['base_auc']:.4f} of each item's click rate in training, smoothed "
+        f"({_interval(found)})."
+    )
+
+
+def _trees(found):
+    if not found:
+        return None
+    photos = " and how like its photo is" if found["similarity"] == "cosine" else ""
+    return (
+        f"{_words(found, 'boosted trees')}: AUC {found['auc']:.4f} against "
+        f"{found['base_auc']:.4f} of trees that count which clicks have what the item "
+        f"has{photos}, from {found['impressions']:,} impressions ({_interval(found)})."
+    )
+
+
+def _overfitting(figures):
+    found = figures["overfitting"]
+    kept = f"epoch {figures['kept_epoch']} of {figures['epochs']} was kept"
+    if not found:
+        return f"Of its epochs, {kept}."
+    words = "It does not overfit"
+    if _gap(found) > SMALL_GAP:
+        words = "It overfits" if _gap(found) > BIG_GAP else "It overfits a little"
+    return (
+        f"{words}: AUC {found['auc']:.4f} on impressions that it was trained on, "
+        f"{found['base_auc']:.4f} on validation ({_interval(found)}); {kept}."
+    )
+
+
+def _photos(found):
+    words = {
+        "better": "Photos pay",
+        "worse": "Photos do HARM",
+        None: "Photos are not shown to pay",
+    }
+    return found and (
+        f"{words[_outcome(found)]}: AUC {found['auc']:.4f} against "
+        f"{found['base_auc']:.4f} of the same with the photos dealt out to other items "
+        f"({_interval(found)})."
+    )
+
+
+def _words(found, rival):
+    outcome = _outcome(found)
+    if outcome is None:
+        return f"Not shown to be better than {rival}"
+    return f"{'Better' if outcome == 'better' else 'WORSE'} than {rival}"
+
+
+def _outcome(found):
+    """`"better"`, `"worse"`, or `None` where the interval holds 0; unknown is good."""
+    if found is None or found["interval"][0] > 0:
+        return "better"
+    return "worse" if found["interval"][1] < 0 else None
+
+
+def _gap(found):
+    """By how much training is better than validation, as far as that is shown."""
+    return found["gain"] if found and found["interval"][0] > 0 else 0.0
+
+
+def _interval(found):
+    low, high = found["interval"]
+    return f"{found['gain']:+.4f}, 95% {low:+.4f} to {high:+.4f}"

@@ -1,0 +1,152 @@
+"""A verdict's words, of numbers made by hand."""
+
+import copy
+
+import pytest
+
+from hccm_tf.verdict.words import lines
+
+GOOD = {
+    "constant": {
+        "click_rate": 0.352,
+        "log_loss": 0.5825,
+        "base_log_loss": 0.621,
+        "gain": 0.0385,
+        "interval": [0.0361, 0.041],
+    },
+    "popularity": {
+        "auc": 0.7063,
+        "base_auc": 0.5512,
+        "gain": 0.1551,
+        "interval": [0.14, 0.17],
+    },
+    "trees": {
+        "similarity": "cosine",
+        "impressions": 96_000,
+        "auc": 0.7063,
+        "base_auc": 0.6501,
+        "gain": 0.0562,
+        "interval": [0.05, 0.062],
+    },
+    "overfitting": {
+        "impressions": 12_000,
+        "auc": 0.73,
+        "base_auc": 0.719,
+        "gain": 0.011,
+        "interval": [0.002, 0.02],
+    },
+    "kept_epoch": 3,
+    "epochs": 5,
+}
+PHOTOS = {"auc": 0.7063, "base_auc": 0.653, "gain": 0.0533, "interval": [0.04, 0.06]}
+
+
+def changed(**groups):
+    """`GOOD` with other values, by group; `None` leaves a group out."""
+    figures = copy.deepcopy(GOOD)
+    for name, values in groups.items():
+        if isinstance(values, dict):
+            figures[name] = {**figures.get(name, {}), **values}
+        else:
+            figures[name] = values
+    return figures
+
+
+def test_each_claim_has_its_numbers():
+    assert lines(GOOD, has_images=True) == [
+        "Better than a constant: log loss 0.5825 against 0.6210 of always saying the "
+        "click rate in training, 35.20% (lower by +0.0385, 95% +0.0361 to +0.0410).",
+        "Better than popularity: AUC 0.7063 against 0.5512 of each item's click rate "
+        "in training, smoothed (+0.1551, 95% +0.1400 to +0.1700).",
+        "Better than boosted trees: AUC 0.7063 against 0.6501 of trees that count "
+        "which clicks have what the item has and how like its photo is, from 96,000 "
+        "impressions (+0.0562, 95% +0.0500 to +0.0620).",
+        "It does not overfit: AUC 0.7300 on impressions that it was trained on, 0.7190 "
+        "on validation (+0.0110, 95% +0.0020 to +0.0200); epoch 3 of 5 was kept.",
+        "Next: --check_photos, which says whether the photos pay.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "line", "following"),
+    [
+        (
+            {"constant": {"interval": [-0.1, 0.1]}},
+            "Not shown to be better than a c",
+            "lea",
+        ),
+        (
+            {"constant": {"interval": [-0.2, -0.1]}},
+            "WORSE than a constant: ",
+            "learning_",
+        ),
+        (
+            {"popularity": {"interval": [-0.1, 0.1]}},
+            "Not shown to be better than po",
+            "ep",
+        ),
+        (
+            {"popularity": {"interval": [-0.2, -0.1]}},
+            "WORSE than popularity: ",
+            "epochs",
+        ),
+        (
+            {"trees": {"interval": [-0.1, 0.1]}},
+            "Not shown to be better than b",
+            "--search",
+        ),
+        (
+            {"trees": {"interval": [-0.2, -0.1]}},
+            "WORSE than boosted trees: ",
+            "--search",
+        ),
+        ({"overfitting": {"gain": 0.2}}, "It overfits: AUC", "--dropout"),
+        (
+            {"overfitting": {"gain": 0.04}},
+            "It overfits a little: AUC",
+            "--check_photos",
+        ),
+        (
+            {"overfitting": {"gain": 0.2, "interval": [-0.1, 0.5]}},
+            "It does not overfit",
+            "--check_photos",
+        ),
+        ({"kept_epoch": 5}, "epoch 5 of 5 was kept", "more --epochs"),
+        (
+            {"overfitting": None},
+            "Of its epochs, epoch 3 of 5 was kept.",
+            "--check_photos",
+        ),
+        ({"photos": PHOTOS}, "Photos pay: AUC 0.7063 against 0.6530 of", "--compare"),
+        (
+            {"photos": {**PHOTOS, "interval": [-0.01, 0.06]}},
+            "Photos are not shown to pay: ",
+            "feature maps",
+        ),
+        (
+            {"photos": {**PHOTOS, "interval": [-0.06, -0.01]}},
+            "Photos do HARM: ",
+            "feature maps",
+        ),
+    ],
+)
+def test_what_is_said_of_other_numbers(groups, line, following):
+    said = lines(changed(**groups), has_images=True)
+    assert any(line in each for each in said)
+    assert said[-1].startswith("Next: ") and following in said[-1]
+    assert 3 < len(said) < 7 and all(each.endswith(".") for each in said)
+
+
+def test_a_model_without_photos():
+    figures = changed(trees={"similarity": "none"})
+    said = lines(figures, has_images=False)
+    assert "what the item has, from 96,000 impressions" in said[2]
+    assert said[-1] == "Next: --model=hccm with --feature_maps, which sees the photos."
+
+
+def test_what_was_not_measured_is_not_said():
+    figures = changed(constant=None, popularity=None, trees=None, overfitting=None)
+    assert lines(figures, has_images=True) == [
+        "Of its epochs, epoch 3 of 5 was kept.",
+        "Next: --check_photos, which says whether the photos pay.",
+    ]
