@@ -72,7 +72,7 @@ def test_what_is_the_default_and_who_reads_it(blocks):
     assert texts["hidden_units"].endswith("By default 400,160,80.")
     assert texts["[no]products"].endswith("By default no.")
     assert texts["learning_rate"].endswith("By default 0.001.")
-    assert "none, cosine, category_cosine, histogram" in texts["similarity"]
+    assert "none, cosine" in texts["similarity"]
     images = "din_fixed_cnn, hcm, late_fusion, hccm, cscnn"
     assert f"Read by {images}, trees." in texts["[no]shuffle_images"]
     assert f"Read by {images}." in texts["[no]allow_links"]
