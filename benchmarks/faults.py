@@ -63,6 +63,7 @@ def train(run_dir, strategy, kills=None):
         f"--run_dir={run_dir}",
         f"--epochs={FLAGS.epochs}",
         f"--patience={FLAGS.epochs}",
+        "--noverdict",
         "--resume",
     ]
     os.environ["NOTES"] = str(_notes(run_dir))

@@ -94,14 +94,16 @@ def _run(configuration, results, from_run):
                 _with_ids(test, fitted.batches.data_dir).to_parquet(file)
             metrics = _write_metrics(fitted, validation, test, folder)
             print(finite_json.to_text(metrics))
+        _write_results(fitted, results, folder)
         if _has_verdict(configuration, results):
             photos_of = configuration if results.check_photos else None
             give_verdict(fitted, validation, test, folder, photos_of, strategy)
-        _write_results(fitted, results, folder)
 
 
 def _has_verdict(configuration, results):
-    """Whether a network is trained, and a word on it wanted."""
+    """Whether a network is trained, by one process, and a word on it wanted."""
+    if configuration.strategy in CLUSTER_STRATEGIES:
+        return False
     trains = configuration.settings.epochs > 0 and configuration.model is not Trees
     return results.verdict and trains and configuration.run_dir is not None
 
@@ -177,19 +179,24 @@ def check_results(configuration, results, from_run=None):
 
 def _check_check_photos(configuration, results):
     """Raises an `InputError` unless a run can say if its photos pay."""
+    if configuration.strategy in CLUSTER_STRATEGIES:
+        raise InputError(
+            "--check_photos trains on one machine; a cluster compares with a run of "
+            "--shuffle_images"
+        )
     if not _has_verdict(configuration, results):
         raise InputError("--check_photos is a line of the verdict of a training")
+    if configuration.warm_start_from is not None:
+        raise InputError(
+            "--check_photos: a warm start knows the photos already; check a training "
+            "from scratch"
+        )
     if not configuration.model.has_images:
         raise InputError(
             f"--check_photos: model {configuration.model.name} sees no photos"
         )
     if configuration.settings.shuffle_images:
         raise InputError("--check_photos: --shuffle_images has dealt them out already")
-    if configuration.strategy in CLUSTER_STRATEGIES:
-        raise InputError(
-            "--check_photos trains on one machine; a cluster compares with a run of "
-            "--shuffle_images"
-        )
 
 
 def _write_metrics(fitted, validation, test, folder):

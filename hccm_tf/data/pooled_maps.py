@@ -28,28 +28,18 @@ class PooledMaps:
     """A store's images for `hccm_tf.data.dataset.Batches`, whose maps are vectors.
 
     Args:
-        store: `FeatureMapStore`, which finds them.
-        vectors: float32 `[rows + 1, c]`, of each row as `store.find` counts them; 0 for
-            no image.
+        store: `FeatureMapStore` of the maps.
     """
 
     store: FeatureMapStore
-    vectors: np.ndarray
-
-    @classmethod
-    def of(cls, store, batch_size=1024):
-        """Reads all images of a store, a batch at a time."""
-        rows = np.sort(store.rows) + 1
-        vectors = np.zeros((rows.max(initial=0) + 1, store.shape[-1]), np.float32)
-        for begin in range(0, len(rows), batch_size):
-            batch = rows[begin : begin + batch_size]
-            vectors[batch] = pool(store, batch)
-        return cls(store, vectors)
 
     def find(self, image_keys):
         """As `ImageStore.find`."""
         return self.store.find(image_keys)
 
     def gather(self, rows):
-        """Vectors `[U, c]` of rows, in graph operations."""
-        return tf.gather(self.vectors, rows)
+        """As `pool`, in graph operations; 0 for no image."""
+        maps = tf.cast(self.store.gather(rows), tf.float32)
+        pooled = tf.reduce_mean(maps, axis=(1, 2)) - self.store.channel_mean
+        pooled /= self.store.channel_std
+        return tf.where((rows > 0)[:, None], pooled, 0.0)

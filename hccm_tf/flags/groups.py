@@ -72,7 +72,8 @@ class ResultOptions(Options):
     verdict: bool = option(
         True,
         "Whether to say after training what it is worth: against a constant, "
-        "popularity and boosted trees, on validation and on what it was trained on.",
+        "popularity and boosted trees, on validation and on what it was trained on; "
+        "not in a cluster.",
     )
     check_photos: bool = option(
         False,

@@ -53,8 +53,8 @@ def normalize_batch(x, epsilon, scale=None, offset=None):
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis, with `normalize_batch`.
 
-    In training without a mask; else it is Keras' layer. A batch without any position
-    leaves the moving averages as they are. Inference takes inputs of any rank.
+    In training without a mask, where a batch without any position leaves the moving
+    averages as they are; else it is Keras' layer. Inference takes inputs of any rank.
     """
 
     def build(self, input_shape):

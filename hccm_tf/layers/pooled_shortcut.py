@@ -15,10 +15,10 @@ class PooledShortcut(keras.layers.Layer):
     ```
 
     `W` starts orthogonal and `g [D]` at 0, so that a new model has the fixed CNN's
-    similarities, and lets the trainable CNN in as far as it helps. A new CNN ends in an
-    average of rectified values: all its images share a mean, two of them have a cosine
-    near 1, and what differs between them is lost. Where the channels of F are
-    standardised, both terms are centred.
+    similarities, if D is at least c, and lets the trainable CNN in as far as it helps.
+    A new CNN ends in an average of rectified values: all its images share a mean, two
+    of them have a cosine near 1, and what differs between them is lost. Where the
+    channels of F are standardised, both terms are centred.
 
     Args:
         momentum: float. Momentum of the moving averages of x. Defaults to `0.9`.

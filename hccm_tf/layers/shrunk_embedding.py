@@ -5,6 +5,9 @@ from keras import ops
 
 from hccm_tf.layers.embedding import Embedding
 
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
 
 @keras.saving.register_keras_serializable(package="hccm_tf")
 class ShrunkEmbedding(keras.layers.Layer):
@@ -92,11 +95,17 @@ class ShrunkEmbedding(keras.layers.Layer):
     def call(self, inputs):
         rows = self.embedding(inputs)
         unknown = self.embedding(ops.full((1,), self.oov_index, dtype="int32"))[0]
-        counts = ops.take(self.counts, inputs, axis=0)
+        counts = self._counts_of(inputs)
         # Of an id without a count, and of no shrinkage at all, 0 / 0.
         trust = counts / ops.maximum(counts + self.shrinkage, 1e-6)
         trust = ops.cast(trust, rows.dtype)[..., None]
         return unknown + trust * (rows - unknown)
+
+    def _counts_of(self, ids):
+        if keras.backend.backend() != "tensorflow":
+            return ops.take(self.counts, ids, axis=0)
+        # From the variable: read whole, it would cross the network of a cluster.
+        return tf.gather(self.counts.value, ids)
 
     def compute_output_shape(self, inputs_shape):
         return (*inputs_shape, self.output_dim)

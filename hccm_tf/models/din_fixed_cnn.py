@@ -31,7 +31,7 @@ class DINFixedCNN(ImageModel):
 
     def image_encoder(self, layers, explain=False):
         del explain
-        # Which keeps the cosines of the pooled maps.
+        # Which keeps the cosines of the pooled maps, if it is as wide.
         make = functools.partial(
             keras.layers.Dense, self.image_dim, kernel_initializer="orthogonal"
         )

@@ -79,8 +79,8 @@ class NonVisual:
         """Share of the clicks that have the candidate's value, for each history.
 
         Cross statistics of candidate and history, as the hard search of SIM (CIKM '20)
-        finds them; a value that is unknown matches nothing, and an empty history has
-        none.
+        finds them. A value that is unknown matches nothing (what is missing of a `hash`
+        is one of its values), and an empty history has none.
 
         Returns:
             list of float tensors `[B, *, 1]`.
@@ -126,6 +126,8 @@ def _embedding(model, feature, layers):
     )
     name = feature.input_name
     table = layers.get(embedding_name(feature), make)
+    if kind is not Embedding:
+        return table
     dropout = id_dropout(feature, model.options, layers, f"{name}_dropout")
     return lambda ids: table(dropout(ids))
 

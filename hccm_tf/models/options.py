@@ -38,8 +38,9 @@ class NetworkOptions(Options):
     )
     id_shrinkage: float = option(
         0.0,
-        "The impressions at which a value's own embedding counts half; the other half "
-        "is that of unknown values, see hccm_tf.layers.ShrunkEmbedding. 0 trusts all.",
+        "The impressions at which the own embedding of a vocabulary's value counts "
+        "half; the other half is that of unknown values, see hccm_tf.layers."
+        "ShrunkEmbedding. It takes the place of id_dropout; 0 trusts all.",
         lower=0,
     )
 
@@ -110,6 +111,14 @@ class ImageHistoryOptions(ImageOptions):
         "candidate's ids is the query, with candidate its vector joins the final MLP.",
         ("both", "history", "candidate"),
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.image_embedding_dim % self.similarity_heads:
+            raise ValueError(
+                "similarity_heads: as many as divide image_embedding_dim, which is "
+                f"{self.image_embedding_dim}. Received: {self.similarity_heads}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,7 +109,6 @@ def started_schema(schema, old, how):
     counts = {
         name: _sum_counts(old, schema, name, vocabularies[name])
         for name in schema.counts
-        if name in old.counts
     }
     features = tuple(
         dataclasses.replace(f, size=len(vocabularies[f.name]))
@@ -144,7 +143,7 @@ def _sum_counts(old, schema, name, keys):
     counts = np.zeros(len(keys), np.int64)
     for part in (old, schema):
         place = np.searchsorted(keys, part.vocabularies[name])
-        counts[place] += part.counts[name]
+        counts[place] += part.counts.get(name, 0)
     return counts
 
 

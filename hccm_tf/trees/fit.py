@@ -13,7 +13,6 @@ from hccm_tf.data.dataset import Batches
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.labels import missing_label
 from hccm_tf.data.pooled_maps import PooledMaps
-from hccm_tf.data.shard_check import checked
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees
@@ -195,16 +194,15 @@ def open_batches(configuration):
     batches = _batches(configuration)
     if batches.images is None:
         return batches
-    with checked(batches.images):
-        images = PooledMaps.of(batches.images)
-    return dataclasses.replace(batches, images=images)
+    return dataclasses.replace(batches, images=PooledMaps(batches.images))
 
 
 def _batches(configuration):
     settings, images = configuration.settings, None
     with_images = configuration.options.similarity == "cosine"
-    if configuration.warm_start_from is not None:
-        raise InputError("warm_start_from: trees begin anew")
+    if configuration.warm_start_from is not None or configuration.resume:
+        name = "resume" if configuration.resume else "warm_start_from"
+        raise InputError(f"{name}: trees begin anew")
     if configuration.strategy in CLUSTER_STRATEGIES:
         raise InputError(
             "strategy: trees are trained by one process. Received: "

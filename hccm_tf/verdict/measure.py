@@ -115,7 +115,8 @@ def _popularity(schema, train, table, test):
     place, rows = names.index("item_id"), train.rows
     shown, tested = (t.categories[:, place] for t in (train, table))
     rates = click_rates(shown, rows.label, rows.weight, train.sizes[place])
-    return auc_gain(test, test.ctr, rates[tested])
+    found = auc_gain(test, test.ctr, rates[tested])
+    return {"impressions": len(rows), **found}
 
 
 def _trees(trees, train, stop, table, test):

@@ -58,8 +58,8 @@ def _constant(found):
 def _popularity(found):
     return found and (
         f"{_words(found, 'popularity')}: AUC {found['auc']:.4f} against "
-        f"{found['base_auc']:.4f} of each item's click rate in training, smoothed "
-        f"({_interval(found)})."
+        f"{found['base_auc']:.4f} of each item's click rate, smoothed, in "
+        f"{found['impressions']:,} impressions of training ({_interval(found)})."
     )
 
 

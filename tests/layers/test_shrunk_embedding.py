@@ -74,3 +74,20 @@ def test_counts_are_saved(tmp_path):
 def test_errors():
     with pytest.raises(ValueError, match="Received: shrinkage=-1"):
         ShrunkEmbedding(7, 4, -1)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs shards")
+def test_shards_are_one_table(tmp_path):
+    rows = 20_000
+    layers = [ShrunkEmbedding(rows, 2, 3.0, shards=shards) for shards in (1, 2)]
+    ids = np.array([[0, 1, 7, 9_999, 10_000, rows - 1]])
+    for layer in layers:
+        layer.build((None,))
+        layer.counts.assign(np.arange(rows))
+    whole, sharded = (keras.Sequential([layer]) for layer in layers)
+    for model in (whole, sharded):
+        model(ids)
+    assert len(sharded.trainable_weights) == 2
+    whole.save_weights(tmp_path / "whole.weights.h5")
+    sharded.load_weights(tmp_path / "whole.weights.h5")
+    np.testing.assert_array_equal(to_numpy(sharded(ids)), to_numpy(whole(ids)))

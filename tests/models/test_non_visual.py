@@ -10,7 +10,7 @@ from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.non_visual import id_dropout, products
 from hccm_tf.models.options import NetworkOptions
 from tests.conftest import tiny
-from tests.models.batches import LOSS
+from tests.models.batches import LOSS, build
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (3, 2, 6)])
@@ -69,3 +69,12 @@ def test_the_out_of_vocabulary_row_is_trained(shop, name):
     assert len(rows) == 2
     for weight, old in zip(rows, before, strict=True):
         assert (np.asarray(weight)[1] != old).any(), weight.path
+
+
+def test_what_is_shrunk_is_not_dropped():
+    """Others keep their dropout: a hash and an integer have no counts."""
+    model = build("hccm", id_shrinkage=3.0, id_dropout=5.0)
+    names = {layer.name for layer in model.get_layer("ranker").layers}
+    assert "item_id_dropout" not in names and "zip_dropout" in names
+    names = {layer.name for layer in model.get_layer("image_encoder").layers}
+    assert "image_category_dropout" in names

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,6 +21,19 @@ from tests.serving.asking import ROWS, ask, one_row_each, record_of
 from tests.untrained import fit_untrained, untrained
 
 
+OPTIONS = {
+    "shortcut": True,
+    "map_dropout": 0.3,
+    "image_attention": "dot_product",
+    "similarity": "category_cosine",
+    "similarity_heads": 2,
+    "match_shares": True,
+    "id_shrinkage": 3.0,
+    "input_dropout": 0.3,
+    "products": True,
+}
+
+
 def _signatures(trained, shop, dtype="float32"):
     """The `Signatures` of a `TrainedModel`, before they are in an export."""
     table = None
@@ -34,7 +48,8 @@ def _answers(model, inputs):
     return model(inputs, training=False)[..., 0].numpy()[inputs["candidate_mask"]]
 
 
-def test_every_kind_of_feature_in_training_and_serving(shop):
+@pytest.mark.parametrize(("name", "options"), [("hcm", {}), ("hccm", OPTIONS)])
+def test_every_kind_of_feature_in_training_and_serving(shop, tmp_path, name, options):
     """Of one schema with all kinds, where negatives were sampled, and any weights."""
     kinds = {
         "user_id": {"kind": "hash", "size": 50},
@@ -48,11 +63,14 @@ def test_every_kind_of_feature_in_training_and_serving(shop):
     ]
     schema = dataclasses.replace(schema, features=tuple(features))
     assert {f.kind for f in schema.features} >= {"hash", "vocabulary", "float"}
-    trained = untrained("hcm", schema, shop.store)
+    trained = untrained(name, schema, shop.store, **options)
     model = trained.keras_model
+    rng = np.random.default_rng(0)
     for weight in model.weights:
-        weight.assign(weight + 0.1 * np.random.default_rng(0).normal(size=weight.shape))
-    signatures = _signatures(trained, shop)
+        weight.assign(weight + 0.1 * rng.normal(size=weight.shape))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    signatures = _signatures(dataclasses.replace(trained, keras_model=loaded), shop)
     inputs, *_ = next(
         iter(Batches(shop.data, schema, ROWS, shop.store).dataset("test"))
     )

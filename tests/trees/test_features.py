@@ -23,7 +23,7 @@ def any_shop(request):
 
 @pytest.fixture(scope="module")
 def table(any_shop):
-    images = PooledMaps.of(any_shop.store, batch_size=7)
+    images = PooledMaps(any_shop.store)
     batches = Batches(any_shop.data, any_shop.schema, 64, images)
     return read_table(batches, "test")
 

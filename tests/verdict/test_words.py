@@ -15,6 +15,7 @@ GOOD = {
         "interval": [0.0361, 0.041],
     },
     "popularity": {
+        "impressions": 98_000,
         "auc": 0.7063,
         "base_auc": 0.5512,
         "gain": 0.1551,
@@ -56,8 +57,9 @@ def test_each_claim_has_its_numbers():
     assert lines(GOOD, has_images=True) == [
         "Better than a constant: log loss 0.5825 against 0.6210 of always saying the "
         "click rate in training, 35.20% (lower by +0.0385, 95% +0.0361 to +0.0410).",
-        "Better than popularity: AUC 0.7063 against 0.5512 of each item's click rate "
-        "in training, smoothed (+0.1551, 95% +0.1400 to +0.1700).",
+        "Better than popularity: AUC 0.7063 against 0.5512 of each item's click "
+        "rate, smoothed, in 98,000 impressions of training (+0.1551, 95% +0.1400 to "
+        "+0.1700).",
         "Better than boosted trees: AUC 0.7063 against 0.6501 of trees that count "
         "which clicks have what the item has and how like its photo is, from 96,000 "
         "impressions (+0.0562, 95% +0.0500 to +0.0620).",
