@@ -20,7 +20,6 @@ from tests.conftest import tiny
 from tests.serving.asking import ROWS, ask, one_row_each, record_of
 from tests.untrained import fit_untrained, untrained
 
-
 OPTIONS = {
     "shortcut": True,
     "map_dropout": 0.3,
