@@ -57,9 +57,7 @@ def test_pretraining_learns_the_categories_and_is_not_told_them():
     for row, kind in enumerate(category, 1):
         pixels[row, :, :, kind - 2] += 180
     keys = np.arange(1, count + 1)
-    # Few layers, of which each has two attentions.
-    options = {"cnn_layer": "expanded_conv_project_bn"}
-    model = build(**options)
+    model = build()
     priors = [w for w in model.weights if "_prior" in w.path]
     before = [np.array(weight) for weight in priors]
     arguments = ((keys, category), 4, 3e-3, 0)
@@ -68,4 +66,4 @@ def test_pretraining_learns_the_categories_and_is_not_told_them():
         np.testing.assert_array_equal(weight, old)
     # Without anything to see there is nothing to learn, category attention or not.
     blank = np.full_like(pixels, 128)
-    assert pretrain(build(**options), _Painted(blank), *arguments) < 0.6
+    assert pretrain(build(), _Painted(blank), *arguments) < 0.6
