@@ -104,6 +104,8 @@ class ShrunkEmbedding(keras.layers.Layer):
     def _counts_of(self, ids):
         if keras.backend.backend() != "tensorflow":
             return ops.take(self.counts, ids, axis=0)
+        if ids.dtype not in ("int32", "int64"):
+            ids = ops.cast(ids, "int32")
         # From the variable: read whole, it would cross the network of a cluster.
         return tf.gather(self.counts.value, ids)
 

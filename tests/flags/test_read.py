@@ -46,7 +46,9 @@ def another(field):
     if kind is float:
         return 0.123456789012345678 if field.default != 0.1 else 0.2
     if kind is int:
-        return (field.default or field.metadata["lower"] or 0) + 1
+        value = field.default or field.metadata["lower"] or 0
+        # An image's vector has as many parts as another option says.
+        return 2 * value if field.name == "image_embedding_dim" else value + 1
     return "another text"
 
 
