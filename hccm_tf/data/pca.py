@@ -1,10 +1,11 @@
 """Principal components of a store's images."""
 
 import numpy as np
+import tensorflow as tf
 from sklearn.decomposition import IncrementalPCA
 from sklearn.utils import gen_batches
 
-from hccm_tf.data.pooled_maps import pool
+from hccm_tf.data.pooled_maps import PooledMaps
 
 BATCH_SIZE = 1024
 
@@ -25,8 +26,8 @@ def fit_pca(feature_maps, num_components, batch_size=BATCH_SIZE):
     """
     rows = np.sort(feature_maps.rows) + 1
     count = min(num_components, feature_maps.shape[-1], len(rows))
-    pca = IncrementalPCA(count)
+    pca, pooled = IncrementalPCA(count), PooledMaps(feature_maps)
     size = max(batch_size, count)
     for batch in gen_batches(len(rows), size, min_batch_size=count):
-        pca.partial_fit(pool(feature_maps, rows[batch]))
+        pca.partial_fit(pooled.gather(tf.constant(rows[batch])).numpy())
     return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)

@@ -2,25 +2,9 @@
 
 import dataclasses
 
-import numpy as np
 import tensorflow as tf
 
 from hccm_tf.data.feature_maps import FeatureMapStore
-
-
-def pool(store, rows):
-    """The mean of standardised maps over their positions.
-
-    Args:
-        store: `FeatureMapStore`.
-        rows: int64 `[N]`, as `store.find` counts them.
-
-    Returns:
-        float32 `[N, c]`.
-    """
-    maps = store.gather(tf.constant(rows)).numpy()
-    pooled = maps.mean(axis=(1, 2), dtype=np.float32)
-    return (pooled - store.channel_mean) / store.channel_std
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +22,7 @@ class PooledMaps:
         return self.store.find(image_keys)
 
     def gather(self, rows):
-        """As `pool`, in graph operations; 0 for no image."""
+        """Means of standardised maps' positions, float32 `[U, c]`, 0 for no image."""
         maps = tf.cast(self.store.gather(rows), tf.float32)
         pooled = tf.reduce_mean(maps, axis=(1, 2)) - self.store.channel_mean
         pooled /= self.store.channel_std

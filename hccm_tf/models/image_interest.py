@@ -7,7 +7,8 @@ from keras import ops
 
 from hccm_tf.layers import CosineSimilarity, SimilarityHistogram
 from hccm_tf.models.attention import AttentionWeights, DotProductAttention
-from hccm_tf.models.non_visual import OOV, products
+from hccm_tf.models.match_share import OOV
+from hccm_tf.models.non_visual import products
 
 IMAGE_INPUTS = (
     "candidate_image",

@@ -9,9 +9,7 @@ from keras import ops
 from hccm_tf.errors import InputError
 from hccm_tf.layers import Embedding, IdDropout, ShrunkEmbedding
 from hccm_tf.models.column_input import column_input
-
-OOV = 1
-RESERVED_ROWS = 2  # padding and out-of-vocabulary
+from hccm_tf.models.match_share import match_share
 
 
 class NonVisual:
@@ -76,25 +74,11 @@ class NonVisual:
             self.history_mask = mask
 
     def match_shares(self):
-        """Share of the clicks that have the candidate's value, for each history.
-
-        Cross statistics of candidate and history, as the hard search of SIM (CIKM '20)
-        finds them. A value that is unknown matches nothing (what is missing of a `hash`
-        is one of its values), and an empty history has none.
-
-        Returns:
-            list of float tensors `[B, *, 1]`.
-        """
+        """`match_share` of each history, list of float tensors `[B, *, 1]`."""
         shares = []
         for feature in self._sequences:
-            clicks = self.inputs[feature.input_name]
             value = self.of_candidates(self._values[feature.shares][..., None])[..., 0]
-            keys = clicks if len(value.shape) == 1 else clicks[:, None]
-            same = ops.equal(value[..., None], keys)
-            same = ops.logical_and(same, ops.greater(keys, OOV))
-            count = ops.sum(ops.cast(self.history_mask, "float32"), axis=1)
-            count = count if len(value.shape) == 1 else count[:, None]
-            share = ops.sum(ops.cast(same, "float32"), axis=-1) / ops.maximum(count, 1)
+            share = match_share(value, self.inputs[feature.input_name])
             shares.append(share[..., None])
         return shares
 
@@ -136,7 +120,8 @@ def _shrunk_embedding(counts, shrinkage, rows, dim, **arguments):
     """`ShrunkEmbedding` of a vocabulary whose values occur so often in training."""
     layer = ShrunkEmbedding(rows, dim, shrinkage, **arguments)
     layer.build((None,))
-    layer.counts.assign(np.pad(counts, (RESERVED_ROWS, 0)))
+    # Padding and unknown values come first, and are no values.
+    layer.counts.assign(np.pad(counts, (rows - len(counts), 0)))
     return layer
 
 

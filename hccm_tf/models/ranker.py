@@ -118,16 +118,14 @@ def _click_probability(user, candidate, matches, options, layers):
         options: `NetworkOptions`.
         layers: `LayerPool`.
     """
-    sides = {"candidate": candidate, "user": user}
-    if options.input_dropout:
+
+    def hidden(name, side):
+        if not (side and options.input_dropout):
+            return side
         make = functools.partial(keras.layers.Dropout, options.input_dropout)
-        sides = {
-            name: [layers.get(f"dropout_{name}", make)(ops.concatenate(side, axis=-1))]
-            for name, side in sides.items()
-            if side
-        }
-    sides["candidate"] = [*sides.get("candidate", []), *matches]
-    sides = sides["candidate"], sides.get("user")
+        return [layers.get(f"dropout_{name}", make)(ops.concatenate(side, axis=-1))]
+
+    sides = [*hidden("candidate", candidate), *matches], hidden("user", user)
     x = [ops.concatenate(side, axis=-1) for side in sides if side]
     for index, units in enumerate(options.hidden_units):
         kind = keras.layers.Dense if index else CandidateDense

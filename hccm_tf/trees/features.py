@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from hccm_tf.data.feature_kinds import OOV
 from hccm_tf.layers import CosineSimilarity
 from hccm_tf.layers.cosine_similarity import cosines
+from hccm_tf.models.match_share import match_share
 
 COSINES = ("mean", "maximum", "soft maximum", "with the mean")
 ROW_COLUMNS = ("row", "user_key", "label", "weight")
@@ -91,8 +91,8 @@ def _features(schema, batch):
     for feature in schema.sequences:
         candidate = inputs[schema[feature.shares].input_name]
         candidate = candidate if candidate.ndim > 1 else candidate[:, None]
-        share = match_shares(candidate, inputs[feature.input_name])
-        numbers.append(of_impressions(share))
+        share = match_share(candidate, inputs[feature.input_name])
+        numbers.append(of_impressions(ops.convert_to_numpy(share)))
     if schema.sequences:
         clicks = inputs[schema.sequences[0].input_name] > 0
         numbers.append(of_impressions(clicks.sum(axis=1)))
@@ -120,26 +120,6 @@ def _stacked(columns, dtype, mask):
     for place, column in enumerate(columns):
         result[:, place] = column
     return result
-
-
-def match_shares(candidate, history):
-    """The share of a history's clicks that have the candidate's value.
-
-        share_n = |{t : h_t = c_n}| / |{t : h_t is a click}|
-
-    A value that is not known, index 1, is that of no click; an empty history gives 0.
-
-    Args:
-        candidate: int `[R, N]`, indices of the schema.
-        history: int `[R, T]`, of the same feature, 0 where it is padded.
-
-    Returns:
-        float32 `[R, N]`.
-    """
-    known = candidate[:, :, None] > OOV
-    matches = ((candidate[:, :, None] == history[:, None, :]) & known).sum(axis=2)
-    clicks = (history > 0).sum(axis=1)
-    return (matches / np.maximum(clicks, 1)[:, None]).astype(np.float32)
 
 
 def image_cosines(vectors, candidate_image, history_image):

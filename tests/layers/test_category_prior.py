@@ -49,3 +49,10 @@ def test_index_0_is_not_trained():
 def test_invalid_num_categories():
     with pytest.raises(ValueError, match="Received: num_categories=0"):
         CategoryPrior(num_categories=0, map_shape=(2, 3))
+
+
+def test_how_large_priors_are_at_the_start():
+    for stddev in (0.1, 1.0):
+        layer = CategoryPrior(500, (5, 5), stddev)
+        prior = to_numpy(layer(np.arange(1, 500)))
+        assert abs(prior.std() - stddev) < 0.05 * stddev

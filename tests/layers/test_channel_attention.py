@@ -81,3 +81,11 @@ def test_invalid_reduction_ratio_and_shape():
         ChannelAttention(reduction_ratio=0)
     with pytest.raises(ValueError, match="must be static. Received: "):
         ChannelAttention().build((None, 3, 5, None))
+
+
+def test_an_even_start_weighs_all_channels_alike():
+    feature_map = np.random.default_rng(0).normal(size=(2, 3, 3, 8)).astype("float32")
+    layer = ChannelAttention(even_start=True)
+    outputs, weights = layer(feature_map, return_attention_scores=True)
+    np.testing.assert_array_equal(to_numpy(weights), 0.5)
+    np.testing.assert_allclose(to_numpy(outputs), feature_map / 2)

@@ -5,10 +5,10 @@ import pytest
 
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.pooled_maps import PooledMaps
+from hccm_tf.models.match_share import match_share
 from hccm_tf.trees.features import (
     category_names,
     image_cosines,
-    match_shares,
     number_names,
     read_table,
 )
@@ -75,7 +75,7 @@ def test_two_unknown_values_are_no_match():
     candidate = np.array([[1, 2, 3, 0], [1, 5, 0, 0], [4, 4, 1, 0]])
     history = np.array([[1, 2, 2, 1, 7], [5, 5, 0, 0, 0], [0, 0, 0, 0, 0]])
     expected = [[0, 2 / 5, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
-    found = match_shares(candidate, history)
+    found = match_share(candidate, history)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
