@@ -8,8 +8,9 @@ from hccm_tf.errors import InputError
 # 2: a record is a request, not an impression.
 DATA = 2
 MAPS = 1
-# 2: a model takes requests. 3: it normalizes the images' similarities.
-RUN = 3
+# 2: a model takes requests. 3: it normalizes the images' similarities. 4: each id has a
+# dropout rate of its own.
+RUN = 4
 
 
 def check_format(path, found, expected, command):

@@ -8,7 +8,7 @@ from hccm_tf.errors import InputError
 SPACE = {
     "learning_rate": (5e-4, 5e-3, "log"),
     "dropout": (0.0, 0.5, "linear"),
-    "id_dropout": (1.0, 100.0, "log"),
+    "id_dropout": (3.0, 300.0, "log"),
 }
 
 

@@ -10,7 +10,6 @@ from hccm_tf.layers.hybrid_cnn import HybridCNN
 from hccm_tf.layers.id_dropout import IdDropout
 from hccm_tf.layers.multi_query_attention import MultiQueryAttention
 from hccm_tf.layers.pooled_shortcut import PooledShortcut
-from hccm_tf.layers.shrunk_embedding import ShrunkEmbedding
 from hccm_tf.layers.similarity_histogram import SimilarityHistogram
 from hccm_tf.layers.spatial_attention import SpatialAttention
 
@@ -25,7 +24,6 @@ __all__ = [
     "IdDropout",
     "MultiQueryAttention",
     "PooledShortcut",
-    "ShrunkEmbedding",
     "SimilarityHistogram",
     "SpatialAttention",
 ]

@@ -90,7 +90,7 @@ class CSCNN(ImageModel):
         known = ops.take(category, rows, axis=0)
         if self.uses_category:
             dropout = id_dropout(
-                self.schema["category"], self.options, layers, "image_category_dropout"
+                self, self.schema["category"], layers, "image_category_dropout"
             )
             known = dropout(known)
         cnn = layers.get("cnn", self._cnn)

@@ -34,7 +34,7 @@ class HCCM(ImageModel):
         )
 
     def image_encoder(self, layers, explain=False):
-        category_feature = self.schema["category"]
+        feature = self.schema["category"]
         make = functools.partial(
             HybridCNN,
             self.image_dim,
@@ -44,9 +44,7 @@ class HCCM(ImageModel):
             **cnn_options(self.options),
         )
         cnn = layers.get("hybrid_cnn", make)
-        dropout = id_dropout(
-            category_feature, self.options, layers, "image_category_dropout"
-        )
+        dropout = id_dropout(self, feature, layers, "image_category_dropout")
 
         def encode(maps, category, mask):
             category = dropout(category)

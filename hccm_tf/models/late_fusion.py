@@ -39,7 +39,7 @@ class LateFusion(ImageModel):
             feature.embedding_dim or self.options.embedding_dim,
         )
         embedding = layers.get("image_category_embedding", make)
-        dropout = id_dropout(feature, self.options, layers, "image_category_dropout")
+        dropout = id_dropout(self, feature, layers, "image_category_dropout")
         make = functools.partial(keras.layers.Dense, dim, activation="relu")
         fuse = layers.get("fuse", make)
         project = layers.get("project", functools.partial(keras.layers.Dense, dim))

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from hccm_tf.errors import InputError
-from hccm_tf.layers import Embedding, IdDropout, ShrunkEmbedding
+from hccm_tf.layers import Embedding, IdDropout
 from hccm_tf.models.column_input import column_input
 from hccm_tf.models.match_share import match_share
 
@@ -92,37 +92,15 @@ class NonVisual:
 
 def _embedding(model, feature, layers):
     """Function from indices to embeddings, with dropout where ids can be unknown."""
-    kind = Embedding
-    if model.options.id_shrinkage and feature.has_vocabulary:
-        counts = model.schema.counts.get(feature.name)
-        if counts is None:
-            raise InputError(
-                f"schema: feature {feature.name} has no counts, which id_shrinkage "
-                "needs; build the examples again"
-            )
-        shrinkage = model.options.id_shrinkage
-        kind = functools.partial(_shrunk_embedding, counts, shrinkage)
     make = functools.partial(
-        kind,
+        Embedding,
         model.schema.num_rows(feature.name),
         feature.embedding_dim or model.options.embedding_dim,
         shards=model.embedding_shards,
     )
-    name = feature.input_name
     table = layers.get(embedding_name(feature), make)
-    if kind is not Embedding:
-        return table
-    dropout = id_dropout(feature, model.options, layers, f"{name}_dropout")
+    dropout = id_dropout(model, feature, layers, f"{feature.input_name}_dropout")
     return lambda ids: table(dropout(ids))
-
-
-def _shrunk_embedding(counts, shrinkage, rows, dim, **arguments):
-    """`ShrunkEmbedding` of a vocabulary whose values occur so often in training."""
-    layer = ShrunkEmbedding(rows, dim, shrinkage, **arguments)
-    layer.build((None,))
-    # Padding and unknown values come first, and are no values.
-    layer.counts.assign(np.pad(counts, (rows - len(counts), 0)))
-    return layer
 
 
 def embedding_name(feature):
@@ -130,17 +108,36 @@ def embedding_name(feature):
     return f"{feature.input_name}_embedding"
 
 
-def id_dropout(feature, options, layers, name):
-    """`IdDropout` at the rate that the option of this name describes."""
-    rate = 0.0
-    if options.id_dropout and feature.has_unknown_row:
-        if feature.frequency is None:
-            raise InputError(
-                f"schema: feature {feature.name} has no frequency, which id_dropout "
-                "needs; build the examples again"
-            )
-        rate = options.id_dropout / (options.id_dropout + feature.frequency)
+def id_dropout(model, feature, layers, name):
+    """`IdDropout` at the rates that the option of this name describes.
+
+    Those of a vocabulary's values go by how often each of them occurs in training, that
+    of an integer's, which are not counted one by one, by their mean.
+    """
+    strength = model.options.id_dropout
+    if not (strength and feature.has_unknown_row):
+        return layers.get(name, functools.partial(IdDropout, 0.0))
+    counts = model.schema.counts.get(feature.name)
+    if counts is not None:
+        # Padding and unknown values come first, and are no values.
+        first = feature.num_rows - len(counts)
+        rates = np.pad(strength / (strength + counts), (first, 0))
+        return layers.get(name, functools.partial(_dropout_by_id, rates))
+    if feature.frequency is None:
+        raise InputError(
+            f"schema: feature {feature.name} has no frequency, which id_dropout "
+            "needs; build the examples again"
+        )
+    rate = strength / (strength + feature.frequency)
     return layers.get(name, functools.partial(IdDropout, rate))
+
+
+def _dropout_by_id(rates, name):
+    """`IdDropout` in which each id has a rate of its own."""
+    layer = IdDropout(0.0, num_ids=len(rates), name=name)
+    layer.build((None,))
+    layer.rates.assign(rates)
+    return layer
 
 
 def mean_pool(history, mask):

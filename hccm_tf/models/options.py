@@ -26,22 +26,15 @@ class NetworkOptions(Options):
     )
     id_dropout: float = option(
         10.0,
-        "Training hides the ids of a feature whose values occur n times in the mean at "
-        "the rate x / (x + n), where x is this option; this trains the row of unknown "
-        "ids, and 0 turns it off (Kiperwasser and Goldberg, TACL 2016, there by word).",
+        "Training hides an id that occurs n times at the rate x / (x + n), where x is "
+        "this option; this trains the row of unknown ids and keeps rare ones from "
+        "being learnt by heart, 0 turns it off (Kiperwasser and Goldberg, TACL 2016).",
         lower=0,
     )
     match_shares: bool = option(
         False,
         "Whether the final MLP sees, for each history, the share of its clicks that "
         "have the candidate's value.",
-    )
-    id_shrinkage: float = option(
-        0.0,
-        "The impressions at which the own embedding of a vocabulary's value counts "
-        "half; the other half is that of unknown values, see hccm_tf.layers."
-        "ShrunkEmbedding. It takes the place of id_dropout; 0 trusts all.",
-        lower=0,
     )
 
 

@@ -4,7 +4,7 @@
 |---|---|
 | embedding table of a feature | old rows, by the ids' keys; new ids as initialised |
 | category priors | old rows, by the categories' keys; new ones as initialised |
-| how often an id was seen | what the run saw and today, see `ShrunkEmbedding` |
+| dropout rate of an id | by how often the run and today have seen it, see `IdDropout` |
 | any other, moving averages included | the old weight |
 
 The reserved rows, padding and out-of-vocabulary, are copied. With `"all_but_ids"` the
@@ -29,7 +29,7 @@ from hccm_tf.models.non_visual import embedding_name
 
 WARM_STARTS = ("all", "all_but_ids")
 TABLE = "embeddings"  # Keras' name of an embedding layer's weight
-COUNTS = "counts"  # of `ShrunkEmbedding`, as the schema has them
+RATES = "rates"  # of `IdDropout`, which follow from the schema
 
 
 def check_same_features(schema, old):
@@ -204,7 +204,7 @@ def _weights(model):
             found |= _weights(layer)
         else:
             weights = enumerate(layer.weights)
-            found |= {(layer.name, i): w for i, w in weights if w.name != COUNTS}
+            found |= {(layer.name, i): w for i, w in weights if w.name != RATES}
     return found
 
 

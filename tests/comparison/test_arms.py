@@ -166,7 +166,7 @@ def test_the_search_is_the_same_for_every_arm():
     for drawn in settings[1:]:
         assert 5e-4 <= drawn["learning_rate"] <= 5e-3
         assert 0 <= drawn["dropout"] <= 0.5
-        assert 1 <= drawn["id_dropout"] <= 100
+        assert 3 <= drawn["id_dropout"] <= 300
         assert values_of(arms[0], drawn) == drawn
     assert len({drawn["dropout"] for drawn in settings[1:]}) > 15
     assert values_of(arms[1], {}) == {

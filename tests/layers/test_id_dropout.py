@@ -20,6 +20,31 @@ def test_layer():
     )
 
 
+def test_layer_with_rates_of_ids():
+    run_layer_test(
+        IdDropout,
+        {"rate": 0.3, "num_ids": 1000, "seed": 7},
+        {"ids": IDS},
+        expected_num_trainable_weights=0,
+        expected_num_non_trainable_weights=1,
+        expected_num_variables=2,
+        num_dynamic_dims=2,
+    )
+
+
+def test_each_id_has_its_own_rate():
+    layer = IdDropout(0.0, seed=1, num_ids=4)
+    layer.build((None, 4))
+    layer.rates.assign([1.0, 1.0, 0.25, 1.0])
+    ids = np.tile(np.arange(4, dtype="int32"), (6000, 1))
+    outputs = to_numpy(layer(ids, training=True))
+    np.testing.assert_array_equal(outputs[:, [0, 1, 3]], [[0, 1, 1]] * 6000)
+    replaced = outputs[:, 2] == 1
+    assert (outputs[~replaced, 2] == 2).all()
+    # Five standard deviations.
+    assert abs(replaced.mean() - 0.25) <= 5 * np.sqrt(0.25 * 0.75 / 6000)
+
+
 @pytest.mark.parametrize("training", [None, False])
 def test_inference_is_identity(training):
     outputs = IdDropout(0.9)(IDS, training=training)

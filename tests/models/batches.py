@@ -59,7 +59,6 @@ ATTENTIONS = {
         "similarity_heads": 2,
         "shortcut": True,
         "match_shares": True,
-        "id_shrinkage": 3.0,
     },
     "multi_query": {"image_attention": "multi_query", "similarity": "histogram"},
 }

@@ -4,13 +4,15 @@ import tensorflow as tf
 
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature import Feature
+from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.models import build_model
+from hccm_tf.models.base import Base
 from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.non_visual import id_dropout, products
 from hccm_tf.models.options import NetworkOptions
 from tests.conftest import tiny
-from tests.models.batches import LOSS, build
+from tests.models.batches import LOSS
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (3, 2, 6)])
@@ -33,20 +35,31 @@ def test_products_of_two_attentions(shape):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_id_dropout_follows_the_features_frequency():
-    options = NetworkOptions(id_dropout=3.0)
+def dropout_of(feature, strength=3.0, counts=None):
+    """The `IdDropout` of a feature, of which training saw its values so often."""
+    counts = {} if counts is None else {feature.name: np.array(counts)}
+    model = Base(Schema((feature,), counts=counts), NetworkOptions(id_dropout=strength))
+    return id_dropout(model, feature, LayerPool(), "brand")
+
+
+def test_id_dropout_follows_how_often_an_id_was_seen():
+    feature = Feature("brand", "vocabulary", size=3, frequency=100.0)
+    layer = dropout_of(feature, counts=[1, 3, 297])
+    np.testing.assert_allclose(layer.rates, [0, 0, 0.75, 0.5, 0.01], rtol=1e-6)
+    ids = np.tile(np.arange(5, dtype="int32"), (20_000, 1))
+    hidden = (np.asarray(layer(ids, training=True)) != ids).mean(axis=0)
+    np.testing.assert_allclose(hidden, layer.rates, atol=0.02)
+
+
+def test_id_dropout_without_counts_follows_the_features_frequency():
     for frequency, rate in ((1.0, 0.75), (3.0, 0.5), (297.0, 0.01)):
-        feature = Feature("brand", "vocabulary", size=9, frequency=frequency)
-        assert id_dropout(feature, options, LayerPool(), "brand").rate == pytest.approx(
-            rate
-        )
-    hashed = Feature("brand", "hash", size=9, frequency=3.0)
-    assert id_dropout(hashed, options, LayerPool(), "brand").rate == 0
+        feature = Feature("brand", "integer", size=9, frequency=frequency)
+        assert dropout_of(feature).rate == pytest.approx(rate)
+    assert dropout_of(Feature("brand", "hash", size=9, frequency=3.0)).rate == 0
     unknown = Feature("brand", "vocabulary", size=9)
-    none = NetworkOptions(id_dropout=0)
-    assert id_dropout(unknown, none, LayerPool(), "brand").rate == 0
+    assert dropout_of(unknown, strength=0).rate == 0
     with pytest.raises(InputError, match="brand has no frequency"):
-        id_dropout(unknown, options, LayerPool(), "brand")
+        dropout_of(unknown)
     with pytest.raises(ValueError, match="id_dropout.*-1"):
         NetworkOptions(id_dropout=-1)
 
@@ -69,12 +82,3 @@ def test_the_out_of_vocabulary_row_is_trained(shop, name):
     assert len(rows) == 2
     for weight, old in zip(rows, before, strict=True):
         assert (np.asarray(weight)[1] != old).any(), weight.path
-
-
-def test_what_is_shrunk_is_not_dropped():
-    """Others keep their dropout: a hash and an integer have no counts."""
-    model = build("hccm", id_shrinkage=3.0, id_dropout=5.0)
-    names = {layer.name for layer in model.get_layer("ranker").layers}
-    assert "item_id_dropout" not in names and "zip_dropout" in names
-    names = {layer.name for layer in model.get_layer("image_encoder").layers}
-    assert "image_category_dropout" in names

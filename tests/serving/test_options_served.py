@@ -27,7 +27,6 @@ OPTIONS = {
     "similarity": "category_cosine",
     "similarity_heads": 2,
     "match_shares": True,
-    "id_shrinkage": 3.0,
     "input_dropout": 0.3,
     "products": True,
 }
