@@ -93,6 +93,10 @@ class CosineSimilarity(keras.layers.Layer):
             features = features[:, 0]
         return ops.cast(features, self.compute_dtype)
 
+    def compute_mask(self, inputs, previous_mask):
+        # That of the candidates; one candidate, [B, D], has none.
+        return previous_mask if len(inputs.shape) == 3 else None
+
     def compute_output_shape(self, query_shape, keys_shape):
         return (*query_shape[:-1], 3 * self.num_heads)
 

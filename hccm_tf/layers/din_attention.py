@@ -205,6 +205,10 @@ class DINAttention(keras.layers.Layer):
             x = dense(x)
         return x
 
+    def compute_mask(self, inputs, previous_mask):
+        # That of the candidates; one candidate, [B, D], has none.
+        return previous_mask if len(inputs.shape) == 3 else None
+
     def compute_output_shape(self, query_shape, keys_shape):
         return query_shape
 

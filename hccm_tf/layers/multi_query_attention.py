@@ -106,6 +106,10 @@ class MultiQueryAttention(keras.layers.Layer):
         ]
         return ops.concatenate(parts, axis=-1)
 
+    def compute_mask(self, inputs, previous_mask):
+        # That of the candidates; one candidate, [B, D], has none.
+        return previous_mask if len(inputs.shape) == 3 else None
+
     def compute_output_shape(self, query_shape, id_query_shape, keys_shape):
         return (*query_shape[:-1], 2 * keys_shape[-1])
 

@@ -89,6 +89,10 @@ class SimilarityHistogram(keras.layers.Layer):
         shape = (*ops.shape(query)[:-1], self.num_bins * self.embedding_dim)
         return ops.cast(ops.reshape(features, shape), self.compute_dtype)
 
+    def compute_mask(self, inputs, previous_mask):
+        # That of the candidates; one candidate, [B, D], has none.
+        return previous_mask if len(inputs.shape) == 3 else None
+
     def compute_output_shape(self, query_shape, keys_shape):
         return (*query_shape[:-1], self.num_bins * self.embedding_dim)
 
