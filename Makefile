@@ -3,6 +3,7 @@
 # make lint:          ruff's rules and format
 # make test-io:       fast tests with the extra [io] and the oldest packages allowed
 # make test-backends: tests of the layers and optimizers on JAX and on PyTorch
+# make test-wheel:    the wheel, built, installed and used outside of this folder
 # make soak:          the runs that are too long for the test suite
 PYTHON ?= python3
 # test-io and test-backends have environments of their own beside it.
@@ -30,7 +31,7 @@ install_oldest = $(1)/bin/pip install --quiet uv && $(1)/bin/uv pip install --qu
 	--python=$(1)/bin/python --resolution=lowest-direct --editable
 endif
 
-.PHONY: quickstart test test-io test-backends lint soak
+.PHONY: quickstart test test-io test-backends test-wheel lint soak
 
 $(VENV)/base: setup.cfg pyproject.toml
 	$(call environment,$(VENV))
@@ -91,6 +92,15 @@ test-backends: $(VENV)-backends/test
 		$(VENV)-backends/bin/python $(PYTEST) tests/layers tests/optimizers
 	KERAS_BACKEND=torch \
 		$(VENV)-backends/bin/python $(PYTEST) tests/layers tests/optimizers
+
+# Into an environment that has nothing else.
+test-wheel: $(VENV)/test
+	rm -rf build dist $(VENV)-wheel
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(call environment,$(VENV)-wheel)
+	$(subst --editable,,$(call install,$(VENV)-wheel)) dist/*.whl
+	PATH="$(abspath $(VENV)-wheel)/bin:$$PATH" tests/first_hour.sh
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

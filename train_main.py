@@ -27,7 +27,7 @@ import sys
 from absl import app, flags
 
 from hccm_tf.backend import require_tensorflow
-from hccm_tf.commands import check_no_words, quiet_libraries
+from hccm_tf.commands import check_no_words, find_flagfiles, quiet_libraries
 from hccm_tf.errors import report_input_errors
 
 with report_input_errors():
@@ -54,6 +54,7 @@ FLAGS = flags.FLAGS
 
 def parse_flags(argv):
     """Parses the command line; `--help` and errors end the program."""
+    argv = find_flagfiles(argv)
     with report_input_errors(FLAGS):
         if {"--help", "-h"} & set(argv[1:]):
             models = [*CHOICES.values(), *own_models(argv[1:])]

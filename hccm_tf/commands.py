@@ -1,6 +1,9 @@
 """What all commands have in common: their words, their errors, a quiet start."""
 
 import os
+import pathlib
+import re
+import shlex
 import sys
 
 from absl import app, flags, logging
@@ -8,6 +11,8 @@ from absl import app, flags, logging
 from hccm_tf.errors import InputError, report_input_errors
 from hccm_tf.quiet import quiet_tensorflow
 
+# The package's own flagfiles.
+CONFIGS = pathlib.Path(__file__).parent / "configs"
 # Before a command imports what imports TensorFlow. By itself it takes its fast kernels
 # only where a processor has instructions for neural networks; elsewhere training took
 # about twice as long.
@@ -29,6 +34,33 @@ def check_no_words(words):
         )
 
 
+def find_flagfiles(words):
+    """The words of a command line, in which the package's flagfiles have their paths.
+
+    `--flagfile=hccm` is its `configs/hccm.flags`, and so is that path where no such
+    file stands, as it does in a checkout.
+    """
+    return [re.sub("^--?flagfile=(.+)", _with_path, word) for word in words]
+
+
+def _with_path(found):
+    path = pathlib.Path(found[1])
+    own = CONFIGS / path.with_suffix(".flags").name
+    if path.is_file() or path.parent.name not in ("", "configs") or not own.is_file():
+        return found[0]
+    return f"--flagfile={own}"
+
+
+def say_next(*commands):
+    """Prints what to type next.
+
+    Args:
+        *commands: lists of words; in capitals what the user has to fill in.
+    """
+    for words in commands:
+        print(f"next: {shlex.join(map(str, words))}")
+
+
 def run(main, define_flags, words=None):
     """Runs a command.
 
@@ -43,7 +75,7 @@ def run(main, define_flags, words=None):
     """
     quiet_libraries()
     define_flags()
-    argv, after = sys.argv, []
+    argv, after = find_flagfiles(sys.argv), []
     if words == "--" and "--" in argv:
         place = argv.index("--")
         argv, after = argv[:place], argv[place + 1 :]

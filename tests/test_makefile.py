@@ -8,7 +8,15 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-TARGETS = ("quickstart", "test", "lint", "test-io", "test-backends", "soak")
+TARGETS = (
+    "quickstart",
+    "test",
+    "lint",
+    "test-io",
+    "test-backends",
+    "test-wheel",
+    "soak",
+)
 
 
 def commands(*words):
