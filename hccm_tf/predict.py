@@ -34,6 +34,7 @@ from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
 from hccm_tf.preparation.tables import pieces, read_batches, read_types
+from hccm_tf.progress import advance, progress
 from hccm_tf.runs import TrainedModel
 from hccm_tf.training.evaluation import PREDICTION_COLUMNS, impressions, infer_function
 from hccm_tf.training.fit import open_batches
@@ -197,12 +198,14 @@ def _score(trained, data_dir, scores):
     """Predicts split `test` into an array, by the rows of the table."""
     batches = open_batches(trained, data_dir)
     infer = infer_function(trained.keras_model)
-    with checked(batches.images):
+    scoring = progress("scoring", len(scores), "impression")
+    with checked(batches.images), scoring:
         for batch in batches.dataset("test"):
             values = impressions(batch, infer(batch[0]), 0)
             values = dict(zip(PREDICTION_COLUMNS, values, strict=True))
             ctr = trained.schema.unsampled(values["ctr"])
             scores[values["row"].numpy()] = ctr.numpy()
+            advance(len(ctr))
 
 
 def _write(output, table, types, scores):

@@ -8,6 +8,7 @@ import numpy as np
 
 from hccm_tf.errors import InputError
 from hccm_tf.images.read import decode_images
+from hccm_tf.progress import advance, progress
 
 
 class PixelFile:
@@ -70,11 +71,13 @@ class PixelFile:
         try:
             file = self._new_file()
             file.write(bytes(image_size * image_size * 3))
-            for place, (pixels, reason) in enumerate(decoded):
-                if reason is None:
-                    file.write(pixels.tobytes())
-                else:
-                    skipped[place] = reason
+            with progress("decoding", len(images), "photo"):
+                for place, (pixels, reason) in enumerate(decoded):
+                    if reason is None:
+                        file.write(pixels.tobytes())
+                    else:
+                        skipped[place] = reason
+                    advance(1)
             file.flush()
         except OSError as error:
             where = self._shared or tempfile.gettempdir()

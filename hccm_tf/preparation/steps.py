@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.beam import run_on_beam
+from hccm_tf.progress import advance, progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +30,17 @@ class Step:
             any process. A runner may call it twice for a number, so it writes its files
             under a temporary name.
         count: int.
+        work: `(title, total, unit)` as `hccm_tf.progress.progress` takes them, if the
+            step tells how far it is.
     """
 
     function: Callable
     count: int = 1
+    work: tuple = ()
+
+    def progress(self):
+        """Shows how far it is while the block runs."""
+        return progress(*self.work) if self.work else contextlib.nullcontext()
 
 
 def run_steps(steps, folder, beam_args=(), processes=1):
@@ -52,8 +60,9 @@ def run_steps(steps, folder, beam_args=(), processes=1):
         run_on_beam(steps, folder, beam_args)
     elif processes == 1:
         for step in steps:
-            for number in range(step.count):
-                step.function(number)
+            with step.progress():
+                for number in range(step.count):
+                    step.function(number)
     else:
         _run_in_processes(steps, processes)
 
@@ -80,8 +89,9 @@ def _run_in_processes(steps, processes):
         threads = stack.enter_context(ThreadPoolExecutor(processes))
         for step in steps:
             call = functools.partial(_call, free, step.function)
-            for _ in threads.map(call, range(step.count)):
-                pass
+            with step.progress():
+                for _ in threads.map(call, range(step.count)):
+                    pass
 
 
 def _call(free, function, number):
@@ -90,7 +100,9 @@ def _call(free, function, number):
     try:
         pickle.dump((function, number), worker.stdin)
         worker.stdin.flush()
-        error = pickle.load(worker.stdout)
+        # How much of it is done, until there is an answer.
+        while isinstance(error := pickle.load(worker.stdout), int):
+            advance(error)
     except (EOFError, BrokenPipeError, ValueError, pickle.UnpicklingError) as end:
         # What did not go through the pipe must not be tried again at the end.
         with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ import sys
 import traceback
 
 from hccm_tf.errors import InputError, undecodable_rows_unsaid
+from hccm_tf.progress import listening
 from hccm_tf.quiet import quiet_tensorflow
 
 
@@ -24,8 +25,14 @@ def main():
                 function, number = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
-            pickle.dump(_call(function, number), answers)
-            answers.flush()
+            with listening(lambda count: _answer(answers, count)):
+                error = _call(function, number)
+            _answer(answers, error)
+
+
+def _answer(answers, content):
+    pickle.dump(content, answers)
+    answers.flush()
 
 
 def _call(function, number):

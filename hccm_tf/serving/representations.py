@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from hccm_tf.data import ids
 from hccm_tf.errors import InputError
+from hccm_tf.progress import advance, progress
 
 BATCH_SIZE = 512
 BATCH_VALUES = 1 << 22  # of the maps of a batch, which pixels have many of
@@ -125,17 +126,19 @@ def encode(encoder, feature_maps, rows, categories, dtype):
     feature_maps.check_once(rows)
     size = min(BATCH_SIZE, max(BATCH_VALUES // math.prod(feature_maps.shape), 1))
     vectors = scales = None
-    for start in range(0, len(rows), size):
-        batch = slice(start, start + size)
-        maps = feature_maps.gather(tf.constant(rows[batch]))
-        encoded = encoder(maps, tf.constant(categories[batch])).numpy()
-        values, steps = quantize_rows(encoded, dtype)
-        if vectors is None:
-            vectors = np.zeros((len(rows) + 1, values.shape[1]), values.dtype)
-            scales = None if steps is None else np.zeros(len(rows) + 1, steps.dtype)
-        vectors[1:][batch] = values
-        if steps is not None:
-            scales[1:][batch] = steps
+    with progress("encoding", len(rows), "photo"):
+        for start in range(0, len(rows), size):
+            batch = slice(start, start + size)
+            maps = feature_maps.gather(tf.constant(rows[batch]))
+            encoded = encoder(maps, tf.constant(categories[batch])).numpy()
+            values, steps = quantize_rows(encoded, dtype)
+            if vectors is None:
+                vectors = np.zeros((len(rows) + 1, values.shape[1]), values.dtype)
+                scales = None if steps is None else np.zeros(len(rows) + 1, steps.dtype)
+            vectors[1:][batch] = values
+            if steps is not None:
+                scales[1:][batch] = steps
+            advance(len(values))
     return vectors, scales
 
 

@@ -6,6 +6,7 @@ goes on after an interruption with other data than were left. This loop calls
 """
 
 import dataclasses
+import sys
 import time
 
 import keras
@@ -118,14 +119,15 @@ def run_epochs(
 
 def _callbacks(trainer, callbacks, epochs, run):
     if run is not None:
-        callbacks.append(keras.callbacks.TensorBoard(run.logs))
+        callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
     return keras.callbacks.CallbackList(
         callbacks,
         add_progbar=True,
         model=trainer.model,
         epochs=epochs,
         steps=trainer.steps,
-        verbose=1,
+        # In a log a line an epoch, without a bar's steps.
+        verbose=1 if sys.stdout.isatty() else 2,
     )
 
 

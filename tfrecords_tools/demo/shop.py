@@ -26,6 +26,7 @@ from PIL import Image
 from hccm_tf.atomic import new_folder
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_predictions
+from hccm_tf.progress import advance, progress
 from tfrecords_tools.demo.photos import COLOURS, PATTERNS, SHAPES, draw_photo
 
 # Category -> the visual attribute that its buyers look at.
@@ -189,6 +190,15 @@ def make_impressions(items, num_users, num_impressions, rng, request_size=1):
     )
 
 
+def _draw_photos(items, folder, rng):
+    """Draws the photos of `make_items` into a folder."""
+    for row in items.itertuples(index=False, name=None):
+        row = dict(zip(items.columns, row, strict=True))
+        photo = draw_photo(row["_colour"], row["_pattern"], row["_shape"], rng)
+        Image.fromarray(photo).save(folder / row["image"], quality=90)
+        advance(1)
+
+
 def make_demo(output_dir, num_items, num_users, num_impressions, seed, request_size=1):
     """Writes the shop into `output_dir` and returns the oracle's test metrics."""
     rng = np.random.default_rng(seed)
@@ -199,10 +209,8 @@ def make_demo(output_dir, num_items, num_users, num_impressions, seed, request_s
     seen = impressions.item_id[impressions.split == "train"]
     with new_folder(output_dir) as folder:
         (folder / "images").mkdir()
-        for row in items.itertuples(index=False, name=None):
-            row = dict(zip(items.columns, row, strict=True))
-            photo = draw_photo(row["_colour"], row["_pattern"], row["_shape"], rng)
-            Image.fromarray(photo).save(folder / "images" / row["image"], quality=90)
+        with progress("drawing", len(items), "photo"):
+            _draw_photos(items, folder / "images", rng)
         visible = [name for name in items.columns if not name.startswith("_")]
         items[visible].to_csv(folder / "items.csv", index=False)
         impressions.drop(columns="ctr").to_csv(folder / "impressions.csv", index=False)

@@ -177,7 +177,8 @@ def _plan(work, items, impressions, max_history, schema, seed, options):
     )
     received = dict.fromkeys(choices) | columns
     check_schema_fits(schema, received, item_types, HISTORY_ITEM not in types)
-    wanted = -(-estimate_rows(impressions) // SHARD_ROWS) or 1
+    rows = estimate_rows(impressions)
+    wanted = -(-rows // SHARD_ROWS) or 1
     job = Job(
         output=work.parent,
         work=work,
@@ -188,6 +189,7 @@ def _plan(work, items, impressions, max_history, schema, seed, options):
         schema=schema,
         seed=seed,
         options=options,
+        rows=rows,
     )
     return job, choices
 
@@ -198,20 +200,24 @@ def _processes(num_shards, wanted):
 
 
 def _steps(job):
-    def step(function, times=1):
-        return Step(functools.partial(function, job), times)
+    def step(function, times=1, *work):
+        return Step(functools.partial(function, job), times, work)
 
-    steps = [step(shards.deal_out, len(job.pieces)), step(summary.check_read)]
+    rows = job.rows, "row"
+    reading = step(shards.deal_out, len(job.pieces), "reading", *rows)
+    steps = [reading, step(summary.check_read)]
     if "split" not in job.types:
         steps.append(step(shards.split_by_time))
-    steps.append(step(count.count, job.num_shards))
+    steps.append(step(count.count, job.num_shards, "counting", *rows))
     steps.append(step(max_candidates.choose))
     if "request_id" in job.types and job.num_shards > 1:
         ranges = request_ids.num_ranges(job)
         steps.append(step(request_ids.check_across, ranges))
     if not job.schema.vocabularies:
-        steps.append(step(fit_schema.fit, len(job.schema.scalars)))
-    return [*steps, step(write.write, job.num_shards)]
+        columns = len(job.schema.scalars)
+        fitting = "choosing vocabularies", columns, "column"
+        steps.append(step(fit_schema.fit, columns, *fitting))
+    return [*steps, step(write.write, job.num_shards, "writing", *rows)]
 
 
 def _finish(job, choices):

@@ -2,6 +2,7 @@
 
 from hccm_tf.preparation.examples import fit_schema, max_candidates, request_ids
 from hccm_tf.preparation.examples.shards import load_shard
+from hccm_tf.progress import advance
 
 
 def count(job, shard):
@@ -15,3 +16,4 @@ def count(job, shard):
     max_candidates.count_sizes(job, shard, loaded)
     if not job.schema.vocabularies:
         fit_schema.count(job, shard, loaded)
+    advance(0 if loaded is None else len(loaded.table))

@@ -17,6 +17,7 @@ from hccm_tf.preparation.examples.job import write_json
 from hccm_tf.preparation.examples.log_values import SPLITS
 from hccm_tf.preparation.examples.requests import are_single, differ, values_of
 from hccm_tf.preparation.examples.shards import column_of, log_columns_of_requests
+from hccm_tf.progress import advance
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -139,6 +140,7 @@ def fit(job, number):
         )
     found = {"feature": dataclasses.asdict(feature), "report": report}
     write_json(job.work / "features" / f"{number:04d}.json", found)
+    advance(1)
 
 
 def _frequency(table):

@@ -22,6 +22,7 @@ from hccm_tf.preparation.examples.log_values import (
     seconds,
 )
 from hccm_tf.preparation.tables import read_batches
+from hccm_tf.progress import advance
 
 LISTED_BAD_ROWS = 20
 LISTED_UNKNOWN = 5
@@ -89,6 +90,7 @@ class LogReader:
                 table = self._check(piece.file, first_row, batch, row)
                 self._check_count()
                 yield table
+                advance(len(batch))
             self._check_count()
         except (InputError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             name = "" if str(error).startswith(piece.file) else f"{piece.file}: "

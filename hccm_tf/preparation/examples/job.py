@@ -74,6 +74,7 @@ class Job:
         schema: `Schema`, without vocabularies unless they are given.
         seed: of the order of training requests and of the sample of negatives.
         options: `BuildOptions`.
+        rows: about how many the log has.
     """
 
     output: pathlib.Path
@@ -85,6 +86,7 @@ class Job:
     schema: Schema
     seed: int
     options: BuildOptions
+    rows: int | None = None
 
     @functools.cached_property
     def items(self):

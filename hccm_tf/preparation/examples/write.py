@@ -22,6 +22,7 @@ from hccm_tf.preparation.examples.records import (
     to_list,
 )
 from hccm_tf.preparation.examples.shards import column_of, load_shard
+from hccm_tf.progress import advance
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -159,6 +160,7 @@ def _write_shard(path, job, schema, loaded, records, histories):
                 record = message + serialize_history(oldest, newest)
                 num_bytes += len(record)
                 writer.write(record)
+            advance(len(inside))
     return num_bytes
 
 

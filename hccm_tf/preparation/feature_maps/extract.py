@@ -24,7 +24,12 @@ from hccm_tf.preparation.feature_maps.settings import (
     cnn_settings,
     prepare,
 )
-from hccm_tf.preparation.feature_maps.shards import NAMES, Encoding, write_shard
+from hccm_tf.preparation.feature_maps.shards import (
+    NAMES,
+    Encoding,
+    shard_folder,
+    write_shard,
+)
 from hccm_tf.preparation.image_names import distinct_images
 from hccm_tf.preparation.steps import Step, run_steps
 from hccm_tf.preparation.tables import read_table
@@ -83,9 +88,11 @@ def extract_feature_maps(
 
 def _check_image_dir(images, image_dir):
     local = next((image for image in images if not is_remote(image)), None)
-    if local is not None and not (image_dir and pathlib.Path(image_dir).is_dir()):
+    if local is not None and image_dir is None:
+        raise InputError(f"image_dir: the folder of images such as {local} is missing")
+    if local is not None and not pathlib.Path(image_dir).is_dir():
         raise InputError(
-            f"image_dir: the folder of images such as {local}. Received: {image_dir}"
+            f"image_dir={image_dir}: no such folder, of images such as {local}"
         )
 
 
@@ -120,10 +127,17 @@ def _encode(work, settings, beam_args):
     fields = dataclasses.fields(Encoding)
     told = {"work": work.resolve(), **settings}
     encoding = Encoding(**{field.name: told[field.name] for field in fields})
-    count = pq.read_metadata(work / NAMES).num_row_groups
+    names = pq.read_metadata(work / NAMES)
+    count = names.num_row_groups
+    left = sum(
+        names.row_group(shard).num_rows
+        for shard in range(count)
+        if not shard_folder(work, shard).exists()
+    )
     if count:
         # In one process: TensorFlow uses all cores.
-        step = Step(functools.partial(write_shard, encoding), count)
+        encode = functools.partial(write_shard, encoding)
+        step = Step(encode, count, ("encoding", left, "photo"))
         run_steps([step], work, beam_args)
 
 

@@ -12,7 +12,6 @@ import json
 import pathlib
 import shutil
 import tempfile
-import time
 import zlib
 
 import numpy as np
@@ -23,6 +22,7 @@ from hccm_tf.data.feature_maps import dequantize
 from hccm_tf.errors import InputError
 from hccm_tf.images.read import decode_images
 from hccm_tf.preparation.feature_maps.fixed_cnn import load_encoder
+from hccm_tf.progress import advance
 
 BATCH_SIZE = 64
 NAMES, WEIGHTS, REPORT = "images.parquet", "backbone.weights.h5", "shard.json"
@@ -114,6 +114,7 @@ def _read_pixels(names, encoding, skipped):
             yield pixels
         else:
             skipped.append((place, reason))
+        advance(1)
 
 
 def _encode_batches(pixels, encoding):
@@ -159,13 +160,10 @@ def write_shard(encoding, shard):
     folder = shard_folder(encoding.work, shard)
     if folder.exists():
         return
-    start = time.perf_counter()
     table = pq.ParquetFile(encoding.work / NAMES).read_row_group(shard)
     names = table["image"].to_pylist()
     with _attempt(folder) as attempt:
-        rows = _write_maps(names, encoding, attempt)
-    speed = len(names) / (time.perf_counter() - start)
-    print(f"{folder.name}: {rows} feature maps, {speed:.0f} images/s", flush=True)
+        _write_maps(names, encoding, attempt)
 
 
 def _write_maps(names, encoding, folder):

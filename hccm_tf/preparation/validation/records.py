@@ -9,6 +9,7 @@ from etils import epy
 from google.protobuf.message import DecodeError
 
 from hccm_tf.preparation.examples.records import LISTS
+from hccm_tf.progress import advance
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -143,6 +144,7 @@ def read_shard(path, length, parse, columns, limits):
             batch.pop("unknown", None)
             batches.append(batch)
             count += requests.size
+            advance(requests.size)
         if count != length:
             errors = [f"{path}: {count} records, in dataset_info.json {length}"]
     # The last where TensorFlow's message quotes a record that is not UTF-8.

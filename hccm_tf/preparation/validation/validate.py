@@ -25,6 +25,7 @@ from hccm_tf.preparation.validation.folder import (
 from hccm_tf.preparation.validation.histories import compare_histories
 from hccm_tf.preparation.validation.parser import Columns, make_parser
 from hccm_tf.preparation.validation.records import AGAIN, Limits, read_shard
+from hccm_tf.progress import progress
 
 LEAK = "a leak: its history holds a click of its earliest second or later"
 OTHER_CLICKS = "its history is not its user's newest clicks before it"
@@ -171,10 +172,11 @@ def _check_impressions(data_dir, schema, known, lines, errors):
         )
     splits = {split: Figures() for split in shards.split.unique()}
     repeated = 0
-    for _, group in shards.groupby("number"):
-        count, group_errors = _check_group(group, read, splits, compare)
-        repeated += count
-        errors += group_errors
+    with progress("checking", int(shards.length.sum()), "record"):
+        for _, group in shards.groupby("number"):
+            count, group_errors = _check_group(group, read, splits, compare)
+            repeated += count
+            errors += group_errors
     if splits:
         lines += table(splits)
         lines += missing_labels(splits)

@@ -157,7 +157,7 @@ def _wait_for(path, process):
         time.sleep(0.005)
 
 
-def test_killed_again_and_again(names, photos, weights, tmp_path, capsys):
+def test_killed_again_and_again(names, photos, weights, tmp_path):
     context = processes.server()
     arguments = {
         **MAPS,
@@ -191,10 +191,7 @@ def test_killed_again_and_again(names, photos, weights, tmp_path, capsys):
             for shard, before in finished.items():
                 assert _inodes(files[shard]) == before
             finished = {shard: _inodes(found) for shard, found in files.items()}
-    capsys.readouterr()
     extract_feature_maps(**arguments)
-    encoded = [line for line in capsys.readouterr().out.split() if "shard-" in line]
-    assert encoded == ["shard-00003:"]
     assert not work.parent.exists()
     store = FeatureMapStore.open(tmp_path / "maps")
     for files, before in zip(store.shards, finished.values(), strict=False):
@@ -475,8 +472,8 @@ def test_no_readable_image(shop, weights, tmp_path):
         with pytest.raises(InputError, match="readable"):
             _extract(shop, ["none.jpg", "no.jpg"], tmp_path / "maps", **changes)
         assert list(tmp_path.iterdir()) == []
-    for folder in (tmp_path / "none", None):
-        with pytest.raises(InputError, match="^image_dir.*a.jpg"):
+    for folder, says in ((tmp_path / "none", "=.*none: no such folder"), (None, ": ")):
+        with pytest.raises(InputError, match=f"^image_dir{says}.*a.jpg"):
             extract_feature_maps(["a.jpg"], folder, tmp_path / "maps", **MAPS)
 
 
