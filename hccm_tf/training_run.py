@@ -11,6 +11,7 @@ from absl.flags import FLAGS
 
 from hccm_tf import finite_json
 from hccm_tf.atomic import check_can_make, new_file, write_text
+from hccm_tf.commands import say_next
 from hccm_tf.comparison.slices import read_columns
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import (
@@ -94,10 +95,21 @@ def _run(configuration, results, from_run):
                 _with_ids(test, fitted.batches.data_dir).to_parquet(file)
             metrics = _write_metrics(fitted, validation, test, folder)
             print(finite_json.to_text(metrics))
-        _write_results(fitted, results, folder)
+        version = _write_results(fitted, results, folder)
         if _has_verdict(configuration, results):
             photos_of = configuration if results.check_photos else None
             give_verdict(fitted, validation, test, folder, photos_of, strategy)
+    _say_next(configuration, version, folder)
+
+
+def _say_next(configuration, version, folder):
+    """Says what to type next: a question to the export, or the export itself."""
+    model = configuration.model
+    if version is not None:
+        say_next(["hccm-ask", version, folder.request])
+    elif model is not Trees and not configuration.settings.is_control:
+        export_to = f"--export_dir=saved_models/{model.name}"
+        say_next(["hccm-train", f"--from_run={folder.path}", export_to])
 
 
 def _has_verdict(configuration, results):
@@ -131,8 +143,8 @@ def _with_ids(test, data_dir):
 
 
 def _write_results(fitted, results, folder):
-    """Exports and explains, as far as it is asked for."""
-    batches = fitted.batches
+    """Exports and explains, as far as it is asked for; the version, if there is one."""
+    batches, version = fitted.batches, None
     if results.export_dir is not None:
         version = export(
             fitted.trained,
@@ -148,6 +160,7 @@ def _write_results(fitted, results, folder):
         page = folder.explanation
         write_explanation(page, fitted.trained, batches, image_dir, results.explain)
         print(f"wrote {page}")
+    return version
 
 
 def check_results(configuration, results, from_run=None):

@@ -39,7 +39,7 @@ for Apache Beam on a cluster, whose workers must see the files and DATA's folder
 
 from absl import flags
 
-from hccm_tf.commands import run
+from hccm_tf.commands import run, say_next
 from hccm_tf.data.schema import read_schema
 from hccm_tf.preparation.examples.build import build_examples
 
@@ -148,6 +148,14 @@ def main(words):
         categorical=tuple(FLAGS.categorical),
         history_columns=None if histories is None else tuple(histories),
         processes=FLAGS.processes,
+    )
+    data = f"--data_dir={FLAGS.output_dir}"
+    say_next(
+        ["hccm-validate", data, "--feature_maps=MAPS"],
+        [
+            *("hccm-train", "--flagfile=hccm", data, "--feature_maps=MAPS"),
+            *("--run_dir=RUN", "--export_dir=saved_models/hccm"),
+        ],
     )
 
 

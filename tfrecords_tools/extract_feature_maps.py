@@ -18,7 +18,7 @@ workers of a cluster must see the folders under the same names.
 from absl import flags
 from etils import epy
 
-from hccm_tf.commands import run
+from hccm_tf.commands import run, say_next
 from hccm_tf.data.feature_maps import MAP_DTYPES
 from hccm_tf.images.places import ALLOWED
 from hccm_tf.images.read import MAX_PIXELS
@@ -90,6 +90,12 @@ def main(words):
         FLAGS.output_dir,
         **{name: FLAGS[name].value for name in [*DEFAULTS, *OTHERS, *ALLOWED]},
         beam_args=words,
+    )
+    say_next(
+        [
+            *("hccm-build-examples", f"--items={FLAGS.items}"),
+            *("--impressions=LOG", "--output_dir=DATA"),
+        ]
     )
 
 

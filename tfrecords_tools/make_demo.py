@@ -5,10 +5,13 @@
 `tfrecords_tools.demo.shop` says what its users like, and how it shows.
 """
 
+import pathlib
+
 from absl import flags
 
 from hccm_tf.commands import run
 from tfrecords_tools.demo.shop import CATEGORIES, make_demo
+from tfrecords_tools.next_steps import say_preparation
 
 FLAGS = flags.FLAGS
 
@@ -42,6 +45,12 @@ def main(words):
         FLAGS.impressions,
         FLAGS.seed,
         FLAGS.request_size,
+    )
+    say_preparation(
+        FLAGS.output_dir,
+        f"--image_dir={pathlib.Path(FLAGS.output_dir, 'images')}",
+        "--flagfile=demo_feature_maps",
+        ending="csv",
     )
 
 

@@ -14,7 +14,7 @@ because users' histories still show them; --remove_missing drops them.
 from absl import flags
 from etils import epy
 
-from hccm_tf.commands import run
+from hccm_tf.commands import run, say_next
 from hccm_tf.images.places import ALLOWED
 
 with epy.lazy_imports():
@@ -54,7 +54,7 @@ def define_flags():
 def main(words):
     """Runs the command line."""
     del words
-    refresh.refresh(
+    version = refresh.refresh(
         FLAGS.export_dir,
         FLAGS.items,
         FLAGS.feature_maps,
@@ -62,6 +62,8 @@ def main(words):
         FLAGS.image_dir,
         **{name: FLAGS[name].value for name in ALLOWED},
     )
+    if version is not None:
+        say_next(["hccm-server-config", f"--models_dir={version.parent.parent}"])
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from absl import flags
 from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
+from hccm_tf.progress import advance, progress
 from tfrecords_tools.importers.amazon_metadata import ITEMS, read_metadata
 from tfrecords_tools.importers.malformed import MALFORMED
 from tfrecords_tools.importers.negatives import (
@@ -42,6 +43,7 @@ from tfrecords_tools.importers.negatives import (
     hash_ids,
     user_item_keys,
 )
+from tfrecords_tools.next_steps import say_preparation
 
 CSV_BLOCK_BYTES = 1 << 23
 META_ROWS = 10_000
@@ -98,6 +100,7 @@ def read_reviews(path):
                 )
             yield batch
             row += len(batch)
+            advance(len(batch))
     except InputError:
         raise
     except (OSError, *MALFORMED) as error:
@@ -177,7 +180,7 @@ def import_amazon_reviews(metadata, splits, output_dir, negatives=1, seed=0):
     rng = np.random.default_rng(seed)
     schema = IMPRESSIONS if None in splits else IMPRESSIONS.append(SPLIT)
     clicks = left_out = 0
-    with new_folder(output_dir) as folder:
+    with new_folder(output_dir) as folder, progress("reading", None, "review"):
         reviewed, clicked = _scan(splits.values())
         ids = _write_items(metadata, reviewed, folder / "items.parquet")
         names = pa.array(ids.to_numpy(), pa.string())
@@ -245,6 +248,7 @@ def main(words):
         FLAGS.negatives,
         FLAGS.seed,
     )
+    say_preparation(FLAGS.output_dir)
 
 
 if __name__ == "__main__":

@@ -32,12 +32,14 @@ from absl import flags
 from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
+from hccm_tf.progress import advance, progress
 from tfrecords_tools.importers.malformed import malformed_named
 from tfrecords_tools.importers.negatives import (
     draw_impressions,
     hash_ids,
     user_item_keys,
 )
+from tfrecords_tools.next_steps import say_preparation
 
 OBJECTS = (
     ("user_train", dict),
@@ -180,6 +182,7 @@ def _write_items(folder, items):
         if has_image:
             (folder / "images" / images[-1]).write_bytes(jpeg)
         categories.append(_category(items[number]))
+        advance(1)
     table = {
         "item_id": np.arange(len(items)),
         "image": images,
@@ -217,7 +220,8 @@ def import_dvbpr(path, output_dir, allow_pickle, negatives=1, seed=0):
         repeated = {name: np.repeat(clicks[name], 1 + negatives) for name in clicks}
         impressions = pa.table({**repeated, "item_id": item_id, "label": label})
         pq.write_table(impressions, folder / "impressions.parquet")
-        num_images = _write_items(folder, items)
+        with progress("writing", len(items), "photo"):
+            num_images = _write_items(folder, items)
     print(
         f"{len(items)} items, {num_images} with an image; {len(users)} clicks of "
         f"{len(np.unique(users))} users, {np.count_nonzero(label == 0)} negatives "
@@ -250,6 +254,9 @@ def main(words):
         FLAGS.allow_pickle,
         FLAGS.negatives,
         FLAGS.seed,
+    )
+    say_preparation(
+        FLAGS.output_dir, f"--image_dir={pathlib.Path(FLAGS.output_dir, 'images')}"
     )
 
 

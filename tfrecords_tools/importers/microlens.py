@@ -30,8 +30,10 @@ from absl import flags
 from hccm_tf.atomic import new_folder
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
+from hccm_tf.progress import advance, progress
 from tfrecords_tools.importers.malformed import MALFORMED
 from tfrecords_tools.importers.negatives import hash_ids
+from tfrecords_tools.next_steps import say_preparation
 
 BATCH_ROWS = 1 << 16
 ITEM_COLUMNS = ["item_id", "item_tags"]
@@ -64,6 +66,7 @@ def _read_batches(path, columns, convert):
             )
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             yield convert(batch)
+            advance(len(batch))
     except InputError:
         raise
     except (OSError, *MALFORMED) as error:
@@ -145,7 +148,7 @@ def import_microlens(input_dir, output_dir):
     if _is_labelled(source / "test.parquet"):
         files = {"train": "train", "valid": "validation", "test": "test"}
     num_items, counts = 0, collections.Counter()
-    with new_folder(output_dir) as folder:
+    with new_folder(output_dir) as folder, progress("reading", None, "row"):
         with pq.ParquetWriter(folder / "items.parquet", ITEMS) as writer:
             path = source / "item_info.parquet"
             for batch in _read_batches(path, ITEM_COLUMNS, _to_items):
@@ -175,6 +178,7 @@ def main(words):
     """Runs the command line."""
     del words
     import_microlens(FLAGS.input, FLAGS.output_dir)
+    say_preparation(FLAGS.output_dir, "--image_dir=PHOTOS")
 
 
 if __name__ == "__main__":
