@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import kubernetes_validate
@@ -77,3 +78,28 @@ def test_slurm_names_each_process_its_task(tmp_path):
         "task": {"type": "worker", "index": 1},
     }
     assert "--data_dir=D A --feature_maps=M --run_dir=R --resume" in arguments
+
+
+def test_the_dashboard_shows_what_tensorflow_serving_measures():
+    dashboard = json.loads((CONFIGS / "serving" / "grafana.json").read_text())
+    # As its monitoring names them for Prometheus.
+    counted = {"request_count"}
+    timed = {"request_latency", "runtime_latency", "batching_session:queuing_latency"}
+    known = {":tensorflow:serving:" + name for name in counted}
+    for name in timed:
+        known |= {
+            f":tensorflow:serving:{name}_{of}" for of in ("bucket", "sum", "count")
+        }
+    queries = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(
+        dashboard["panels"]
+    )
+    for query in queries:
+        found = set(re.findall(r":tensorflow:[\w:]+", query))
+        assert found and found <= known
+        assert query.count("(") == query.count(")") and query.count("{") == query.count(
+            "}"
+        )
+    variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard)))
+    assert used - {"__rate_interval"} == variables
