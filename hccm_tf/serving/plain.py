@@ -1,0 +1,113 @@
+"""Requests made of plain values: ids, which are looked up, or whole items."""
+
+import math
+
+from hccm_tf.data.feature import HISTORY_IMAGE, MISSING
+from hccm_tf.data.image_inputs import SIDES
+from hccm_tf.errors import InputError
+from hccm_tf.serving.request import rank_request
+
+CONVERT = {"int64": int, "float32": float, "string": lambda value: str(value).encode()}
+
+
+def plain_request(requests, schema, items, with_images=True, clicks=None, sides=SIDES):
+    """Tensors of `rank` from plain values; name → array.
+
+    A request is what a user is shown: `{"user_id": 7, "candidates": [11, 12]}`, with
+    whatever else the model knows of user and moment, `"hour": 9`, and `"history"`, what
+    the user clicked, oldest first. A candidate or a click is an id of `items`, or a
+    dict, `{"item_id": 11, "position": 2}`, whose columns go before those of `items`.
+
+    Args:
+        requests: list of such dicts.
+        schema: `Schema` of the model.
+        items: data frame of the catalogue, `item_id, image, category` and attributes;
+            with `item_id` as its index it is not indexed anew each time.
+        with_images: whether the model takes images.
+        clicks: data frame `user_id, item_id, timestamp` of what users clicked up to
+            now, for requests without `history`; without it those have none.
+        sides: of `hccm_tf.data.image_inputs.SIDES`, whose images the model takes.
+
+    Raises:
+        InputError: names the request, from 0, and what it lacks.
+    """
+    if "item_id" in items:
+        items = items.set_index("item_id")
+    rows = []
+    for number, request in enumerate(requests):
+        try:
+            rows.append(_rows(request, schema, items, clicks))
+        except InputError as error:
+            raise InputError(f"requests: number {number}, from 0: {error}") from error
+    return rank_request(rows, schema, with_images, sides)
+
+
+def _rows(request, schema, items, clicks):
+    """A row for each candidate, as `Impressions.rows`."""
+    candidates = [_item(item, items) for item in request.get("candidates", ())]
+    history = request.get("history")
+    if history is None:
+        history = _clicked(request, clicks)
+    history = [_item(item, items) for item in history[-schema.max_history :]]
+    shared = {HISTORY_IMAGE: [_image(item) for item in history]}
+    for feature in schema.sequences:
+        if feature.name != HISTORY_IMAGE:
+            told = [_value(item, feature.shares, feature) for item in history]
+            shared[feature.name] = told
+    rows = []
+    for item in candidates:
+        told = {**request, **item}
+        row = {f.name: [_value(told, f.name, f)] for f in schema.scalars}
+        rows.append({**row, **shared, "image": [_image(item)]})
+    return rows
+
+
+def _clicked(request, clicks):
+    """The items that a user clicked, oldest first."""
+    if clicks is None:
+        return []
+    own = clicks[clicks.user_id == request.get("user_id")]
+    return own.sort_values("timestamp", kind="stable").item_id.tolist()
+
+
+def _item(item, items):
+    """The columns of an item; dict."""
+    told = item if isinstance(item, dict) else {"item_id": item}
+    if told.get("item_id") not in items.index:
+        if isinstance(item, dict):
+            return told
+        raise InputError(
+            f"item {item!r} is not in the catalogue; give its columns, as "
+            f"{{'item_id': {item!r}, ...}}"
+        )
+    place = items.index.get_loc(told["item_id"])
+    if not isinstance(place, int):
+        raise InputError(f"item {told['item_id']!r} is in the catalogue twice")
+    return {name: items[name].iat[place] for name in items} | told
+
+
+def _is_missing(value):
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _image(item):
+    image = item.get("image")
+    return b"" if _is_missing(image) else str(image).encode()
+
+
+def _value(told, column, feature):
+    """A column as a request has it; what is missing in it is said as in the log."""
+    if column == "image":
+        return _image(told)
+    if column not in told:
+        raise InputError(
+            f"no {column}, which the model takes. Received: {', '.join(told)}"
+        )
+    value = told[column]
+    try:
+        value = MISSING[feature.dtype] if _is_missing(value) else value
+        return CONVERT[feature.dtype](value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{column}: {feature.dtype} is what the model takes. Received: {value!r}"
+        ) from error

@@ -1,0 +1,83 @@
+"""Requests from plain values against those of the records in DATA."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hccm_tf.errors import InputError
+from hccm_tf.serving.plain import plain_request
+from hccm_tf.serving.request import Impressions, rank_request
+
+
+@pytest.fixture(scope="module")
+def rows(shop):
+    """Some impressions of different users, with their clicks as DATA has them."""
+    return Impressions(shop.data, "test", 9).rows
+
+
+def _plain(row):
+    return {
+        "user_id": row["user_id"][0],
+        "hour": row["hour"][0],
+        "candidates": row["item_id"],
+        "history": row["history_item_id"],
+    }
+
+
+def _same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("with_images", [False, True])
+def test_ids_are_looked_up(shop, rows, with_images):
+    items = pd.read_csv(shop.path / "shop" / "items.csv")
+    expected = rank_request([[row] for row in rows], shop.schema, with_images)
+    plain = [_plain(row) for row in rows]
+    for table in (items, items.set_index("item_id")):
+        _same(plain_request(plain, shop.schema, table, with_images), expected)
+    # What is told goes before the catalogue; nothing is looked up that is told whole.
+    whole = items.set_index("item_id").to_dict("index")
+    for request in plain:
+        for name in ("candidates", "history"):
+            request[name] = [{"item_id": i, **whole[i]} for i in request[name]]
+    _same(plain_request(plain, shop.schema, items.iloc[:0], with_images), expected)
+    plain[0]["candidates"] = [{**plain[0]["candidates"][0], "category": "other"}]
+    found = plain_request(plain[:1], shop.schema, items, with_images)
+    assert found["category"].tolist() == [[b"other"]]
+
+
+def test_clicks_are_the_history_of_requests_without(shop, rows):
+    log, row = shop.impressions, rows[-1]
+    before = log[(log.label == 1) & (log.timestamp < row["timestamp"][0])]
+    request = _plain(row)
+    del request["history"]
+    shuffled = before.sample(frac=1, random_state=0)
+    found = plain_request([request], shop.schema, shop.items, clicks=shuffled)
+    _same(found, rank_request([[row]], shop.schema, with_images=True))
+    assert found["history_length"][0] > 0
+    alone = plain_request([request], shop.schema, shop.items)
+    assert alone["history_length"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"candidates": []}, "number 1, from 0, has no candidate"),
+        ({"candidates": [-5]}, "number 1, from 0: item -5 is not in the catalogue"),
+        ({"candidates": [{"item_id": -5}]}, "no category, which the model takes"),
+        ({"hour": "noon"}, "hour: int64 is what the model takes. Received: 'noon'"),
+        ({"hour": None}, None),
+    ],
+)
+def test_what_is_missing_is_named(shop, rows, changes, says):
+    requests = [_plain(rows[0]), {**_plain(rows[1]), **changes}]
+    if says is None:
+        found = plain_request(requests, shop.schema, shop.items)
+        assert found["hour"][1] == np.iinfo(np.int64).min
+        return
+    with pytest.raises(InputError) as error:
+        plain_request(requests, shop.schema, shop.items)
+    assert says in str(error.value) and "\n" not in str(error.value)
