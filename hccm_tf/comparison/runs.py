@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -119,8 +120,11 @@ def subprocess_trainer(script):
             log.truncate(0)
             # The comparison's own is over seeds.
             command = [sys.executable, str(script), "--noverdict", *flags]
+            # Where models of the user's own are found.
+            env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             with _run_ends_with_this_process():
-                code = subprocess.run(command, stdout=log, stderr=log).returncode
+                run = subprocess.run(command, stdout=log, stderr=log, env=env)
+                code = run.returncode
         if code:
             print(
                 f"exit code {code}; the end of {path}:", *last_lines(path), sep="\n  "

@@ -139,3 +139,13 @@ def test_predictions_of_other_data(tmp_path):
     ):
         with pytest.raises(InputError, match="test split of --data_dir"):
             read_predictions(tmp_path, other)
+
+
+def test_a_run_finds_what_its_comparison_finds(tmp_path, monkeypatch):
+    """As a model of the user's own in the working directory of `hccm-train`."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "my_own_model.py").touch()
+    (tmp_path / "script.py").write_text("import my_own_model\n" + SCRIPT)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    train = subprocess_trainer(tmp_path / "script.py")
+    assert run_once(tmp_path / "run", FLAGS, train) is not None
