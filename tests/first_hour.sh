@@ -11,8 +11,6 @@ hccm-extract-feature-maps --items=shop/items.csv --image_dir=shop/images \
 	--output_dir=maps --flagfile=demo_feature_maps
 hccm-build-examples --items=shop/items.csv --impressions=shop/impressions.csv \
 	--output_dir=data
-hccm-validate --data_dir=data --feature_maps=maps
 hccm-train --flagfile=configs/demo.flags --data_dir=data --feature_maps=maps \
 	--run_dir=run --epochs=1 --noverdict --export_dir=saved_models/hccm
-hccm-report --oracle=shop/oracle.json run
 hccm-ask saved_models/hccm/1 run/request.json

@@ -65,7 +65,7 @@ def test_flagfiles_are_found_by_name(tmp_path, monkeypatch):
         assert find_flagfiles(kept) == kept
 
 
-@pytest.mark.parametrize("file", (ROOT / "configs").glob("*.flags"), ids=str)
+@pytest.mark.parametrize("file", [*(ROOT / "configs").glob("*.flags")], ids=str)
 def test_the_package_has_the_flagfiles(file):
     assert (CONFIGS / file.name).read_bytes() == file.read_bytes()
 
