@@ -190,17 +190,27 @@ def _history(explained, pictures):
         )
         bars = "".join(
             f'<div class="bar"><div style="width: {100 * size[i]:.1f}%"></div></div>'
-            for size in sizes[1:]
+            f"{attention[name][i]:.3f}"
+            for name, size in zip(names[1:], sizes[1:], strict=True)
         )
-        entries.append(f"<li>{picture}{bars}{attention[names[0]][i]:.3f}</li>")
-    legend = f"Size and number: {titles[0]}."
-    if titles[1:]:
-        legend += f" Bar: {', '.join(titles[1:])}."
-    if any(np.min(attention[name]) < 0 for name in names):
-        legend += " DIN's weights are not normalised and may be negative."
+        entries.append(f"<li>{picture}{attention[names[0]][i]:.3f}{bars}</li>")
+    legend = _legend({t: attention[n] for n, t in zip(names, titles, strict=True)})
     return STRIP.substitute(
         clicks=clicks, legend=html.escape(legend), pictures="\n".join(entries)
     )
+
+
+def _legend(weights):
+    """What size, bars and numbers are; weights by what their attention is called."""
+    first, *others = weights
+    legend = f"Size and the number below: {first}."
+    if others:
+        legend += f" Bar and the number below: {', '.join(others)}."
+    for title, values in weights.items():
+        if np.min(values) < 0 or not np.isclose(np.sum(values), 1, atol=1e-3):
+            legend += f" The {title} is not normalised"
+            legend += " and may be negative." if np.min(values) < 0 else "."
+    return legend
 
 
 def _channels(explained):

@@ -325,3 +325,19 @@ def test_a_model_without_attention_is_an_error(shop, tmp_path):
     with pytest.raises(InputError, match="^explain: .*base has no attention"):
         write_explanation(tmp_path / "page.html", *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_legend_says_what_is_true_of_each_attention():
+    row = {"image": [b""], "history_image": [b"", b""]}
+    attention = {
+        "history_attention": np.array([-0.25, 0.5]),
+        "image_attention": np.array([0.375, 0.625]),
+    }
+    page = "".join(Page(render("hccm", [Explained(row, 0, 0.5, attention)], {})).texts)
+    assert "The item attention is not normalised and may be negative." in page
+    assert "The image attention is" not in page
+    # Each click has both numbers, that of the picture's size first.
+    assert "0.375-0.250" in page and "0.6250.500" in page
+    attention = {"image_attention": np.array([0.25, 0.5])}
+    page = "".join(Page(render("hccm", [Explained(row, 0, 0.5, attention)], {})).texts)
+    assert "The image attention is not normalised." in page
