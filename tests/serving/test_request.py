@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.models import MODELS
+from hccm_tf.serving import ask
 from hccm_tf.serving.request import (
     Impressions,
     impressions_request,
@@ -35,6 +36,24 @@ def test_asking_the_export_gives_the_models_answer(
     answer = json.loads(asked.stdout.removeprefix("ctr = "))
     expected = estimator.predict_proba(shop.data)[:3, 1]
     np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"signature_name": "rnk"}, "signature_name: one of "),
+        ({"inputs": {"user": [1]}}, "inputs: signature serving_default takes "),
+        ({"inputs": {"user_id": [1]}}, "inputs: signature serving_default takes "),
+        ({"inputs": {"user_id": ["x"]}}, "inputs: signature serving_default takes "),
+    ],
+)
+def test_asking_what_an_export_does_not_take(versions, tmp_path, capsys, changes, says):
+    request = {"signature_name": "serving_default", "inputs": {}, **changes}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    with pytest.raises(SystemExit):
+        ask.main(str(versions["din"]), tmp_path / "request.json")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {says}") and "Received: " in line
 
 
 @pytest.mark.parametrize("of_many", [False, True])
