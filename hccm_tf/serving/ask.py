@@ -23,8 +23,8 @@ def main(saved_model, request):
         advice = f"; it has the versions {', '.join(found)}" if found else ""
         _end(f"{folder}: no version of an export, which has a saved_model.pb{advice}")
     try:
-        request = json.loads(pathlib.Path(request).read_text())
-        name, values = request["signature_name"], request["inputs"].items()
+        content = json.loads(pathlib.Path(request).read_text())
+        name, values = content["signature_name"], content["inputs"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _end(f"{request}: no request with signature_name and inputs ({error!r})")
     # Where this project is installed, TensorFlow starts quietly.

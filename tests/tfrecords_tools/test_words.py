@@ -51,8 +51,27 @@ def test_local_cluster_needs_a_command():
 def test_ask_takes_two_words(words, tmp_path):
     result = _run(ROOT / "hccm_tf" / "serving" / "ask.py", *words, cwd=tmp_path)
     assert result.returncode == 2 and not result.stdout
-    assert "request" in result.stderr or "--loud" in result.stderr
-    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ") and ("request" in line or "--loud" in line)
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (("nothing", "request.json"), "nothing: no version of an export"),
+        (("model", "request.json"), "it has the versions 3, 4"),
+        (("model/3", "request.json"), "request.json: no request"),
+        (("model/3", "list.json"), "list.json: no request"),
+    ],
+)
+def test_ask_names_what_is_wrong(words, says, tmp_path):
+    for version in ("3", "4", "other"):
+        (tmp_path / "model" / version).mkdir(parents=True)
+        (tmp_path / "model" / version / "saved_model.pb").touch()
+    (tmp_path / "list.json").write_text("[1]")
+    result = _run(ROOT / "hccm_tf" / "serving" / "ask.py", *words, cwd=tmp_path)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 2 and line.startswith("error: ") and says in line
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
