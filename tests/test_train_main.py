@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,7 @@ def test_a_run_is_exported_and_explained_as_it_is(
     )
     version = tmp_path / "1"
     assert f"exported {version}" in printed and "explanation.html" in printed
+    assert printed.endswith(f"\nnext: hccm-ask {version} {hccm_run}/request.json\n")
     after = _content(hccm_run)
     folder = RunFolder(hccm_run)
     assert set(after) - set(before) == {folder.request, folder.explanation}
@@ -330,6 +332,11 @@ def test_a_verdict_on_photos(shop, tmp_path, main):
         assert not list(tmp_path.iterdir())
     printed = main(data, maps, run, *_flags("din_fixed_cnn"), "--verdict", check)
     content = folder.read_metrics()
+    # A log, which is no terminal, gets a line an epoch.
+    assert "\b" not in printed and "\r" not in printed
+    assert len(re.findall(r"- loss: \d", printed)) == 2
+    exports = f"--from_run={folder.path} --export_dir=saved_models/din_fixed_cnn"
+    assert f"\nnext: hccm-train {exports}\n" in printed
     verdict, said = content["verdict"], content["verdict"]["lines"]
     assert printed.endswith("".join(f"\n  {line}" for line in said) + "\n")
     assert [line.split()[0] for line in said[-2:]] == ["Photos", "Next:"]
