@@ -1,5 +1,6 @@
 """scikit-learn's interface to the whole path: data folder or data frame → model."""
 
+import contextlib
 import pathlib
 import shutil
 
@@ -13,6 +14,7 @@ from hccm_tf.explanation import write_explanation
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees, name_of
 from hccm_tf.preparation.examples.data_frames import FrameFolders, check_frame
+from hccm_tf.progress import silent
 from hccm_tf.runs import RunFolder, TrainedModel, read_configuration
 from hccm_tf.serving.export import export
 from hccm_tf.training.fit import FittedModel, fit, run_in_training
@@ -28,6 +30,7 @@ PARAMETERS = {
     "warm_start_from": None,
     "warm_start": "all",
     "strategy": None,
+    "verbose": True,
 }
 
 
@@ -56,6 +59,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             `hccm_tf.training.strategies.make_strategy`, made before TensorFlow does
             anything else; `None` for one device. It takes a data folder that all
             processes see, as they see `run_dir`.
+        verbose: whether it says what it does and how far it is; warnings are said
+            anyway.
         **options: options of the model and of `hccm_tf.configuration.TrainingSettings`,
             by their names: `epochs=3, dropout=0.2`.
 
@@ -79,6 +84,16 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         for name, default in PARAMETERS.items():
             setattr(self, name, given.pop(name, default))
         self.options = given
+
+    def __repr__(self):
+        given = {name: getattr(self, name) for name in PARAMETERS} | self.options
+        texts = []
+        for name, value in given.items():
+            # A data frame would fill the screen.
+            rows = f"<{len(value)} rows>" if hasattr(value, "shape") else None
+            if rows or name in self.options or value != PARAMETERS[name]:
+                texts.append(f"{name}={rows or repr(value)}")
+        return f"{type(self).__name__}({', '.join(texts)})"
 
     def get_params(self, deep=True):
         """Its parameters, by name.
@@ -113,6 +128,17 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             InputError: names the file, column, row or argument to mend.
             FloatingPointError: if the loss is not finite; names the step.
         """
+        # A misspelt option is said before anything is built.
+        if self._configure().model is Trees:
+            raise InputError("model trees: train_main.py trains it, for a comparison")
+        with self._says():
+            self._fit(X, y)
+        return self
+
+    def _says(self):
+        return contextlib.nullcontext() if self.verbose else silent()
+
+    def _fit(self, X, y):
         self.frames_ = None
         if not _is_folder(X):
             if self.strategy is not None:
@@ -121,12 +147,9 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             X = self.frames_.training
         self.classes_ = np.array([0, 1])
         configuration = self._configure(X)
-        if configuration.model is Trees:
-            raise InputError("model trees: train_main.py trains it, for a comparison")
         with run_in_training(configuration, self.strategy):
             self.fitted_ = fit(configuration, self.strategy)
         self.validation_metrics_ = self.fitted_.evaluate("validation")
-        return self
 
     @property
     def model_(self):
@@ -152,13 +175,15 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             probability of a click. Those of a data frame come in its order.
         """
         check_is_fitted(self, "fitted_")
-        if not _is_folder(X):
+        with self._says():
+            if _is_folder(X):
+                size = self.options.get("batch_size")
+                return self.fitted_.predictions(split, X, size)
             if self.frames_ is None:
                 raise InputError(
                     "a data frame can be predicted after fit on a data frame"
                 )
             return self._predict_frame(X)
-        return self.fitted_.predictions(split, X, self.options.get("batch_size"))
 
     def _predict_frame(self, X):
         folder = self.frames_.scoring(X, self.schema_)
@@ -223,14 +248,15 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
     def export(self, export_dir, representation_dtype="float32"):
         """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
         check_is_fitted(self, "fitted_")
-        batches = self.fitted_.batches_of()
-        return export(
-            self.fitted_.trained,
-            batches.data_dir,
-            batches.images,
-            export_dir,
-            representation_dtype,
-        )
+        with self._says():
+            batches = self.fitted_.batches_of()
+            return export(
+                self.fitted_.trained,
+                batches.data_dir,
+                batches.images,
+                export_dir,
+                representation_dtype,
+            )
 
     def explain(self, data_dir, path, image_dir, count):
         """Writes a page of some test impressions, see `hccm_tf.explanation`.

@@ -87,9 +87,18 @@ def test_parameters_are_all_that_the_model_reads():
 )
 def test_what_is_no_option_is_an_error_at_fit(shop, model, options, message):
     estimator = CTREstimator(model, **options)
-    with pytest.raises(InputError, match=message) as error:
-        estimator.fit(shop.data)
-    assert "\n" not in str(error.value)
+    # A frame is not looked at before.
+    for data in (shop.data, "no frame", shop.impressions):
+        with pytest.raises(InputError, match=message) as error:
+            estimator.fit(data)
+        assert "\n" not in str(error.value)
+
+
+def test_a_repr_fits_a_screen(shop):
+    estimator = CTREstimator("din", items=shop.items, epochs=3, verbose=False)
+    text = "CTREstimator(model='din', items=<60 rows>, verbose=False, epochs=3)"
+    assert repr(estimator) == text
+    assert repr(CTREstimator()) == "CTREstimator()"
 
 
 def test_not_fitted(shop):
@@ -246,6 +255,15 @@ def test_what_is_no_frame_is_an_error_of_one_line(shop, on_frames):
     twin = clone(on_frames)
     with pytest.raises(InputError, match="^X: a pandas data frame.*Received: ndarray"):
         twin.fit(later.to_numpy())
+
+
+def test_an_estimator_that_says_nothing(shop, on_frames, capfd):
+    """`on_frames` speaks by default, and a frame that is scored is built, too."""
+    for verbose in (True, False):
+        capfd.readouterr()
+        on_frames.set_params(verbose=verbose).predict_proba(_later(shop))
+        assert bool(capfd.readouterr().out) == verbose
+    on_frames.set_params(verbose=True)
 
 
 def test_labels_as_y(shop, on_frames, monkeypatch):
