@@ -25,8 +25,9 @@ INTEGERS = "integers"  # it has them, as their type or as all that CSV has
 GAPS = "gaps"  # something is missing
 FRACTIONS = "fractions"  # a number is not whole, or more than a float tells apart
 ZEROS = "leading zeros"  # in CSV: a number that begins with 0, such as 007
-LARGE = "more than 64 bits"  # in CSV: integers that int64 cannot hold
+LARGE = "more than 64 bits"  # with the sign: integers that int64 cannot hold
 
+LARGEST_INT64 = 2**63 - 1
 LEADING_ZERO = r"^\s*[-+]?0[0-9xX]"
 INTEGER = r"^\s*[-+]?\d+\s*$"
 WHOLE = r"^\s*[-+]?\d+(\.0*)?\s*$"
@@ -69,6 +70,10 @@ def _look_at_parquet(file, types):
         found = facts[name] = set()
         if pa.types.is_integer(dtype):
             found.add(INTEGERS)
+            if pa.types.is_uint64(dtype):
+                largest = map(pc.max, read_column(file, name))
+                if any((value.as_py() or 0) > LARGEST_INT64 for value in largest):
+                    found.add(LARGE)
             continue
         for column in read_column(file, name):
             values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)

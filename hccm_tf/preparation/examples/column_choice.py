@@ -87,7 +87,7 @@ def as_category(name, dtype, facts):
     """The `Choice` for a column that is told to be a category."""
     whole = _is_float(dtype) and not facts & {FRACTIONS, LARGE}
     if _is_integer(dtype) or whole:
-        kept = ZEROS if ZEROS in facts else None
+        kept = facts & {ZEROS, LARGE}
         return Choice(pa.string() if kept else pa.int64(), "as told")
     return Choice(pa.string(), "as told")
 

@@ -57,7 +57,11 @@ def check_names(types, item_types, inferred):
         )
     both = sorted(set(item_types) & set(types) - {"item_id"})
     if both:
-        raise InputError(f"items and impressions both have a column {', '.join(both)}")
+        raise InputError(
+            f"items and impressions both have a column {', '.join(both)}: drop it from "
+            "impressions if it is the item's, and from items if it changes with what "
+            "is shown"
+        )
 
 
 def check_ids(types, of_items, of_log, told):

@@ -1,6 +1,7 @@
 """Data folders made of data frames of impressions."""
 
 import pathlib
+import re
 import tempfile
 
 import numpy as np
@@ -12,6 +13,7 @@ from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.examples.columns import ITEM_COLUMNS
 
 KEY = ["user_id", "item_id", "timestamp"]
+OF_THE_COMMAND = ", or allow more than max_bad_rows=0"
 
 
 class FrameFolders:
@@ -134,10 +136,24 @@ def check_frame(name, frame, columns):
             )
     missing = [column for column in columns if column not in names]
     if missing:
+        is_index = frame.index.name in missing
+        advice = f"; it is the index: take {name}.reset_index()" if is_index else ""
         raise InputError(
-            f"{name}: no column {', '.join(missing)}. Received columns: "
+            f"{name}: no column {', '.join(missing)}{advice}. Received columns: "
             f"{', '.join(names)}"
         )
+    if "timestamp" in columns and _is_words(frame.timestamp):
+        raise InputError(
+            f"{name}: column timestamp: text; pandas.to_datetime makes times of it. "
+            f"Received: {frame.timestamp.dropna().iloc[0]!r}"
+        )
+
+
+def _is_words(column):
+    """Whether a column is text whose first value is no number."""
+    if pd.api.types.infer_dtype(column, skipna=True) != "string":
+        return False
+    return not column.dropna().iloc[0].strip().lstrip("-").isdigit()
 
 
 def _moments(log):
@@ -162,4 +178,11 @@ def _check_items(items, frame):
 
 
 def _build(items, log, path, **arguments):
-    build_examples(items, log, path, num_shards=1, **arguments)
+    try:
+        build_examples(items, log, path, num_shards=1, **arguments)
+    except InputError as error:
+        # The files are those of the data frames, and so is what can be mended.
+        message = str(error).replace(OF_THE_COMMAND, "")
+        for file, frame in (("impressions", "X"), ("items", "items")):
+            message = re.sub(rf"\S+{file}\.parquet: ({file}, )?", f"{frame}: ", message)
+        raise InputError(message) from error

@@ -294,7 +294,7 @@ def test_a_history_of_an_impression_column(tmp_path):
         ({}, {"timestamp": ["noon"] * 40}, "timestamp, row 1"),
         ({"item_id": [1, 2, 3, 2, 5]}, {}, "items.*item_id, row 4.*repeated"),
         ({"item_id": [1, 2, None, 4, 5]}, {}, "items.*item_id, row 3: empty"),
-        ({"hour": 1}, {"hour": 2}, "both have a column hour"),
+        ({"hour": 1}, {"hour": 2}, "both have a column hour: drop it from impressions"),
     ],
 )
 def test_input_errors(tmp_path, items, log, message):

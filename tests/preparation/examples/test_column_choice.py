@@ -255,3 +255,18 @@ def test_the_schemas_word_wins(tmp_path, suffix):
     hour = b"7.0" if suffix == "csv" else b"7"
     expected = ((f"{user}".encode(),), (f"{item}".encode(),), (hour,), (1067,))
     assert found[0] == expected
+
+
+@pytest.mark.parametrize("largest, dtype", [(2**63 - 1, "int64"), (2**63, "string")])
+def test_unsigned_integers_of_64_bits(tmp_path, largest, dtype):
+    """As in CSV: those that no signed integer holds are text."""
+    values = pa.array([*INTEGERS[:-1], largest], pa.uint64())
+    table = pa.table({"campaign": values, "position": values})
+    told = BuildOptions(categorical=("position",))
+    found = _chosen(tmp_path, table, options=told)
+    assert found == {"campaign": dtype, "position": dtype}
+    log = make_log(user_id=[*range(38), largest, largest]).astype({"user_id": "uint64"})
+    build_examples(make_items(), log, tmp_path / "data")
+    # What is written is what was read.
+    users = read_impressions(tmp_path / "data", "test", "user_id")
+    assert set(users) == {((largest if dtype == "int64" else b"%d" % largest,),)}

@@ -121,3 +121,25 @@ def test_labels_of_other_rows(labels, shape):
 def test_what_is_no_catalogue(items, message):
     with pytest.raises(InputError, match=f"^{message}"):
         FrameFolders(items, LOG)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"timestamp": "2024-05-01"}, "X: column timestamp: text; pandas.to_datetime"),
+        ({"label": 2}, "X: column label, row 1: a label is 0 or 1. Received: 2"),
+        ({"user_id": None}, "X: column user_id, row 1: "),
+    ],
+)
+def test_errors_speak_of_the_frame(changes, says):
+    with pytest.raises(InputError) as error:
+        FrameFolders(make_items(), _log().assign(**changes))
+    message = str(error.value)
+    assert message.startswith(says) and "\n" not in message
+    assert ".parquet" not in message and "max_bad_rows" not in message
+
+
+def test_an_index_is_no_column():
+    items = make_items().set_index("item_id")
+    with pytest.raises(InputError, match="^items: no column item_id; it is the index"):
+        FrameFolders(items, _log())

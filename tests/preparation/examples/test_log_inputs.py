@@ -375,7 +375,9 @@ def test_nothing_in_a_folder_is_passed_over(tmp_path, name):
     (folder / "_SUCCESS").touch()
     if name != "day=1":
         (folder / name).touch()
-    with pytest.raises(InputError, match=f"{name}: neither a .csv nor a .parquet"):
+    says = f"{name}: neither a .csv nor a .parquet"
+    says += ".*; unpack it" if name.endswith("gz") else ".*; convert it"
+    with pytest.raises(InputError, match=says):
         build_examples(make_items(), folder, tmp_path / "data")
     (folder / name).rmdir() if name == "day=1" else (folder / name).unlink()
     build_examples(make_items(), folder, tmp_path / "data")
