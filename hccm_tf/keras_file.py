@@ -6,12 +6,12 @@ from packaging.version import Version
 from hccm_tf.errors import InputError, first_line
 
 
-def load_keras_model(path, saved_by):
+def load_keras_model(path, saved_by=None):
     """The Keras model of a file.
 
     Args:
         path: of a `.keras` file.
-        saved_by: `packaging.version.Version` of the Keras that saved it.
+        saved_by: `packaging.version.Version` of the Keras that saved it, if known.
 
     Raises:
         InputError: if it is damaged, or of a newer Keras than is installed.
@@ -29,7 +29,7 @@ def load_keras_model(path, saved_by):
         ValueError,
     ) as error:
         reason = first_line(error)
-        if saved_by > Version(keras.__version__):
+        if saved_by is not None and saved_by > Version(keras.__version__):
             reason = (
                 f"saved by Keras {saved_by}, newer than {keras.__version__}, which is "
                 f"installed; install keras>={saved_by}"

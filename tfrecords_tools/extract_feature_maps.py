@@ -16,7 +16,6 @@ workers of a cluster must see the folders under the same names.
 """
 
 from absl import flags
-from etils import epy
 
 from hccm_tf.commands import run, say_next
 from hccm_tf.data.feature_maps import MAP_DTYPES
@@ -24,9 +23,6 @@ from hccm_tf.images.places import ALLOWED
 from hccm_tf.images.read import MAX_PIXELS
 from hccm_tf.preparation.feature_maps.extract import extract_feature_maps, read_images
 from hccm_tf.preparation.feature_maps.settings import DEFAULTS
-
-with epy.lazy_imports():
-    from hccm_tf.models import backbones
 
 FLAGS = flags.FLAGS
 OTHERS = ("max_pixels", "extend")
@@ -39,27 +35,31 @@ def define_flags():
     )
     flags.DEFINE_string("image_dir", None, "The folder of the images that are no URLs.")
     flags.DEFINE_string("output_dir", None, "The folder MAPS to write.", required=True)
-    flags.DEFINE_enum(
+    flags.DEFINE_string(
         "backbone",
         None,
-        list(backbones.BACKBONES),
-        "The CNN of keras.applications. By default that of --extend, or "
-        f"{DEFAULTS['backbone']}.",
+        "The CNN of keras.applications, by name, such as EfficientNetV2B0 or "
+        "ConvNeXtTiny, or the path of a .keras file: a functional model of images, RGB "
+        f"in 0..255. By default that of --extend, or {DEFAULTS['backbone']}.",
     )
     flags.DEFINE_string(
         "weights",
         None,
-        "Its weights: imagenet (the default), random, or the path of a file.",
+        "Its weights: imagenet (the default), random, or the path of a file. A .keras "
+        "file has its own.",
     )
     flags.DEFINE_integer(
         "image_size",
         None,
-        "The height and width of its input in pixels. By default that of --extend, or "
-        f"{DEFAULTS['image_size']}.",
+        "The height and width of its input in pixels. By default that of --extend or "
+        f"of the .keras file, or {DEFAULTS['image_size']}.",
         lower_bound=32,
     )
     flags.DEFINE_string(
-        "layer", None, "The last layer to keep. By default the backbone's own choice."
+        "layer",
+        None,
+        "The last layer to keep. By default the backbone's last residual addition, or "
+        "its output if something goes past that; the output of a .keras file.",
     )
     flags.DEFINE_enum(
         "dtype",

@@ -6,7 +6,8 @@ A store is a folder with
   `feature_maps-00000-of-00003.i8` and `scales-00000-of-00003.f16`: int8 maps and the
   float16 `[rows, 1, 1, c]` by which to multiply them;
 - `images.parquet`: columns `image`, `key` (sorted, see `hccm_tf.data.ids`) and `row`;
-- `feature_maps.json`: format, backbone, layer, hash of the weights, input size, shape,
+- `feature_maps.json`: format, backbone, layer, hash of the weights or of the user's own
+  file, input size (of imported maps the encoder's name only, as `backbone`), shape,
   dtype, count, CRC-32 of each shard file, and of each channel the moments, mean and
   standard deviation.
 """

@@ -9,13 +9,15 @@ from keras import ops
 from hccm_tf.errors import errors_begin_with
 from hccm_tf.layers import CategoryPrior, ChannelAttention, SpatialAttention
 from hccm_tf.models.attended_backbone import attended_backbone, last_layers
-from hccm_tf.models.backbones import BACKBONES, load_backbone
+from hccm_tf.models.backbones import load_backbone
 from hccm_tf.models.image_model import ImageModel
 from hccm_tf.models.non_visual import id_dropout
 from hccm_tf.models.options import ImageOptions
 from hccm_tf.options import option
 
-BLOCKS = r"(expanded_conv(?:_\d+)?)_"  # of MobileNetV3
+# Those whose blocks' layers are named so.
+BACKBONES = ("MobileNetV3Large", "MobileNetV3Small")
+BLOCKS = r"(expanded_conv(?:_\d+)?)_"
 PRIOR_SHAPE = (6, 6)
 # Blocks of MobileNetV3 have as few as 16 channels.
 REDUCTION_RATIO = 4
@@ -53,7 +55,7 @@ class CSCNN(ImageModel):
         cnn_backbone: str = option(
             "MobileNetV3Small",
             "The CNN of keras.applications: {choices}.",
-            tuple(sorted(BACKBONES)),
+            BACKBONES,
         )
         cnn_layer: str | None = option(
             None, "The CNN's last layer to keep; by default the backbone's own choice."

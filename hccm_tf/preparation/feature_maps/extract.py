@@ -18,6 +18,7 @@ from hccm_tf.data.feature_maps import IMAGES, FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.files import is_remote
 from hccm_tf.images.read import MAX_PIXELS
+from hccm_tf.preparation.feature_maps import own_cnn
 from hccm_tf.preparation.feature_maps.assembly import assemble
 from hccm_tf.preparation.feature_maps.settings import (
     CnnOptions,
@@ -69,12 +70,13 @@ def extract_feature_maps(
         **cnn,
         "images_sha256": hashlib.sha256("\0".join(images).encode()).hexdigest(),
         "image_dir": image_dir and str(pathlib.Path(image_dir).resolve()),
+        "backbone_file": _own_file(options.get("backbone")),
         "max_pixels": max_pixels,
         "allow_links": allow_links,
         "allow_private_urls": allow_private_urls,
         "extend": old and hashlib.sha256(json.dumps(old.metadata).encode()).hexdigest(),
     }
-    images, names, keys, order = _new_images(images, old)
+    images, names, keys, order = new_images(images, old)
     with new_folder(output_dir, resume=True) as folder:
         work = folder / "work"
         made = prepare(folder, work, settings, old, images)
@@ -96,7 +98,12 @@ def _check_image_dir(images, image_dir):
         )
 
 
-def _new_images(images, old):
+def _own_file(backbone):
+    is_own = own_cnn.is_own(backbone)
+    return str(pathlib.Path(backbone).resolve()) if is_own else None
+
+
+def new_images(images, old):
     """What an old store lacks of `images`, and all names, its own first.
 
     Of names of one key only one is there, and a warning is printed; an old store keeps

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,12 +14,18 @@ from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.errors import InputError
 from hccm_tf.images.places import ALLOWED
 from hccm_tf.images.read import decode_images
+from hccm_tf.preparation.feature_maps import own_cnn
 from hccm_tf.preparation.feature_maps.assembly import link_or_copy
 from hccm_tf.preparation.feature_maps.fixed_cnn import (
+    OWN,
+    WEIGHTS,
+    cnn_file,
     estimate_normalization,
     keep_encoder,
+    normalizations,
+    weights_digest,
 )
-from hccm_tf.preparation.feature_maps.shards import NAMES, WEIGHTS, remove_attempts
+from hccm_tf.preparation.feature_maps.shards import NAMES, remove_attempts
 
 with epy.lazy_imports():
     import keras
@@ -32,6 +40,8 @@ DEFAULTS = {
     "dtype": "float16",
     "seed": 0,
 }
+# What `weights` is in a store that was imported.
+IMPORTED = "imported"
 SHARD_ROWS = 4_096
 # Each shard costs the readers an open file and some microseconds a batch.
 MAX_SHARDS = 256
@@ -43,10 +53,13 @@ class CnnOptions:
     """What determines the map of an image; `None` as in the old store or `DEFAULTS`.
 
     Args:
-        backbone: key of `hccm_tf.models.backbones.BACKBONES`.
-        weights: `"imagenet"`, `"random"` or a path.
-        image_size: height and width in pixels of the CNN's input.
-        layer: name of the backbone's last layer to keep; by default its own choice.
+        backbone: name of a CNN of `keras.applications`, or the path of a `.keras` file,
+            see `hccm_tf.preparation.feature_maps.own_cnn`.
+        weights: `"imagenet"`, `"random"` or a path; none for a file.
+        image_size: height and width in pixels of the CNN's input; by default the
+            file's.
+        layer: name of the backbone's last layer to keep; by default that of
+            `hccm_tf.models.backbones.default_layer`, or a file's last one.
         dtype: `"float16"`, or `"int8"` with a scale for each channel of each map.
         seed: of random weights.
     """
@@ -70,21 +83,39 @@ def cnn_settings(options, old):
         InputError: if the two contradict each other.
     """
     asked = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
-    if old is None:
-        settings = DEFAULTS | asked
-        default = backbones.BACKBONES.get(settings["backbone"])
-        settings["layer"] = settings["layer"] or default
-        return settings
+    if old is not None:
+        return _settings_of(old, asked)
+    settings = DEFAULTS | asked
+    if own_cnn.is_own(settings["backbone"]):
+        settings = own_cnn.describe(settings["backbone"], asked, DEFAULTS)
+    elif settings["layer"] is None:
+        names = settings["backbone"], settings["image_size"]
+        settings["layer"] = backbones.default_layer(*names)
+    if options.layer is None:
+        print(f"layer={settings['layer']}: after it {settings['backbone']} is cut")
+    return settings
+
+
+def _settings_of(old, asked):
+    if old.metadata.get("weights") == IMPORTED:
+        raise InputError(
+            f"extend: the maps of {old.path} were imported; import_feature_maps "
+            "extends it"
+        )
     try:
         settings = {name: old.metadata[name] for name in DEFAULTS}
         old.metadata["moments"], old.metadata["crc32"]
+        digest = old.metadata["weights_sha256"]
     except KeyError as error:
         raise InputError(
             f"extend={old.path}: {METADATA} has no {error}; extract the feature maps "
             "again"
         ) from error
     for name, value in asked.items():
-        if value != settings[name]:
+        same = value == settings[name]
+        if name == "backbone" and own_cnn.is_own(value):
+            same = pathlib.Path(value).is_file() and own_cnn.digest(value) == digest
+        if not same:
             raise InputError(
                 f"{name}={value} contradicts the old store, {old.path}, whose {name} "
                 f"is {settings[name]}: leave it out"
@@ -100,7 +131,7 @@ def _load_fixed_cnn(settings, images):
         settings["image_size"],
         settings["layer"],
     )
-    if settings["weights"] == "random":
+    if settings["weights"] == "random" and normalizations(model):
         sample = decode_images(
             images[:NORMALIZATION_SAMPLE],
             settings["image_dir"],
@@ -146,13 +177,27 @@ def prepare(folder, work, settings, old, images):
         return {name: before[name] for name in ("weights_sha256", "shape")}
     prepared = _prepare_cnn(folder, settings, old, images)
     work.mkdir(exist_ok=True)
-    rows = max(SHARD_ROWS, -(-len(images) // MAX_SHARDS))
-    table = pa.table({"image": pa.array(images, pa.string())})
-    pq.write_table(table, work / NAMES, row_group_size=rows)
+    write_names(work, images)
     # What a resumed run finds settings of is there.
     flush(folder)
     write_text(settings_file, json.dumps({**settings, **prepared}))
     return prepared
+
+
+def write_names(work, images):
+    """Writes the names of a run's images, one row group a shard.
+
+    Args:
+        work: folder of the run.
+        images: object array of names.
+
+    Returns:
+        Number of images in each shard but the last.
+    """
+    rows = max(SHARD_ROWS, -(-len(images) // MAX_SHARDS))
+    table = pa.table({"image": pa.array(images, pa.string())})
+    pq.write_table(table, work / NAMES, row_group_size=rows)
+    return rows
 
 
 def _read_settings(path, folder):
@@ -167,18 +212,25 @@ def _read_settings(path, folder):
 
 
 def _prepare_cnn(folder, settings, old, images):
-    """Puts the weights into the store; what `prepare` returns."""
-    # It may be a link to those of an old store.
-    (folder / WEIGHTS).unlink(missing_ok=True)
+    """Puts the fixed CNN into the store; what `prepare` returns."""
+    # They may be links to those of an old store.
+    for name in (WEIGHTS, OWN):
+        (folder / name).unlink(missing_ok=True)
+    file = cnn_file(folder, settings["backbone"])
     if old is not None:
-        link_or_copy(old.path / WEIGHTS, folder / WEIGHTS)
+        link_or_copy(cnn_file(old.path, settings["backbone"]), file)
         return {
             "weights_sha256": old.metadata["weights_sha256"],
             "shape": old.shape,
         }
-    model = _load_fixed_cnn(settings, images)
-    model.save_weights(folder / WEIGHTS)
-    digest = keep_encoder(
-        model, settings["backbone"], settings["image_size"], settings["layer"]
-    )
+    if own_cnn.is_own(settings["backbone"]):
+        shutil.copyfile(settings["backbone_file"], file)
+        of_cnn = file, settings["image_size"], settings["layer"]
+        model, digest = own_cnn.load_own_cnn(*of_cnn), own_cnn.digest(file)
+    else:
+        model = _load_fixed_cnn(settings, images)
+        model.save_weights(file)
+        digest = weights_digest(model)
+    names = ("backbone", "image_size", "layer")
+    keep_encoder(model, digest, *(settings[name] for name in names))
     return {"weights_sha256": digest, "shape": model.output_shape[1:]}

@@ -25,7 +25,7 @@ from hccm_tf.preparation.feature_maps.fixed_cnn import load_encoder
 from hccm_tf.progress import advance
 
 BATCH_SIZE = 64
-NAMES, WEIGHTS, REPORT = "images.parquet", "backbone.weights.h5", "shard.json"
+NAMES, REPORT = "images.parquet", "shard.json"
 ATTEMPT = "attempt-"
 
 
@@ -35,12 +35,11 @@ class Encoding:
 
     Args:
         work: folder of the run that all workers see, with the images' names, one row
-            group a shard; the folder above it is the store's, with the weights.
+            group a shard; the folder above it is the store's, with the fixed CNN.
         image_dir: folder of the images.
         max_pixels: see `decode_image`.
-        backbone, image_size, layer: see `load_backbone`.
+        backbone, image_size, layer, weights_sha256: see `load_encoder`.
         dtype: `"float16"` or `"int8"`.
-        weights_sha256: of the fixed CNN, see `keep_encoder`.
         allow_links, allow_private_urls: see `hccm_tf.images.places.image_content`.
     """
 
@@ -99,6 +98,25 @@ def quantize_maps(maps):
     return np.rint(steps).astype(np.int8), scales
 
 
+def stored_form(maps, dtype):
+    """Feature maps in the form in which a store has them.
+
+    Args:
+        maps: float32 `[N, h, w, c]`.
+        dtype: `"float16"` or `"int8"`.
+
+    Returns:
+        `(arrays, maps)`: what to write, a list, and the float16 maps that it is, which
+        are not finite where those given overflow.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype == "int8":
+            arrays = quantize_maps(maps)
+        else:
+            arrays = [maps.astype(np.float16)]
+    return arrays, np.asarray(dequantize(*arrays))
+
+
 def _read_pixels(names, encoding, skipped):
     decoded = decode_images(
         names,
@@ -120,7 +138,7 @@ def _read_pixels(names, encoding, skipped):
 def _encode_batches(pixels, encoding):
     """Yields `(arrays, maps)`: what to write and the float16 maps that it is."""
     encode = load_encoder(
-        encoding.work.parent / WEIGHTS,
+        encoding.work.parent,
         encoding.weights_sha256,
         encoding.backbone,
         encoding.image_size,
@@ -128,13 +146,7 @@ def _encode_batches(pixels, encoding):
     )
     # While the CNN runs, the next images are decoded.
     while batch := list(itertools.islice(pixels, BATCH_SIZE)):
-        maps = encode(np.stack(batch)).numpy()
-        with np.errstate(over="ignore", invalid="ignore"):
-            if encoding.dtype == "int8":
-                arrays = quantize_maps(maps)
-            else:
-                arrays = [maps.astype(np.float16)]
-        maps = np.asarray(dequantize(*arrays))
+        arrays, maps = stored_form(encode(np.stack(batch)).numpy(), encoding.dtype)
         if not np.isfinite(maps).all():
             raise InputError(
                 f"layer={encoding.layer}: its feature maps overflow float16; name "
@@ -163,14 +175,22 @@ def write_shard(encoding, shard):
     table = pq.ParquetFile(encoding.work / NAMES).read_row_group(shard)
     names = table["image"].to_pylist()
     with _attempt(folder) as attempt:
-        _write_maps(names, encoding, attempt)
+        skipped = []
+        pixels = _read_pixels(names, encoding, skipped)
+        write_maps(attempt, _encode_batches(pixels, encoding), skipped)
 
 
-def _write_maps(names, encoding, folder):
-    """Writes the files of a shard; returns the number of maps."""
-    rows, crc32, moments, skipped = 0, {}, np.float64(0), []
-    pixels = _read_pixels(names, encoding, skipped)
-    for arrays, maps in _encode_batches(pixels, encoding):
+def write_maps(folder, batches, skipped=()):
+    """Writes the files of a shard, see `write_shard`; returns the number of maps.
+
+    Args:
+        folder: `pathlib.Path`, an empty folder.
+        batches: iterable of `stored_form`.
+        skipped: `(place, reason)` of the images without a map, when `batches` is at
+            its end.
+    """
+    rows, crc32, moments = 0, {}, np.float64(0)
+    for arrays, maps in batches:
         for number, array in enumerate(arrays):
             content = array.tobytes()
             with open(folder / str(number), "ab") as handle:
@@ -183,7 +203,7 @@ def _write_maps(names, encoding, folder):
         "rows": rows,
         "crc32": list(crc32.values()),
         "moments": moments.tolist(),
-        "skipped": skipped,
+        "skipped": list(skipped),
     }
     (folder / REPORT).write_text(json.dumps(report))
     return rows

@@ -28,8 +28,8 @@ from hccm_tf.preparation.feature_maps import fixed_cnn as backbones
 from hccm_tf.preparation.feature_maps import settings as feature_map_settings
 from hccm_tf.preparation.feature_maps import shards as feature_map_shards
 from hccm_tf.preparation.feature_maps.extract import (
-    _new_images,
     extract_feature_maps,
+    new_images,
 )
 from hccm_tf.preparation.feature_maps.fixed_cnn import estimate_normalization
 from hccm_tf.preparation.feature_maps.shards import Encoding, write_shard
@@ -434,6 +434,7 @@ def test_images_of_a_server(shop, names, tmp_path, monkeypatch):
 
 
 def test_failed_download_names_what_to_do(shop, names, tmp_path, monkeypatch):
+    @functools.wraps(keras.applications.MobileNetV3Small)
     def fail(**_):
         raise OSError("URL fetch failure")
 
@@ -515,7 +516,7 @@ def test_photos_of_one_key(tmp_path, capsys):
     """One of them has a map: of an old store the one that it has."""
     one, other = COLLIDING[0]
     given = [one, "a", other]
-    new, names, keys, order = _new_images(given, None)
+    new, names, keys, order = new_images(given, None)
     assert new.tolist() == names.tolist() == [n for n in given if n != max(one, other)]
     assert keys.tolist() == [fingerprint(name) for name in names[order]]
     assert (keys[1:] > keys[:-1]).all()
@@ -525,6 +526,6 @@ def test_photos_of_one_key(tmp_path, capsys):
         table = pd.DataFrame({"image": ["b", known]})
         table.to_parquet(tmp_path / "images.parquet")
         old = types.SimpleNamespace(path=tmp_path)
-        new, names, keys, order = _new_images(given, old)
+        new, names, keys, order = new_images(given, old)
         assert new.tolist() == ["a"] and names.tolist() == ["b", known, "a"]
         assert keys.tolist() == [fingerprint(name) for name in names[order]]
