@@ -8,6 +8,8 @@ from hccm_tf.layers.category_prior import CategoryPrior
 from hccm_tf.layers.channel_attention import ChannelAttention
 
 _BACKEND = keras.backend.backend()
+# Values of the prior beside a map of one position.
+_VECTOR_PRIOR = 16
 
 
 @keras.saving.register_keras_serializable(package="hccm_tf")
@@ -37,6 +39,10 @@ class HybridCNN(keras.layers.Layer):
     pooling -> Dense`. Its second convolution sees neighbouring positions and stands
     behind a non-linearity; a linear one before the pooling would be a fixed CNN with a
     dense layer in disguise.
+
+    Of a map of one position, a vector, `CNN_trainable` is an MLP: there is nothing for
+    a kernel to see, so that it is 1 x 1, and a prior of one value per position would
+    say little of a category, so that it has 16 values, 16 channels of `F_bar`.
 
     Size with the default arguments, by feature map, without the priors' embedding of
     `num_categories * h * w`:
@@ -140,6 +146,7 @@ class HybridCNN(keras.layers.Layer):
 
     def build(self, feature_map_shape, category_shape=None):
         height, width, channels = map_shape = tuple(feature_map_shape[-3:])
+        is_vector = map_shape[:2] == (1, 1)
         if None in map_shape:
             raise ValueError(
                 "The last three dimensions of `feature_map` must be static. "
@@ -151,14 +158,15 @@ class HybridCNN(keras.layers.Layer):
         if has_category:
             self.prior = CategoryPrior(
                 self.num_categories,
-                (height, width),
+                (1, _VECTOR_PRIOR) if is_vector else (height, width),
                 self.prior_stddev,
                 dtype=policy,
                 name="prior",
             )
             self.prior.build((None,))
-            prior_shape = (None, height * width)
-            channels += int(self.prior_channel)
+            prior_shape = self.prior.compute_output_shape((None,))
+            if self.prior_channel:
+                channels += prior_shape[-1] // (height * width)
         attends = self.channel_attention
         if attends is None:
             attends = has_category
@@ -180,7 +188,8 @@ class HybridCNN(keras.layers.Layer):
     def _build_convolutions(self, shape):
         """Builds the convolutions on maps of a shape; the shape of what they give."""
         policy = self.dtype_policy
-        sizes = [(1, 1), (self.kernel_size, self.strides)]
+        spatial = 1 if shape[1:3] == (1, 1) else self.kernel_size
+        sizes = [(1, 1), (spatial, self.strides)]
         self.convs, self.norms = [], []
         for i, (filters, (kernel_size, strides)) in enumerate(
             zip(self.filters, sizes, strict=True), start=1
@@ -240,7 +249,8 @@ class HybridCNN(keras.layers.Layer):
         if self.attention is not None:
             x = self.attention(x, prior=v)
         if v is not None and self.prior_channel:
-            v = ops.reshape(v, (-1, *x.shape[1:3], 1))
+            height, width = x.shape[1:3]
+            v = ops.reshape(v, (-1, height, width, v.shape[-1] // (height * width)))
             x = ops.concatenate([x, v], axis=-1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)

@@ -87,6 +87,11 @@ def _open(configuration, path):
     else:
         store = FeatureMapStore.open(path).with_names(keys, names)
         missing = "have no feature map"
+        if store.shape[:2] == (1, 1) and hasattr(configuration.options, "cnn_filters"):
+            print(
+                f"the images are vectors of {store.shape[-1]} values: the trainable "
+                "CNN is an MLP, see hccm_tf.layers.HybridCNN"
+            )
     keys = pd.unique(keys)
     found = int((store.find(keys).numpy() > 0).sum())
     if found < MIN_IMAGES_FOUND * len(keys):

@@ -228,6 +228,33 @@ def test_documented_number_of_parameters(size, with_category):
     assert count == expected[size, with_category]
 
 
+def test_a_map_of_one_position():
+    """An MLP, with a prior of 16 values; plain: NumPy, and no kernel of 3 x 3."""
+    vectors = RNG.standard_normal((9, 1, 1, 6)).astype("float32")
+    category = RNG.integers(0, 5, 9).astype("int32")
+    layer = HybridCNN(**OPTIONS, num_categories=5)
+    layer(vectors, category=category)
+    randomize_weights(layer)
+    (prior,) = _weights_of(layer, "prior/")
+    assert prior.shape == (5, 16)
+    prior[0] = 0.0
+    x, v = vectors[:, 0, 0].astype("float64"), prior[category]
+    mlp = _weights_of(layer, "attention/")
+    logits = 2 * dense(relu(dense(np.concatenate([x, v], -1), mlp[:2])), mlp[2:])
+    x = np.concatenate([sigmoid(logits) * x, v], axis=-1)
+    for number, shape in ((1, (1, 1, 22, 8)), (2, (1, 1, 8, 9))):
+        (kernel,) = _weights_of(layer, f"conv{number}/")
+        assert kernel.shape == shape
+        gamma, beta, mean, variance = _weights_of(layer, f"norm{number}/")
+        x = (x @ kernel[0, 0] - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+        x = relu(x)
+    expected = dense(x, _weights_of(layer, "project/"))
+    outputs = to_numpy(layer(vectors, category=category))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+    alone = HybridCNN(**OPTIONS)
+    assert alone(vectors).shape == (9, 7)
+
+
 def test_reduction_ratio():
     layer = random_layer(CATEGORY, reduction_ratio=3)
     shapes = [w.shape for w in _weights_of(layer, "attention/")]
