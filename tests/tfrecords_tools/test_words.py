@@ -12,9 +12,11 @@ IMPORTERS = ("amazon_reviews", "dvbpr", "microlens")
 COMMANDS = {
     "tfrecords_tools.build_examples": ("items", "impressions", "output_dir"),
     "tfrecords_tools.extract_feature_maps": ("items", "output_dir"),
+    "tfrecords_tools.import_feature_maps": ("input", "output_dir"),
     "tfrecords_tools.inspect_examples": ("data_dir",),
     "tfrecords_tools.make_demo": ("output_dir",),
     "tfrecords_tools.refresh_export": ("export_dir", "items"),
+    "tfrecords_tools.semantic_ids": ("feature_maps", "items", "output"),
     "tfrecords_tools.validate": ("data_dir",),
     "tfrecords_tools.import_amazon_reviews": ("meta", "output_dir"),
     "tfrecords_tools.import_dvbpr": ("input", "output_dir"),
