@@ -4,6 +4,8 @@
 # make test-io:       fast tests with the extra [io] and the oldest packages allowed
 # make test-backends: tests of the layers and optimizers on JAX and on PyTorch
 # make test-wheel:    the wheel, built, installed and used outside of this folder
+# make docs:          the site below site/, with the tutorial, which it runs
+# make docs-test:     every command and Python snippet of the pages
 # make soak:          the runs that are too long for the test suite
 PYTHON ?= python3
 # test-io and test-backends have environments of their own beside it.
@@ -31,7 +33,7 @@ install_oldest = $(1)/bin/pip install --quiet uv && $(1)/bin/uv pip install --qu
 	--python=$(1)/bin/python --resolution=lowest-direct --editable
 endif
 
-.PHONY: quickstart test test-io test-backends test-wheel lint soak
+.PHONY: quickstart test test-io test-backends test-wheel lint docs docs-test soak
 
 $(VENV)/base: setup.cfg pyproject.toml
 	$(call environment,$(VENV))
@@ -40,6 +42,10 @@ $(VENV)/base: setup.cfg pyproject.toml
 
 $(VENV)/test: $(VENV)/base
 	$(call install,$(VENV)) '.[test]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/base
+	$(call install,$(VENV)) '.[docs]'
 	touch $@
 
 # From nothing, as packages that are there already would stay.
@@ -105,6 +111,25 @@ test-wheel: $(VENV)/test
 lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The tutorial's commands are those of this environment.
+TUTORIAL := build/tutorial
+docs: $(VENV)/docs
+	rm -rf $(TUTORIAL)
+	mkdir -p $(TUTORIAL)/work
+	$(BIN)/jupytext --quiet --from=py:percent --to=ipynb \
+		--output=$(TUTORIAL)/work/tutorial.ipynb docs/tutorial.py
+	PATH="$(abspath $(BIN)):$$PATH" TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/jupyter nbconvert \
+		--log-level=ERROR --execute --to=notebook --output-dir=$(TUTORIAL) \
+		$(TUTORIAL)/work/tutorial.ipynb
+	$(BIN)/jupyter nbconvert --log-level=ERROR --to=markdown \
+		--TagRemovePreprocessor.enabled=True \
+		--TagRemovePreprocessor.remove_all_outputs_tags='{"quiet"}' \
+		$(TUTORIAL)/tutorial.ipynb
+	NO_MKDOCS_2_WARNING=1 TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/mkdocs build --quiet --strict
+
+docs-test: $(VENV)/docs
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m docs.make.run_examples
 
 soak: $(VENV)/test
 	test -d $(OUT)/data || $(MAKE) quickstart

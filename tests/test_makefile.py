@@ -15,6 +15,8 @@ TARGETS = (
     "test-io",
     "test-backends",
     "test-wheel",
+    "docs",
+    "docs-test",
     "soak",
 )
 

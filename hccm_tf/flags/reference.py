@@ -1,20 +1,16 @@
-"""Writes the reference page of `train_main.py`'s flags.
-
-python -m hccm_tf.flags.reference > docs/flags.md
-"""
+"""The reference page of `train_main.py`'s flags."""
 
 from hccm_tf.configuration import readable
 from hccm_tf.flags.groups import all_groups, own_fields
 from hccm_tf.flags.help import default_text
-from hccm_tf.models import CHOICES
 from hccm_tf.options import describe, kind_of
 
 HEAD = """\
 # The flags of train_main.py
 
-Made from the options' own descriptions by `python -m hccm_tf.flags.reference`. A flag
-that is typed, or stands in an arm of `--compare`, and that the model does not read is
-an error; one of a flagfile, which models share, is named and left out. In Python,
+Made from the options' own descriptions. A flag that is typed, or stands in an arm of
+`--compare`, and that the model does not read is an error; one of a flagfile, which
+models share, is named and left out. In Python,
 `CTREstimator` takes the options of training and of the models by the same names.
 """
 
@@ -43,7 +39,3 @@ def reference(models):
             lines.append(f"| `--{name}` | {default} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(reference(CHOICES.values()), end="")
