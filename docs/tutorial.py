@@ -21,7 +21,7 @@
 # The shop is **synthetic**: its photos are drawn and its users are simulated. So we
 # know what the users like, and can see whether a model has found out.
 
-# %%
+# %% tags=["quiet"]
 import json
 import os
 

@@ -61,7 +61,12 @@ def on_page_markdown(markdown, **kwargs):
         markdown,
         flags=re.DOTALL | re.MULTILINE,
     )
-    return re.sub(r"\$`([^`]+)`\$", lambda found: convert(found[1]), markdown)
+    # In a span, as a line that begins with `<math>` would be a paragraph of its own.
+    return re.sub(
+        r"\$`([^`]+)`\$",
+        lambda found: f"<span>{convert(found[1])}</span>",
+        markdown,
+    )
 
 
 def _of_repository(file):
