@@ -16,6 +16,8 @@ from hccm_tf.preparation.text import to_text
 # Types of CSV columns are inferred from the first block of a file.
 CSV_BLOCK_BYTES = 1 << 24
 PIECE_ROWS = 1_000_000
+# Read at a time of each Parquet column.
+BUFFER_BYTES = 1 << 20
 BATCH_ROWS = 1 << 17
 PACKED = (".bz2", ".gz", ".xz", ".zip", ".zst")
 
@@ -66,6 +68,14 @@ def _open(file):
         return open_file(file)
     except OSError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def _open_parquet(file):
+    """A `pyarrow.parquet.ParquetFile`, of which only buffers are in memory.
+
+    Otherwise it holds a whole row group of what it reads, however large that is.
+    """
+    return pq.ParquetFile(_open(file), buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
 def _first_bad_line(file):
@@ -219,7 +229,7 @@ def read_text(file, names):
 def read_column(file, name):
     """Yields a column of a Parquet file in Arrow arrays."""
     try:
-        table = pq.ParquetFile(_open(file))
+        table = _open_parquet(file)
         for batch in table.iter_batches(BATCH_ROWS, columns=[name]):
             yield batch[name]
     except OSError as error:
@@ -253,7 +263,7 @@ def read_batches(piece, types, on_bad_row=None):
         if piece.row_groups is None:
             batches = _open_csv(piece.file, types, on_bad_row)
         else:
-            file = pq.ParquetFile(_open(piece.file))
+            file = _open_parquet(piece.file)
             names = [name for name in types if name in file.schema_arrow.names]
             batches = file.iter_batches(BATCH_ROWS, list(piece.row_groups), names)
         for batch in batches:

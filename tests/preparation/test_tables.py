@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -98,3 +100,31 @@ def test_a_page_of_parquet_that_is_damaged(tmp_path):
     path.write_bytes(content)
     with pytest.raises(InputError, match="t.parquet: column a: "):
         list(tables.read_column(path, "a"))
+
+
+class _Counting(io.FileIO):
+    """A file that knows the most bytes that were asked of it at once."""
+
+    most = 0
+
+    def read(self, size=-1):
+        content = super().read(size)
+        self.most = max(self.most, len(content))
+        return content
+
+
+def test_a_large_row_group_is_read_in_buffers(tmp_path, monkeypatch):
+    path, rows = tmp_path / "t.parquet", 400_000
+    clicks = np.random.default_rng(0).integers(0, 2**62, 5 * rows)
+    lists = pa.LargeListArray.from_arrays(np.arange(0, 5 * rows + 1, 5), clicks)
+    table = pa.table({"a": clicks[:rows], "history_item_id": lists})
+    pq.write_table(table, path, row_group_size=rows)
+    file = _Counting(path, "rb")
+    monkeypatch.setattr(tables, "open_file", lambda path: file)
+    types = {"a": pa.int64(), "history_item_id": lists.type}
+    piece = tables.Piece(str(path), 0, (0,))
+    found = [batch for _, batch in read_batches(piece, types)]
+    assert pa.Table.from_batches(found).equals(table)
+    assert sum(map(len, tables.read_column(str(path), "a"))) == rows
+    # The larger column alone has 16 MB.
+    assert path.stat().st_size > 15e6 and 2**20 <= file.most < 2**22
