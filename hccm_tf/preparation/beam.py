@@ -126,7 +126,15 @@ def _make_pipeline(beam_args):
     arguments = [f"--runner={IN_PROCESS}", *beam_args]
     try:
         options = to_options.PipelineOptions(arguments)
+        runner = options.view_as(to_options.StandardOptions).runner
+        if "prism" in runner.lower():
+            raise InputError(
+                f"options of Beam: --runner={runner} downloads a program and runs it; "
+                "leave it out to work on this machine, or name a cluster's runner"
+            )
         pipeline = beam.Pipeline(options=options)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"options of Beam: {error}") from error
     # Only now, because a runner that has been imported brings options of its own.

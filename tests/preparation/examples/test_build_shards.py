@@ -239,9 +239,11 @@ def test_an_error_for_which_the_disk_has_no_room(tmp_path, monkeypatch):
             run_steps([Step(fail, 3)], folder, IN_PROCESS)
 
 
-@pytest.mark.parametrize("option", ["--runer=Flink", "--runner=Nonsense"])
-def test_options_that_beam_does_not_know(tmp_path, option):
-    with pytest.raises(InputError, match="options of Beam: .*(runer|Nonsense)"):
+@pytest.mark.parametrize(
+    "option", ["--runer=Flink", "--runner=Nonsense", "--runner=PrismRunner"]
+)
+def test_options_that_are_refused(tmp_path, option):
+    with pytest.raises(InputError, match="options of Beam: .*(runer|Nonsense|Prism)"):
         run_steps([Step(fail)], tmp_path, [option])
 
 
