@@ -16,8 +16,7 @@ from hccm_tf.preparation.text import to_text
 # Types of CSV columns are inferred from the first block of a file.
 CSV_BLOCK_BYTES = 1 << 24
 PIECE_ROWS = 1_000_000
-# Read at a time of each Parquet column.
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 20  # of a Parquet column, at a time
 BATCH_ROWS = 1 << 17
 PACKED = (".bz2", ".gz", ".xz", ".zip", ".zst")
 
@@ -71,10 +70,7 @@ def _open(file):
 
 
 def _open_parquet(file):
-    """A `pyarrow.parquet.ParquetFile`, of which only buffers are in memory.
-
-    Otherwise it holds a whole row group of what it reads, however large that is.
-    """
+    """A `ParquetFile` that reads in buffers, as a row group may exceed memory."""
     return pq.ParquetFile(_open(file), buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
@@ -229,8 +225,7 @@ def read_text(file, names):
 def read_column(file, name):
     """Yields a column of a Parquet file in Arrow arrays."""
     try:
-        table = _open_parquet(file)
-        for batch in table.iter_batches(BATCH_ROWS, columns=[name]):
+        for batch in _open_parquet(file).iter_batches(BATCH_ROWS, columns=[name]):
             yield batch[name]
     except OSError as error:
         raise InputError(f"{file}: column {name}: {error}") from error
