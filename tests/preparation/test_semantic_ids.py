@@ -122,7 +122,8 @@ def test_fewer_images_than_codes(tmp_path):
     store = FeatureMapStore.open(tmp_path / "maps")
     codes, explained = Centroids.fit(store, 256).encode(store)
     assert sorted(codes[1:, 0]) == [0, 1, 2]
-    assert explained == pytest.approx([1, 1, 1])
+    # The first level's centroids are means of mini-batches, near the images.
+    assert explained[0] > 0.9 and explained[1:] == pytest.approx([1, 1])
 
 
 def test_build_examples_takes_them_as_categories(shop, written, tmp_path):

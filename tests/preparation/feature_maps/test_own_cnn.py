@@ -132,7 +132,7 @@ def test_no_code_of_a_file_runs(shop, names, tmp_path):
     marker = tmp_path / "it ran"
     _with_code(str(marker)).save(tmp_path / "m.keras")
     marker.unlink(missing_ok=True)
-    with pytest.raises(InputError, match="^backbone: .*m.keras is no .*Lambda"):
+    with pytest.raises(InputError, match="^backbone: .*m.keras is no "):
         extract_feature_maps(
             names, shop.images, tmp_path / "x", backbone=tmp_path / "m.keras"
         )
