@@ -36,6 +36,14 @@ def input_name(column):
     return ESCAPED + escaped
 
 
+def column_name(name):
+    """The column whose input has a name: the inverse of `input_name`."""
+    if not name.startswith(ESCAPED):
+        return name
+    escaped = name.removeprefix(ESCAPED)
+    return re.sub("_([0-9a-f]+)_", lambda c: bytes.fromhex(c[1]).decode(), escaped)
+
+
 def check_column_names(names):
     """Raises an `InputError` unless columns can be called so beside each other."""
     found = {}

@@ -47,6 +47,7 @@ FIELDS = {
     "std": ("a number above 0", lambda v: _is_number(v) and v >= SMALLEST),
     "frequency": ("a number", _is_number),
     "candidate": ("true or false", lambda v: type(v) is bool),
+    "item": ("true or false", lambda v: type(v) is bool),
 }
 HISTORY = "history_"
 HISTORY_IMAGE = HISTORY + "image"
@@ -69,6 +70,7 @@ class Feature:
             training split, the mean over the values that do.
         candidate: whether it may differ within a request, as all columns of the items
             do, and is not one of user or context.
+        item: whether it is a column of the items, which `item_id` tells.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Feature:
     std: float = 1.0
     frequency: float | None = None
     candidate: bool = False
+    item: bool = False
 
     def __post_init__(self):
         self._check_types()

@@ -122,7 +122,9 @@ class Float(Kind):
         return dtype in ("float32", "int64")
 
     def index(self, feature, values, keys=None, checks=None):
-        scaled = (values - feature.mean) / feature.std
+        # TensorFlow would divide in some graphs and multiply in others, where a table
+        # of an export is to have the bits that training has.
+        scaled = (values - feature.mean) * (1 / feature.std)
         scaled = tf.where(tf.math.is_finite(scaled), scaled, 0.0)
         return tf.clip_by_value(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
 

@@ -6,7 +6,12 @@ import re
 
 import pytest
 
-from hccm_tf.data.column_names import OWN_INPUTS, check_column_names, input_name
+from hccm_tf.data.column_names import (
+    OWN_INPUTS,
+    check_column_names,
+    column_name,
+    input_name,
+)
 from hccm_tf.errors import InputError
 
 # Names that layers, operations, arguments and outputs have, and such that are ordinary.
@@ -62,6 +67,7 @@ def test_no_two_names_have_one_input():
     inputs = {input_name(name) for name in [*names, *OWN_INPUTS, *keyword.kwlist]}
     assert len(inputs) == len(names | OWN_INPUTS | {*keyword.kwlist})
     assert all(re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) for name in inputs)
+    assert all(column_name(input_name(name)) == name for name in names | {*ESCAPED})
 
 
 def test_all_of_them_stand_beside_each_other():

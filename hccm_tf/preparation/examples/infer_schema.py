@@ -87,14 +87,14 @@ def complete_schema(schema, item_columns, **choices):
         item_columns: names of the catalogue's columns.
         **choices: fields of `Schema`; `None` for the schema's own.
     """
-    features = tuple(
-        dataclasses.replace(feature, candidate=True)
-        if feature.name in item_columns
-        else feature
-        for feature in schema.features
-    )
+    features = []
+    for feature in schema.features:
+        item = feature.name in item_columns
+        candidate = item or feature.candidate
+        feature = dataclasses.replace(feature, candidate=candidate, item=item)
+        features.append(feature)
     choices = {name: value for name, value in choices.items() if value is not None}
-    return dataclasses.replace(schema, features=features, **choices)
+    return dataclasses.replace(schema, features=tuple(features), **choices)
 
 
 def check_schema_fits(schema, types, item_columns, joined):
