@@ -15,7 +15,7 @@ from timing import report
 
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.runs import TrainedModel
-from hccm_tf.serving.export import encode_images_of
+from hccm_tf.serving.export import encode_images_of, item_table_of
 from hccm_tf.serving.representations import REPRESENTATION_DTYPES
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.training.fit import open_batches
@@ -39,7 +39,8 @@ def main(argv):
     columns = {}
     for dtype in REPRESENTATION_DTYPES:
         table = encode_images_of(trained, data_dir, images, dtype)
-        signatures = Signatures(trained.definition, forms, table)
+        items = item_table_of(trained, data_dir)
+        signatures = Signatures(trained.definition, forms, table, items)
         function, spec = signatures.endpoints()["rank_examples"]
         ask = tf.function(function, input_signature=[spec])
         answers = [ask(batch)["ctr"] for batch in records]

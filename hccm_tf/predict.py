@@ -102,7 +102,7 @@ def _build(trained, work, table, items, history):
     if items is None:
         items = work / "items.parquet"
         data = DataFolder(trained.configuration.data_dir)
-        catalogue = data.catalogue(with_attributes=True)
+        catalogue = data.catalogue(columns=None)
         pq.write_table(catalogue.drop_columns("image_key"), items)
     of_items = read_types(items, ["item_id"])
     features = [f.name for f in trained.schema.scalars if f.name not in of_items]

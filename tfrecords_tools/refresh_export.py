@@ -1,14 +1,16 @@
-"""Writes the next version of an export with new items' images, without training.
+"""Writes the next version of an export with new items and images, without training.
 
     python -m tfrecords_tools.refresh_export --export_dir=saved_models/hccm \
         --items=SHOP/items.csv --feature_maps=MAPS
 
-A model that takes pixels, `cscnn`, has --image_dir in the place of --feature_maps.
+A model that takes pixels, `cscnn`, has --image_dir in the place of --feature_maps; one
+without images has neither.
 
 MAPS holds the feature maps of the images that are new, and may hold all of them, as
 `extract_feature_maps --extend` makes it. The version appears when it is whole, and the
-server loads it as it loads an export. Rows of images that ITEMS no longer has are kept,
-because users' histories still show them; --remove_missing drops them.
+server loads it as it loads an export. Columns of items are as ITEMS has them now. Rows
+of items and images that ITEMS no longer has are kept, because users' histories still
+show them; --remove_missing drops them.
 """
 
 from absl import flags
@@ -45,7 +47,7 @@ def define_flags():
     flags.DEFINE_bool(
         "remove_missing",
         False,
-        "Whether to drop the rows of images that are not in the catalogue.",
+        "Whether to drop the rows of items and images that are not in the catalogue.",
     )
     for name, help in ALLOWED.items():
         flags.DEFINE_bool(name, False, help)

@@ -122,9 +122,7 @@ class Float(Kind):
         return dtype in ("float32", "int64")
 
     def index(self, feature, values, keys=None, checks=None):
-        # TensorFlow would divide in some graphs and multiply in others, where a table
-        # of an export is to have the bits that training has.
-        scaled = (values - feature.mean) * (1 / feature.std)
+        scaled = (values - feature.mean) / feature.std
         scaled = tf.where(tf.math.is_finite(scaled), scaled, 0.0)
         return tf.clip_by_value(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
 

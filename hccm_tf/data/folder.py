@@ -13,7 +13,7 @@ import numpy as np
 from etils import epy
 
 from hccm_tf.data.schema import BUILD, SCHEMA, Schema
-from hccm_tf.errors import InputError
+from hccm_tf.errors import InputError, first_line
 from hccm_tf.files import crc32_of_all, join, read_json, read_parquet
 
 with epy.lazy_imports():
@@ -68,21 +68,22 @@ class DataFolder:
         """
         return Schema.load(self.path, with_vocabularies)
 
-    def catalogue(self, with_attributes=False):
-        """Arrow table `item_id, image, image_key, category`, one row for each item.
+    def catalogue(self, columns=CATALOGUE_COLUMNS):
+        """Arrow table with one row for each item.
 
         Args:
-            with_attributes: whether with the items' other columns too.
+            columns: names; `None` for all that the items have.
 
         Raises:
-            InputError: if the file is missing or damaged.
+            InputError: if the file is missing or damaged, or lacks a column.
         """
         path = self.catalogue_file
         try:
-            return read_parquet(path, None if with_attributes else CATALOGUE_COLUMNS)
+            return read_parquet(path, columns)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{path}: not a catalogue ({error}); build the examples again"
+                f"{path}: not a catalogue ({first_line(error)}); build the examples "
+                "again"
             ) from error
 
     def shard_file(self, split, number, total):

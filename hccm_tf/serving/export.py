@@ -10,6 +10,8 @@ from hccm_tf.data import ids
 from hccm_tf.data.catalogue import image_categories
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
+from hccm_tf.serving.item_inputs import item_columns
+from hccm_tf.serving.items import item_table
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.versions import next_version
@@ -43,7 +45,8 @@ def export(trained, data_dir, images, export_dir, representation_dtype="float32"
     if images is not None:
         table = encode_images_of(trained, data_dir, images, representation_dtype)
     forms = trained.definition.forms(trained.keras_model)
-    signatures = Signatures(trained.definition, forms, table)
+    items = item_table_of(trained, data_dir)
+    signatures = Signatures(trained.definition, forms, table, items)
     with only_writer(export_dir):
         version = next_version(export_dir)
         with new_folder(version) as folder:
@@ -68,6 +71,15 @@ def encode_images_of(trained, data_dir, images, dtype):
         dtype,
         ids.to_checks(catalogue["image"].to_numpy()).numpy(),
     )
+
+
+def item_table_of(trained, data_dir):
+    """The `ItemTable` of a data folder's catalogue, `None` for nothing `of_items`."""
+    names = [feature.name for feature in item_columns(trained.schema)]
+    if not names:
+        return None
+    catalogue = DataFolder(data_dir).catalogue(["item_id", *names])
+    return item_table(trained.schema, catalogue)
 
 
 def write_saved_model(folder, endpoints):

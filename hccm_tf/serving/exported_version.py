@@ -1,4 +1,4 @@
-"""An exported version as what its table can be made anew with, without the model."""
+"""An exported version as what its tables can be made anew with, without the model."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from hccm_tf.errors import InputError, first_line
 from hccm_tf.serving.export import CNN
+from hccm_tf.serving.items import ITEM_CHECKS, ITEM_KEYS, ITEM_VALUES
 from hccm_tf.serving.representations import (
     CHECKS,
     KEYS,
@@ -26,16 +27,18 @@ FINGERPRINT = "fingerprint.pb"
 
 
 class Version:
-    """The table of images of a version, and the signatures that make its rows.
+    """The tables of a version, and the signatures that make their rows.
 
     Args:
         folder: `pathlib.Path` of the version.
 
     Attributes:
-        keys: int64 `[P]`, sorted, the keys of the table.
+        has_images: whether it has a table of images.
+        keys: int64 `[P]`, sorted, the keys of that table, or `None`.
         checks: int64 `[P]`, see `RepresentationTable`; `None` of an older version.
-        image_columns: name → `tf.TensorSpec`, what `image_keys` takes.
-        cnn: `FeatureMapStore.cnn` of the maps that the model takes.
+        cnn: `FeatureMapStore.cnn` of the maps that the model takes, if it does.
+        image_columns: name → `tf.TensorSpec`, what `image_keys` takes, if it is there.
+        item_columns: likewise, what `encode_items` takes.
 
     Raises:
         InputError: if the version is damaged or has no table.
@@ -48,24 +51,26 @@ class Version:
             if reason := missing(folder):
                 raise ValueError(reason)
             self._read_variables()
-        if KEYS not in self._names:
+        self.has_images = KEYS in self._names
+        if not self.has_images and ITEM_KEYS not in self._names:
             raise InputError(
-                f"export_dir={folder.parent}: version {folder.name} has no table "
-                "of images: only models with images can be refreshed"
+                f"export_dir={folder.parent}: version {folder.name} has no table, of "
+                "images or of items, that could be refreshed"
             )
-        if not (folder / CNN).exists():
+        if self.has_images and not (folder / CNN).exists():
             raise InputError(
                 f"export_dir={folder.parent}: version {folder.name} does not say of "
                 f"which CNN its maps are ({CNN}): export the model again"
             )
         with _damage_named(folder):
             self._load_signatures()
-            self.cnn = json.loads((folder / CNN).read_text())
-            self.keys = self._read(self._names[KEYS]).numpy()
-            self.checks = None
-            if CHECKS in self._names:
-                self.checks = self._read(self._names[CHECKS]).numpy()
-        self.image_columns = self._image_keys.structured_input_signature[1]
+            if self.has_images:
+                self.cnn = json.loads((folder / CNN).read_text())
+        self.keys, self.checks = self.variable(KEYS), self.variable(CHECKS)
+        self.image_columns, self.item_columns = (
+            signature.structured_input_signature[1] if signature else {}
+            for signature in (self._image_keys, self._encode_items)
+        )
 
     def _read_variables(self):
         checkpoint = tf.train.load_checkpoint(self._prefix)
@@ -87,9 +92,10 @@ class Version:
         options = tf.saved_model.LoadOptions(experimental_skip_checkpoint=True)
         # Signatures alone do not keep their variables.
         self._loaded = tf.saved_model.load(str(self._folder), options=options)
-        self._encode_images = self._loaded.signatures["encode_images"]
-        self._image_keys = self._loaded.signatures["image_keys"]
-        for signature in (self._encode_images, self._image_keys):
+        names = "encode_images", "image_keys", "encode_items"
+        found = [self._loaded.signatures.get(name) for name in names]
+        self._encode_images, self._image_keys, self._encode_items = found
+        for signature in filter(None, found):
             for variable in signature.variables:
                 name = variable.name.removesuffix(":0")
                 variable.assign(self._read(self._names[name]))
@@ -103,6 +109,18 @@ class Version:
             dtypes=[self._dtypes[name]],
         )
         return tensor
+
+    def variable(self, name):
+        """The values of a table's variable, `None` if the version has none such."""
+        if name not in self._names:
+            return None
+        with _damage_named(self._folder):
+            return self._read(self._names[name]).numpy()
+
+    def encode_items(self, columns):
+        """Columns of items `[U]` as the table has them; columns as `item_columns`."""
+        encoded = self._encode_items(**columns)
+        return {name: values.numpy() for name, values in encoded.items()}
 
     def image_keys(self, columns):
         """Keys of images, int64 `[U]`; columns as `image_columns`."""
@@ -130,24 +148,13 @@ class Version:
         vectors, scales = encode(encoder, feature_maps, rows, told, dtype)
         return vectors[1:], None if scales is None else scales[1:]
 
-    def write(self, folder, kept, keys, checks, vectors, scales):
-        """Writes another version: this one with another table.
+    def write(self, folder, changed):
+        """Writes another version: this one with other tables.
 
         Args:
             folder: `pathlib.Path` of the other version, an empty folder.
-            kept: bool `[P]`, the rows of the table to keep.
-            keys: int64 `[N]`, sorted, of the rows to add.
-            checks: int64 `[N]`, likewise.
-            vectors: of `encode_images`.
-            scales: likewise.
+            changed: dict of `changed_images` and `changed_items`.
         """
-        places = np.searchsorted(self.keys[kept], keys) + np.arange(len(keys))
-        changed = {KEYS: (kept, places, keys), CHECKS: (kept, places, checks)}
-        for name, added in ((VECTORS, vectors), (SCALES, scales)):
-            if added is not None:
-                # Row 0 comes before that of the first key.
-                with_zero = np.concatenate([[True], kept])
-                changed[name] = with_zero, places + 1, added
         names = sorted(self._dtypes)
         variables = {key: variable for variable, key in self._names.items()}
         # Their checksums are looked at before anything is written.
@@ -166,6 +173,49 @@ class Version:
             shape_and_slices=[""] * len(names),
             tensors=tensors,
         )
+
+
+def changed_images(old_keys, kept, keys, checks, vectors, scales):
+    """What becomes of the variables of a table of images.
+
+    Args:
+        old_keys: int64 `[P]`, sorted.
+        kept: bool `[P]`, the rows of the table to keep.
+        keys: int64 `[N]`, sorted, of the rows to add.
+        checks: int64 `[N]`, likewise.
+        vectors: of `Version.encode_images`.
+        scales: likewise.
+
+    Returns:
+        dict name → `(kept, places, added)`: bool, rows to keep; int64, places of those
+        to add; these.
+    """
+    rows = {VECTORS: vectors} | ({} if scales is None else {SCALES: scales})
+    return _changed(old_keys, kept, {KEYS: keys, CHECKS: checks}, rows)
+
+
+def changed_items(old_keys, kept, keys, checks, values):
+    """What becomes of the variables of a table of items; see `changed_images`.
+
+    Args:
+        old_keys: int64 `[I]`, sorted.
+        kept: bool `[I]`, the rows of the table to keep.
+        keys: int64 `[N]`, sorted, of the rows to add.
+        checks: int64 `[N]`, likewise, or `None`.
+        values: name → `[N]`, of `Version.encode_items`.
+    """
+    of_keys = {ITEM_KEYS: keys} | ({} if checks is None else {ITEM_CHECKS: checks})
+    rows = {ITEM_VALUES + name: column for name, column in values.items()}
+    return _changed(old_keys, kept, of_keys, rows)
+
+
+def _changed(old_keys, kept, of_keys, rows):
+    """Of variables with a row for each key, and of those with a row 0 before these."""
+    keys = next(iter(of_keys.values()))
+    places = np.searchsorted(old_keys[kept], keys) + np.arange(len(keys))
+    changed = {name: (kept, places, added) for name, added in of_keys.items()}
+    with_zero = np.concatenate([[True], kept])
+    return changed | {n: (with_zero, places + 1, added) for n, added in rows.items()}
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import tensorflow as tf
 from hccm_tf.data.column_names import input_name
 from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.image_inputs import SIDES
+from hccm_tf.data.item_features import carried
 
 
 def request_name(column):
@@ -14,7 +15,11 @@ def request_name(column):
 
 
 def impression_spec(schema, with_images, many_candidates=False, sides=SIDES):
-    """Named inputs of `serving_default`, or of `rank` with `many_candidates`."""
+    """Named inputs of `serving_default`, or of `rank` with `many_candidates`.
+
+    What an export knows of items by their ids, it is not told.
+    """
+    schema = carried(schema)
     scalar, matrix = [None], [None, None]
     candidate = matrix if many_candidates else scalar
     shapes = {

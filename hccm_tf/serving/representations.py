@@ -64,7 +64,8 @@ class RepresentationTable(tf.Module):
         is_none = image_keys == ids.NO_IMAGE
         if checks is not None and self.representation_checks is not None:
             expected = tf.gather(self.representation_checks, tf.maximum(rows - 1, 0))
-            is_none |= (checks >= 0) & (checks != expected)
+            # `!=` would lose the shape where one width is known and the other is not.
+            is_none |= (checks >= 0) & tf.not_equal(checks, expected)
         return tf.where(is_none, 0, rows)
 
     def look_up(self, rows):

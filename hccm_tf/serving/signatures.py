@@ -12,14 +12,18 @@
 | `encode_images` | `image_map [U, h, w, c]`, `category [U]` | `representation [U, D]` |
 | | | and, where there is one, `channel_attention [U, c]` |
 | `image_keys` | `image [U]`, `category [U]` | `key [U]`, the table's |
+| `encode_items` | `item_id`, the items' columns `[U]` | those, as the item table's |
 
 `image_map` has feature maps, float16, or for `cscnn` pixels, uint8. A model that takes
 the images of one side only has no input for those of the other.
 
 Columns are as in the log, and so are the names of their inputs, unless TensorFlow does
-not carry them, see `hccm_tf.data.column_names`. Scalars are `[B]`; histories `[B, T]`,
-oldest click first, of which the first `history_length [B]` places count. `rank` has
-`[R]` for user and context, `[R, N]` for the candidates, and `candidate_mask [R, N]`;
+not carry them, see `hccm_tf.data.column_names`. Columns of the items but for `item_id`
+and `image` are no inputs, nor are clicks': a table has them by `item_id`, of unknown
+items as missing. Examples may give them, of all their candidates or of all clicks, and
+what they give counts. Scalars are `[B]`; histories `[B, T]`, oldest click first, of
+which the first `history_length [B]` places count. `rank` has `[R]` for user and
+context, `[R, N]` for the candidates, and `candidate_mask [R, N]`;
 the answer at masked places is 0. Images are names as in the catalogue, empty for none.
 Examples are requests as `tfrecords_tools.build_examples` writes them: each of the
 candidates' columns has a value for each candidate. N of `rank_examples` is that of the
@@ -32,14 +36,13 @@ not fit each other, and a `history_length` beyond its histories, are an
 `InvalidArgumentError` that names one; a record that is no example is a `DataLossError`.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
 from hccm_tf.data import ids
-from hccm_tf.data.column_names import input_name
 from hccm_tf.data.feature import HISTORY_IMAGE
+from hccm_tf.data.item_features import carried
 from hccm_tf.data.parsing import parse_spec
+from hccm_tf.serving import item_inputs
 from hccm_tf.serving.checks import (
     require_equal,
     require_examples,
@@ -47,15 +50,12 @@ from hccm_tf.serving.checks import (
     with_equal_sizes,
 )
 from hccm_tf.serving.inputs import impression_spec, request_name
+from hccm_tf.serving.vocabularies import in_variables
 
 # What signatures have in common is in an export once: the time to load one grows with
 # the size of its graph.
 _shared = tf.function(autograph=False)
 IMAGE_COLUMNS = {"candidate": "image", "history": HISTORY_IMAGE}
-
-
-def _no_checks(keys):
-    return tf.fill(tf.shape(keys), tf.constant(-1, tf.int64))
 
 
 class Signatures:
@@ -65,30 +65,16 @@ class Signatures:
         definition: `hccm_tf.models.Model`.
         forms: of `definition.forms`.
         table: `RepresentationTable`, `None` without images.
+        items: `ItemTable`, `None` where the schema has nothing `of_items`.
     """
 
-    def __init__(self, definition, forms, table=None):
-        schema = definition.schema
-        # Variables are in an export once, and not in its graph, which has 2 GB at most.
-        vocabularies = {
-            name: tf.Variable(
-                keys, trainable=False, name=f"{input_name(name)}_vocabulary"
-            )
-            for name, keys in schema.vocabularies.items()
-        }
-        checks = {
-            name: tf.Variable(
-                values, trainable=False, name=f"{input_name(name)}_checks"
-            )
-            for name, values in schema.checks.items()
-        }
-        self.schema = dataclasses.replace(
-            schema, vocabularies=vocabularies, checks=checks
-        )
-        self.forms, self.table = forms, table
+    def __init__(self, definition, forms, table=None, items=None):
+        self.schema = in_variables(definition.schema)
+        self.carried = carried(self.schema)
+        self.forms, self.table, self.items = forms, table, items
         self.sides = definition.sides
-        self.histories = [f.name for f in schema.sequences]
-        if "history" in self.sides and HISTORY_IMAGE not in schema:
+        self.histories = [f.name for f in self.carried.sequences]
+        if "history" in self.sides and HISTORY_IMAGE not in self.schema:
             self.histories.append(HISTORY_IMAGE)
 
     def endpoints(self):
@@ -126,16 +112,23 @@ class Signatures:
                 {"image_map": maps, **category},
             )
             endpoints["image_keys"] = self.image_keys, {**images, **category}
+        if self.items is not None:
+            endpoints["encode_items"] = self.encode_items, item_inputs.spec(self.schema)
         return endpoints
 
     def serving_default(self, request):
         """`ctr [B]` of impressions."""
-        return {"ctr": self._ctr(*self._raw(request))}
+        return {"ctr": self._ctr(*self._told(*self._raw(request)))}
 
     def serve_examples(self, examples):
         """`ctr [B]` of serialized `tf.train.Example`s with one candidate each."""
         raw = self._parsed(examples, many_candidates=False)
-        return {"ctr": self._ctr(raw, self._without_names(raw))}
+        one = tf.ones(tf.shape(examples), tf.int64)
+        given = item_inputs.given_lengths(self.schema, raw, one)
+        sizes, names = [one, *given.values()], ["item_id", *given]
+        with require_equal(sizes, names, "numbers of values"):
+            raw.update({name: tf.identity(raw[name]) for name in given})
+        return {"ctr": self._ctr(*self._told(raw, self._without_names(raw)))}
 
     def regress(self, inputs):
         """`serve_examples` under the names of the Regress API."""
@@ -146,21 +139,25 @@ class Signatures:
         names = [request_name(name) for name in self._candidate_columns()]
         names = sorted([*names, "candidate_mask"])
         request = with_equal_sizes(request, names, 1, "numbers of candidates")
-        return {"ctr": self._ranked(*self._raw(request), request["candidate_mask"])}
+        told = self._told(*self._raw(request))
+        return {"ctr": self._ranked(request["candidate_mask"], *told)}
 
     def rank_examples(self, examples):
         """`ctr [R, N]` of serialized `tf.train.Example`s with up to N candidates."""
         raw = self._parsed(examples, many_candidates=True)
         names = self._candidate_columns()
         sizes = [raw[name].row_lengths() for name in names]
-        with require_equal(sizes, names, "numbers of candidates"):
+        given = item_inputs.given_lengths(self.schema, raw, sizes[0])
+        all_sizes, all_names = [*sizes, *given.values()], [*names, *given]
+        with require_equal(all_sizes, all_names, "numbers of candidates"):
             raw.update({name: raw[name].to_tensor() for name in names})
         mask = tf.sequence_mask(sizes[0], tf.shape(raw[names[0]])[1])
-        return {"ctr": self._ranked(raw, self._without_names(raw), mask)}
+        told = self._told(raw, self._without_names(raw))
+        return {"ctr": self._ranked(mask, *told)}
 
     def explain(self, request):
         """The attentions' weights `[B, T]` of each click, 0 where there is none."""
-        inputs = self._inputs(*self._raw(request))
+        inputs = self._inputs(*self._told(*self._raw(request)))
         return self.forms["explain"](inputs, training=False)
 
     def encode_images(self, request):
@@ -183,6 +180,11 @@ class Signatures:
         """`key [U]`, under which the table has an image."""
         images = ids.image_keys(request["image"])
         return {"key": ids.pair_keys(images, self._category(request, "image"))}
+
+    def encode_items(self, request):
+        """The columns of items `[U]` as the item table has them."""
+        request = with_equal_sizes(request, sorted(request), 0, "numbers of items")
+        return item_inputs.encode(self.schema, request)
 
     def _category(self, request, images):
         """Category indices; 1 for all if the encoder does not look at them."""
@@ -223,19 +225,18 @@ class Signatures:
 
     def _without_names(self, raw):
         """Checks as of `_raw` where images are known by their keys alone."""
-        names = self._images()
-        return {n: tf.ragged.map_flat_values(_no_checks, raw[n]) for n in names}
+        return {name: -tf.ones_like(raw[name]) for name in self._images()}
 
     def _columns(self):
         """Names of the columns that a ranker's inputs are made of."""
-        columns = [f.name for f in self.schema.scalars] + self.histories
+        columns = [f.name for f in self.carried.scalars] + self.histories
         if "candidate" in self.sides:
             columns.append("image")
         return sorted(set(columns))
 
     def _candidate_columns(self):
         """Names of those that `rank` has of each candidate."""
-        columns = {f.name for f in self.schema.scalars if f.candidate}
+        columns = {f.name for f in self.carried.scalars if f.candidate}
         if "candidate" in self.sides:
             columns.add("image")
         return sorted(columns)
@@ -244,14 +245,27 @@ class Signatures:
         """The columns of serialized `tf.train.Example`s."""
         spec = parse_spec(self.schema, many_candidates)
         spec = {name: spec[name] for name in self._columns()}
+        spec |= item_inputs.parse_spec(self.schema)
         return tf.io.parse_example(require_examples(examples), spec)
 
+    def _told(self, raw, checks):
+        """The same of what is carried alone, and what items' columns become.
+
+        So that examples, which may give these, share what follows with requests.
+        """
+        of_items = {} if self.items is None else self._look_up(raw)
+        return {name: raw[name] for name in self._columns()}, checks, of_items
+
     @_shared
-    def _inputs(self, raw, checks):
-        """What a ranker takes, of raw columns with ragged histories, see `_raw`."""
+    def _look_up(self, raw):
+        return item_inputs.look_up(self.schema, self.items, raw)
+
+    @_shared
+    def _inputs(self, raw, checks, of_items):
+        """What a ranker takes, of raw columns with ragged histories, see `_told`."""
         lengths = [raw[name].row_lengths() for name in self.histories]
         with require_equal(lengths, self.histories, "lengths"):
-            inputs = self.schema.index_all(raw)
+            inputs = self.carried.index_all(raw) | of_items
         one = tf.ones([], tf.int32)
         for name in self.sides:
             image = IMAGE_COLUMNS[name]
@@ -269,12 +283,12 @@ class Signatures:
         return inputs
 
     @_shared
-    def _ctr(self, raw, checks):
-        ctr = self.forms["ranker"](self._inputs(raw, checks), training=False)[:, 0]
+    def _ctr(self, *told):
+        ctr = self.forms["ranker"](self._inputs(*told), training=False)[:, 0]
         return self.schema.unsampled(ctr)
 
     @_shared
-    def _ranked(self, raw, checks, mask):
-        inputs = {**self._inputs(raw, checks), "candidate_mask": mask}
+    def _ranked(self, mask, *told):
+        inputs = {**self._inputs(*told), "candidate_mask": mask}
         ctr = self.forms["rank"](inputs, training=False)[..., 0]
         return tf.where(mask, self.schema.unsampled(ctr), 0.0)

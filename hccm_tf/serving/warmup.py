@@ -8,6 +8,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from hccm_tf.data import ids
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.serving.inputs import request_name
+from hccm_tf.serving.item_inputs import item_columns
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.whole import WARMUP
 
@@ -49,6 +51,8 @@ def write_warmup(version, data_dir, signatures, images=None):
         for name in ("encode_images", "image_keys"):
             spec = endpoints[name][1]
             requests[name] = [{column: catalogue[column] for column in spec}]
+    if "encode_items" in endpoints:
+        requests["encode_items"] = [_items(data_dir, schema)]
     logs = [_predict_log(n, r) for n in endpoints for r in requests.get(n, [])]
     logs += [_regress_log(examples[:1]), _regress_log(examples)]
     path = pathlib.Path(version) / WARMUP
@@ -67,6 +71,13 @@ def _images(data_dir, images):
         "category": catalogue["category"].to_numpy(),
         "image_map": images.gather(rows).numpy(),
     }
+
+
+def _items(data_dir, schema):
+    """The columns of some items of the catalogue that the item table has."""
+    columns = ["item_id", *(feature.name for feature in item_columns(schema))]
+    catalogue = DataFolder(data_dir).catalogue(columns).slice(0, IMPRESSIONS)
+    return {request_name(name): catalogue[name].to_numpy() for name in columns}
 
 
 def _predict_log(signature_name, request):

@@ -13,7 +13,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.explanation import write_explanation
 from hccm_tf.explanation.page import CHANNELS, NARROW, WIDE, render, shares
 from hccm_tf.explanation.values import Explained, explain
-from hccm_tf.serving.export import encode_images_of
+from hccm_tf.serving.export import encode_images_of, item_table_of
 from hccm_tf.serving.request import Impressions, impressions_request
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.training.evaluation import infer_function, predict
@@ -77,7 +77,8 @@ def _signatures(trained, batches):
     if store is not None:
         table = encode_images_of(trained, batches.data_dir, store, "float32")
     forms = trained.definition.forms(trained.keras_model)
-    return Signatures(trained.definition, forms, table)
+    items = item_table_of(trained, batches.data_dir)
+    return Signatures(trained.definition, forms, table, items)
 
 
 @pytest.mark.parametrize("name", ["din", "hccm"])

@@ -15,6 +15,7 @@ ALL = {
     "explain",
     "encode_images",
     "image_keys",
+    "encode_items",
 }
 ROWS = 12
 

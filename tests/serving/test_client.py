@@ -92,6 +92,11 @@ def requested(shop):
             "category": items.category.to_numpy(object),
         },
         "image_keys": {"image": image, "category": items.category.to_numpy(object)},
+        "encode_items": {
+            "item_id": items.item_id.to_numpy(),
+            "category": items.category.to_numpy(object),
+            "price": items.price.to_numpy(np.float32),
+        },
     }
 
 
@@ -156,16 +161,17 @@ def test_inputs_that_cannot_be_cut(own_server, connect, requested):
 
 
 def test_bytes_and_numbers_of_all_kinds(server, connect, model, requested):
-    impressions, images = (
+    names = "serving_default", "image_keys", "encode_items"
+    impressions, images, items = (
         {name: value.copy() for name, value in requested[signature].items()}
-        for signature in ("serving_default", "image_keys")
+        for signature in names
     )
     impressions["user_id"][:2] = [-(2**63), 2**63 - 1]
-    impressions["price"][:3] = [np.nan, np.inf, -np.inf]
+    items["price"][:3] = [np.nan, np.inf, -np.inf]
     # Keys are hashes of the bytes.
     images["image"][:3] = [b"\xff\x00", "ü\0🙂".encode(), b""]
     client = connect(server)
-    for name, request in (("serving_default", impressions), ("image_keys", images)):
+    for name, request in zip(names, (impressions, images, items), strict=True):
         _assert_same(client.predict(name, request), _load(model, name, request))
 
 

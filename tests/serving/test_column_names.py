@@ -14,6 +14,7 @@ from hccm_tf.data.column_names import input_name
 from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature import Feature
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.item_features import carried
 from hccm_tf.data.schema import Schema
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.validation.validate import validate
@@ -126,9 +127,12 @@ def test_a_model_is_that_of_other_names(data, trained, tmp_path):
 
 def test_requests_name_inputs_that_the_signatures_have(trained, version, loaded):
     definitions = signature_defs(version)
-    inputs = {request_name(feature.name) for feature in trained.schema.features}
+    inputs = {request_name(f.name) for f in carried(trained.schema).features}
     inputs.add("history_length")
-    assert {input_name(name) for name in NAMES} <= inputs
+    assert {input_name(name) for name in OF_LOG} <= inputs
+    assert set(definitions["encode_items"].inputs) == {
+        input_name(name) for name in ["item_id", "category", *OF_ITEMS]
+    }
     assert set(definitions["serving_default"].inputs) == inputs
     assert set(definitions["rank"].inputs) == inputs | {"candidate_mask"}
     requests = warmup_requests(version)

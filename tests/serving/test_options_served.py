@@ -13,7 +13,7 @@ from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature import Feature
 from hccm_tf.data.pca import fit_pca
 from hccm_tf.models.din import DIN
-from hccm_tf.serving.export import encode_images_of, export
+from hccm_tf.serving.export import encode_images_of, export, item_table_of
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.signatures import Signatures
 from tests.conftest import tiny
@@ -38,7 +38,8 @@ def _signatures(trained, shop, dtype="float32"):
     if trained.definition.has_images:
         table = encode_images_of(trained, shop.data, shop.store, dtype)
     forms = trained.definition.forms(trained.keras_model)
-    return Signatures(trained.definition, forms, table)
+    items = item_table_of(trained, shop.data)
+    return Signatures(trained.definition, forms, table, items)
 
 
 def _answers(model, inputs):

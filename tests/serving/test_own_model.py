@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf import CTREstimator, load_run
+from hccm_tf.serving.export import item_table_of
 from hccm_tf.serving.request import Impressions, impressions_request, rank_request
 from hccm_tf.serving.signatures import Signatures
 from tests.conftest import tiny
@@ -55,7 +56,8 @@ def test_an_export_answers_like_the_estimator(loaded, shop, tmp_path):
 def test_signatures_of_a_model_without_attention_and_images(shop):
     trained = untrained(LINEAR, shop.schema, temperature=2.0)
     forms = trained.definition.forms(trained.keras_model)
-    signatures = Signatures(trained.definition, forms)
+    items = item_table_of(trained, shop.data)
+    signatures = Signatures(trained.definition, forms, items=items)
     names = ALL - {"explain", "encode_images", "image_keys"}
     assert set(signatures.endpoints()) == names
     rows = Impressions(shop.data, "test", ROWS).rows

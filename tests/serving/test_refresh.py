@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
@@ -17,6 +18,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module
 from hccm_tf.serving.export import CNN
+from hccm_tf.serving.items import item_table
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request
@@ -84,7 +86,7 @@ def store(shop, maps, tmp_path_factory):
 @pytest.fixture(scope="module")
 def items(shop, maps):
     """The shop without 5 items, with 2 categories changed and 6 new items."""
-    items = shop.items[["item_id", "image", "category"]]
+    items = shop.items[["item_id", "image", "category", "price"]]
     known = items[items.image.isin(list(maps))]
     gone, changed = np.split(known.drop_duplicates("image", keep=False).index[:7], [5])
     items = items.drop(gone)
@@ -99,8 +101,9 @@ def items(shop, maps):
             "category": [*categories[:2], "spaceship", "rocket", *categories[:2]],
         }
     )
-    items = pd.concat([items, new.assign(attribute=1.5)], ignore_index=True)
-    items.loc[len(items)] = [9006, None, None, None]
+    new = new.assign(attribute=1.5, price=[3.0, 20.0, None, 5.0, 1e9, 7.0])
+    items = pd.concat([items, new], ignore_index=True)
+    items.loc[len(items)] = [9006, None, None, None, None]
     return items
 
 
@@ -207,15 +210,18 @@ def test_answers_are_those_of_a_table_made_afresh(
         export_dir.name,
     )
     definition = estimator.fitted_.trained.definition
-    afresh = Signatures(definition, definition.forms(estimator.model_), table)
+    catalogue = filled[["item_id", "category"]].assign(price=items.price.astype("f4"))
+    catalogue = item_table(estimator.schema_, pa.Table.from_pandas(catalogue))
+    forms = definition.forms(estimator.model_)
+    afresh = Signatures(definition, forms, table, catalogue)
     rows = Impressions(shop.data, "test", 60).rows
     request = impressions_request(rows, estimator.schema_, with_images=True)
     models = [tf.saved_model.load(str(export_dir / name)) for name in ("1", "2")]
     old, signature = (model.signatures["serving_default"] for model in models)
     specs = signature.structured_input_signature[1]
     place = np.arange(60) % len(items)
-    for name in ("image", "category"):
-        request[name] = filled[name].to_numpy(object)[-len(place) :][place]
+    for name in ("image", "item_id"):
+        request[name] = filled[name].to_numpy()[-len(place) :][place]
     request = {k: tf.constant(v, specs[k].dtype) for k, v in request.items()}
     found = signature(**request)["ctr"].numpy()
     expected = afresh.serving_default(request)["ctr"].numpy()
@@ -252,12 +258,12 @@ def test_everything_else_is_as_it_was(export_dir, items_csv, store):
         values = [np.asarray(c.get_tensor(name)) for c in checkpoints]
         assert values[0].dtype == values[1].dtype
         changed += not np.array_equal(*values)
-    # Keys, checks and vectors, and of int8 their scales.
-    assert changed == (4 if export_dir.name == "int8" else 3)
+    # Keys, checks and vectors, and of int8 their scales; items' keys and two columns.
+    assert changed == (7 if export_dir.name == "int8" else 6)
 
 
 def test_nothing_new_writes_nothing(export_dir, items_csv, store, shop, capsys):
-    kept = shop.items[["item_id", "image", "category"]]
+    kept = shop.items[["item_id", "image", "category", "price"]]
     kept.to_csv(export_dir.parent / "same.csv", index=False)
     same = export_dir.parent / "same.csv"
     assert refresh(export_dir, same, store, remove_missing=True) is None
@@ -266,11 +272,14 @@ def test_nothing_new_writes_nothing(export_dir, items_csv, store, shop, capsys):
     assert refresh(export_dir, items_csv, store) == export_dir / "2"
     line = capsys.readouterr().out
     assert "6 images added, 0 removed" in line and f"-> {export_dir / '2'}" in line
+    assert "; 7 items added, 2 changed, 0 removed ->" in line
     assert refresh(export_dir, items_csv, store) is None
     # Only removed.
     version = refresh(export_dir, items_csv, store, remove_missing=True)
     assert version == export_dir / "3"
-    assert "0 images added, 7 removed" in capsys.readouterr().out
+    line = capsys.readouterr().out
+    assert "0 images added, 7 removed" in line
+    assert "; 0 items added, 0 changed, 5 removed ->" in line
     assert len(read_table(version)) == len(read_table(export_dir / "2")) - 7
 
 
@@ -308,16 +317,21 @@ def test_errors(export_dir, items, items_csv, store, shop, maps, versions, tmp_p
             refresh(export_dir, items, store, remove)
 
     fails("^export_dir=.*no version", export_dir=tmp_path / "nowhere")
-    without = versions["din"].parent
-    fails("^export_dir=.*no table of images", export_dir=without)
+    fails("^feature_maps: the model takes no", export_dir=versions["din"].parent)
     fails("^feature_maps.*no such file", store=tmp_path)
     other = shop.store.cnn | {"weights_sha256": "other"}
     store_of_other = write_store(tmp_path / "other", maps, other)
     fails("^feature_maps=.*of another CNN.*Received.*other", store=store_of_other)
-    for column in ("image", "category"):
+    for column in ("image", "category", "item_id", "price"):
         path = tmp_path / f"{column}.csv"
         items.drop(columns=column).to_csv(path, index=False)
         fails(f"^items: .*no column {column}", items=path)
+    for place, item, problem in ((3, None, "empty"), (4, 9000, "a repeated id")):
+        path = tmp_path / f"{place}.csv"
+        wrong = items.astype({"item_id": "Int64"})
+        wrong.loc[wrong.index[place], "item_id"] = item
+        wrong.iloc[[0, 1, 2, place, -7]].to_csv(path, index=False)
+        fails(f"^items: column item_id, row [45]: {problem}", items=path)
     other = tmp_path / "other.csv"
     items[items.image == ""].to_csv(other, index=False)
     fails("^items: no image of the table", items=other, remove=True)
@@ -389,6 +403,7 @@ def test_photos_of_one_key(shop, export_dir, items, maps, tmp_path, capsys):
 
     def write(images):
         some = pd.DataFrame({"image": images, "category": category})
+        some["item_id"] = 10_000_000 + some.index
         pd.concat([items, some]).to_csv(tmp_path / "items.csv", index=False)
         return tmp_path / "items.csv"
 
@@ -400,7 +415,7 @@ def test_photos_of_one_key(shop, export_dir, items, maps, tmp_path, capsys):
     request = impressions_request([row] * 3, shop.schema, with_images=True)
     specs = signature.structured_input_signature[1]
     request["image"] = np.array([common, rare, ""], object)
-    request["category"] = np.array([category] * 3, object)
+    request["item_id"] = np.array([10_000_000] * 3)
     request = {k: tf.constant(v, specs[k].dtype) for k, v in request.items()}
     ctr = signature(**request)["ctr"].numpy()
     assert ctr[0] != ctr[2] and ctr[1] == ctr[2]

@@ -68,14 +68,15 @@ def test_a_version_is_whole_when_it_is_seen(versions, shop, tmp_path):
         rows = Impressions(shop.data, "test", 1).rows * COUNT
         request = impressions_request(rows, shop.schema, with_images=True)
         request["image"] = np.array(list(new), object)
-        request["category"] = np.array([category] * COUNT, object)
+        request["item_id"] = 9000 + np.arange(COUNT)
         request = {k: tf.make_tensor_proto(v) for k, v in request.items()}
         line.write_text(request_line(version, "serving_default", request))
         version.rename(folder / "1")
         answers = [json.loads(load.stdout.readline())]
         for count in range(COUNT):
             items = pd.DataFrame({"image": list(new)[: count + 1]})
-            items.assign(category=category).to_csv(tmp_path / "items.csv")
+            items = items.assign(item_id=9000 + items.index, category=category, price=1)
+            items.to_csv(tmp_path / "items.csv")
             refresh(folder, tmp_path / "items.csv", store)
     finally:
         stop.touch()

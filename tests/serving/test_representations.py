@@ -3,6 +3,7 @@ import pytest
 
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
+from hccm_tf.serving.export import item_table_of
 from hccm_tf.serving.representations import encode_catalogue, quantize_rows
 from hccm_tf.serving.request import Impressions
 from hccm_tf.serving.signatures import Signatures
@@ -30,9 +31,10 @@ def test_small_tables_answer_almost_the_same(fitted, shop, dtype):
     )
     assert table.representation_vectors.dtype == dtype
     examples = np.array(Impressions(shop.data, "test", 500).examples, object)
-    definition = fitted["hccm"].fitted_.trained.definition
-    forms = definition.forms(model)
-    found = Signatures(definition, forms, table).serve_examples(examples)["ctr"]
+    trained = fitted["hccm"].fitted_.trained
+    forms, items = trained.definition.forms(model), item_table_of(trained, shop.data)
+    signatures = Signatures(trained.definition, forms, table, items)
+    found = signatures.serve_examples(examples)["ctr"]
     expected = fitted["hccm"].predict_proba(shop.data)[: len(examples), 1]
     difference = np.abs(found - expected).max()
     assert 0 < difference < {"float16": 1e-3, "int8": 1e-2}[dtype]

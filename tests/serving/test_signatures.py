@@ -137,7 +137,8 @@ def _bad_requests(request):
     yield request | {"user_id": np.repeat(request["user_id"], 2)}, "user_id"
     history = request["history_item_id"]
     wide = np.concatenate([history, history], axis=1)
-    yield request | {"history_item_id": wide}, "history_item_id"
+    if "history_image" in request:
+        yield request | {"history_item_id": wide}, "history_item_id"
 
 
 def test_sizes_that_do_not_fit_name_the_input(served, shop):

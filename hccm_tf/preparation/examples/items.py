@@ -41,6 +41,18 @@ def _bad_row(column, bad, problem):
         )
 
 
+def check_item_ids(item_id):
+    """Raises `InputError` if an id is missing or there twice.
+
+    Args:
+        item_id: Arrow array of the catalogue's ids, int64 or string.
+    """
+    empty = pc.equal(item_id, MISSING[FEATURE_DTYPES[item_id.type]])
+    _bad_row("item_id", empty.to_numpy(zero_copy_only=False), "empty")
+    twice = item_id.to_pandas().duplicated().to_numpy()
+    _bad_row("item_id", twice, "a repeated id")
+
+
 def prepare_items(items, types, output, work):
     """Writes `catalogue.parquet` of the data set and the table that the log joins.
 
@@ -67,10 +79,7 @@ def prepare_items(items, types, output, work):
             )
         _bad_row(name, bad, PROBLEMS[types[name]])
     item_id = columns["item_id"]
-    empty = pc.equal(item_id, MISSING[FEATURE_DTYPES[item_id.type]])
-    _bad_row("item_id", empty.to_numpy(zero_copy_only=False), "empty")
-    frame = item_id.to_pandas()
-    _bad_row("item_id", frame.duplicated().to_numpy(), "a repeated id")
+    check_item_ids(item_id)
     # Items of one key are told apart by their ids, see `find_items`.
     keys = column_keys(item_id)
     order = np.argsort(keys, kind="stable")
