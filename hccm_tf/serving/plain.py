@@ -4,6 +4,7 @@ import math
 
 from hccm_tf.data.feature import HISTORY_IMAGE, MISSING
 from hccm_tf.data.image_inputs import SIDES
+from hccm_tf.data.item_features import carried
 from hccm_tf.errors import InputError
 from hccm_tf.serving.request import rank_request
 
@@ -16,7 +17,8 @@ def plain_request(requests, schema, items, with_images=True, clicks=None, sides=
     A request is what a user is shown: `{"user_id": 7, "candidates": [11, 12]}`, with
     whatever else the model knows of user and moment, `"hour": 9`, and `"history"`, what
     the user clicked, oldest first. A candidate or a click is an id of `items`, or a
-    dict, `{"item_id": 11, "position": 2}`, whose columns go before those of `items`.
+    dict, `{"item_id": 11, "position": 2}`, whose columns go before those of `items`. Of
+    what an export knows of its items, only ids and images are in a request.
 
     Args:
         requests: list of such dicts.
@@ -33,7 +35,7 @@ def plain_request(requests, schema, items, with_images=True, clicks=None, sides=
     """
     if "item_id" in items:
         items = items.set_index("item_id")
-    rows = []
+    schema, rows = carried(schema), []
     for number, request in enumerate(requests):
         try:
             rows.append(_rows(request, schema, items, clicks))

@@ -1,5 +1,7 @@
 """Requests from plain values against those of the records in DATA."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,21 +33,36 @@ def _same(found, expected):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+def _unmarked(schema):
+    """The schema of a model whose requests carry the items' columns."""
+    features = tuple(dataclasses.replace(f, item=False) for f in schema.features)
+    return dataclasses.replace(schema, features=features)
+
+
+def test_of_what_an_export_knows_only_ids_are_told(shop, rows):
+    expected = rank_request([[row] for row in rows], shop.schema, with_images=True)
+    images = shop.items[["item_id", "image"]]
+    found = plain_request([_plain(row) for row in rows], shop.schema, images)
+    _same(found, expected)
+    assert "category" not in found
+
+
 @pytest.mark.parametrize("with_images", [False, True])
 def test_ids_are_looked_up(shop, rows, with_images):
     items = pd.read_csv(shop.path / "shop" / "items.csv")
-    expected = rank_request([[row] for row in rows], shop.schema, with_images)
+    schema = _unmarked(shop.schema)
+    expected = rank_request([[row] for row in rows], schema, with_images)
     plain = [_plain(row) for row in rows]
     for table in (items, items.set_index("item_id")):
-        _same(plain_request(plain, shop.schema, table, with_images), expected)
+        _same(plain_request(plain, schema, table, with_images), expected)
     # What is told goes before the catalogue; nothing is looked up that is told whole.
     whole = items.set_index("item_id").to_dict("index")
     for request in plain:
         for name in ("candidates", "history"):
             request[name] = [{"item_id": i, **whole[i]} for i in request[name]]
-    _same(plain_request(plain, shop.schema, items.iloc[:0], with_images), expected)
+    _same(plain_request(plain, schema, items.iloc[:0], with_images), expected)
     plain[0]["candidates"] = [{**plain[0]["candidates"][0], "category": "other"}]
-    found = plain_request(plain[:1], shop.schema, items, with_images)
+    found = plain_request(plain[:1], schema, items, with_images)
     assert found["category"].tolist() == [[b"other"]]
 
 
@@ -75,9 +92,9 @@ def test_clicks_are_the_history_of_requests_without(shop, rows):
 def test_what_is_missing_is_named(shop, rows, changes, says):
     requests = [_plain(rows[0]), {**_plain(rows[1]), **changes}]
     if says is None:
-        found = plain_request(requests, shop.schema, shop.items)
+        found = plain_request(requests, _unmarked(shop.schema), shop.items)
         assert found["hour"][1] == np.iinfo(np.int64).min
         return
     with pytest.raises(InputError) as error:
-        plain_request(requests, shop.schema, shop.items)
+        plain_request(requests, _unmarked(shop.schema), shop.items)
     assert says in str(error.value) and "\n" not in str(error.value)
