@@ -18,7 +18,6 @@ CSV_BLOCK_BYTES = 1 << 24
 PIECE_ROWS = 1_000_000
 BUFFER_BYTES = 1 << 20  # of a Parquet column, at a time
 BATCH_ROWS = 1 << 17
-PACKED = (".bz2", ".gz", ".xz", ".zip", ".zst")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +48,9 @@ def table_files(path):
         raise InputError(f"{path}: no such file, or a folder without .csv or .parquet")
     for file in files:
         if file.is_dir() or file.suffix not in (".csv", ".parquet"):
-            advice = "unpack it" if file.suffix in PACKED else "convert it"
             raise InputError(
                 f"{file}: neither a .csv nor a .parquet file, and nothing else is "
-                f"read; {advice}, or put it elsewhere"
+                "read; unpack it, convert it, or put it elsewhere"
             )
     return sorted(map(str, files))
 
