@@ -40,11 +40,15 @@ def find_flagfiles(words):
     `--flagfile=hccm` is its `configs/hccm.flags`, and so is that path where no such
     file stands, as it does in a checkout.
     """
-    return [re.sub("^--?flagfile=(.+)", _with_path, word) for word in words]
+    # The file may stand behind an = or be the next word.
+    text = "\0".join(words)
+    return re.sub("(?<![^\0])--?flagfile[=\0]([^\0]+)", _with_path, text).split("\0")
 
 
 def _with_path(found):
     path = pathlib.Path(found[1])
+    if not path.name:
+        return found[0]
     own = CONFIGS / path.with_suffix(".flags").name
     if path.is_file() or path.parent.name not in ("", "configs") or not own.is_file():
         return found[0]

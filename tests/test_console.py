@@ -58,9 +58,10 @@ def test_flagfiles_are_found_by_name(tmp_path, monkeypatch):
     own = f"--flagfile={CONFIGS / 'hccm.flags'}"
     for word in ("hccm", "hccm.flags", "configs/hccm.flags"):
         assert find_flagfiles(["x", f"--flagfile={word}"]) == ["x", own]
+        assert find_flagfiles(["x", "--flagfile", word, "y"]) == ["x", own, "y"]
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "hccm.flags").touch()
-    for word in ("configs/hccm.flags", "other/hccm.flags", "hcmm", ""):
+    for word in ("configs/hccm.flags", "other/hccm.flags", "hcmm", "", ".", "/"):
         kept = [f"--flagfile={word}", "--model=hccm"]
         assert find_flagfiles(kept) == kept
 

@@ -169,7 +169,7 @@ def test_what_is_saved_is_loaded(models, shop, tmp_path, name, forms):
 def test_a_run_says_what_made_it(models, tmp_path):
     models["din"].save(tmp_path)
     content = json.loads((tmp_path / "run.json").read_text())
-    assert content["format"] == 3
+    assert content["format"] == 4
     assert content["versions"] == {
         "hccm_tf": hccm_tf.__version__,
         "keras": keras.__version__,
@@ -207,8 +207,8 @@ def _change(**changes):
         ("run.json", _change(images={}), "does not describe a trained model .*cnn"),
         ("run.json", _change(versions={}), "does not describe .*keras"),
         ("run.json", _change(versions={"keras": "new"}), "does not describe .*new"),
-        ("run.json", _change(format=99), "format 99, .* reads 3; .*train_main.py"),
-        ("run.json", _change(format=2), "format 2, .* reads 3; .*train_main.py"),
+        ("run.json", _change(format=99), "format 99, .* reads 4; .*train_main.py"),
+        ("run.json", _change(format=2), "format 2, .* reads 4; .*train_main.py"),
         ("run.json", _change(format=None), "format unknown, .*train_main.py"),
         ("model.keras", pathlib.Path.unlink, "is no trained model"),
         ("model.keras", _first_half, "is no trained model"),

@@ -8,12 +8,13 @@ import numpy as np
 from etils import epy
 
 from hccm_tf.atomic import new_file
-from hccm_tf.data.pooled_maps import PooledMaps
 from hccm_tf.errors import InputError, first_line
 
 with epy.lazy_imports():
     import tensorflow as tf
     from sklearn import cluster, metrics
+
+    from hccm_tf.data import pooled_maps
 
 LEVELS = 3
 # Images of which centroids are found, for each code; more change them little.
@@ -129,7 +130,7 @@ def _vectors(store, rows):
 
     Of 64 bits, so that which images share a batch changes no code.
     """
-    pooled = PooledMaps(store)
+    pooled = pooled_maps.PooledMaps(store)
     for start in range(0, len(rows), BATCH_SIZE):
         some = rows[start : start + BATCH_SIZE]
         yield some, pooled.gather(tf.constant(some)).numpy().astype(np.float64)

@@ -46,10 +46,15 @@ def write_semantic_ids(
         seed: int.
 
     Raises:
-        InputError: if the catalogue has the columns already, or the centroids are of
-            another CNN.
+        InputError: if the catalogue has the columns already, centroids would be
+            replaced, or they are of another CNN.
     """
     types = _check(items, output)
+    if centroids is None and centroids_path(output).exists():
+        raise InputError(
+            f"output: {centroids_path(output)} is there already; name it as centroids, "
+            "which keeps the codes of a trained model, or remove it"
+        )
     store = FeatureMapStore.open(feature_maps)
     if centroids is None:
         found = Centroids.fit(store, num_codes, seed)

@@ -1,6 +1,6 @@
 """Requests made of plain values: ids, which are looked up, or whole items."""
 
-import math
+import pandas as pd
 
 from hccm_tf.data.feature import HISTORY_IMAGE, MISSING
 from hccm_tf.data.image_inputs import SIDES
@@ -18,7 +18,8 @@ def plain_request(requests, schema, items, with_images=True, clicks=None, sides=
     whatever else the model knows of user and moment, `"hour": 9`, and `"history"`, what
     the user clicked, oldest first. A candidate or a click is an id of `items`, or a
     dict, `{"item_id": 11, "position": 2}`, whose columns go before those of `items`. Of
-    what an export knows of its items, only ids and images are in a request.
+    what an export knows of its items, only ids and images are in a request, whatever
+    else is given.
 
     Args:
         requests: list of such dicts.
@@ -50,7 +51,7 @@ def _rows(request, schema, items, clicks):
     history = request.get("history")
     if history is None:
         history = _clicked(request, clicks)
-    history = [_item(item, items) for item in history[-schema.max_history :]]
+    history = [_click(item, items) for item in history[-schema.max_history :]]
     shared = {HISTORY_IMAGE: [_image(item) for item in history]}
     for feature in schema.sequences:
         if feature.name != HISTORY_IMAGE:
@@ -72,6 +73,13 @@ def _clicked(request, clicks):
     return own.sort_values("timestamp", kind="stable").item_id.tolist()
 
 
+def _click(item, items):
+    """The columns of a clicked item, which may be gone from the catalogue; dict."""
+    if isinstance(item, dict) or item in items.index:
+        return _item(item, items)
+    return {"item_id": item}
+
+
 def _item(item, items):
     """The columns of an item; dict."""
     told = item if isinstance(item, dict) else {"item_id": item}
@@ -79,8 +87,8 @@ def _item(item, items):
         if isinstance(item, dict):
             return told
         raise InputError(
-            f"item {item!r} is not in the catalogue; give its columns, as "
-            f"{{'item_id': {item!r}, ...}}"
+            f"item {item!r} is not in the catalogue; give what a request has of it, as "
+            f"{{'item_id': {item!r}, 'image': ...}}"
         )
     place = items.index.get_loc(told["item_id"])
     if not isinstance(place, int):
@@ -89,7 +97,7 @@ def _item(item, items):
 
 
 def _is_missing(value):
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or (pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _image(item):

@@ -1,7 +1,7 @@
 """Runs a program as a cluster of processes on this machine, for trying things out.
 
 python -m hccm_tf.training.local_cluster --workers=2 --parameter_servers=1 -- \
-        train_main.py --strategy=parameter_server --flagfile=...
+        -m train_main --strategy=parameter_server --flagfile=...
 
 Without parameter servers the workers are those of `multi_worker_mirrored`. Each process
 gets its `TF_CONFIG`; what the first one prints is shown, what the others print is in

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -322,7 +323,9 @@ def test_train_main_compares(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [train_main.__file__])
     commands = []
 
-    def run(command, stdout, stderr):
+    def run(command, stdout, stderr, env):
+        # Where models of the user's own are found.
+        assert env["PYTHONPATH"].split(os.pathsep) == [*filter(None, sys.path)]
         commands.append(command[:2])
         process = processes.Process(command[1:], stdout.name, stderr.name)
         return subprocess.CompletedProcess(command, process.wait())

@@ -110,7 +110,8 @@ def test_a_model_is_that_of_other_names(data, trained, tmp_path):
         dataclasses.replace(f, name=other[f.name], shares=f.shares and other[f.shares])
         for f in schema.features
     ]
-    plain = untrained("din", Schema(tuple(features))).keras_model
+    counts = {other[name]: count for name, count in schema.counts.items()}
+    plain = untrained("din", Schema(tuple(features), counts=counts)).keras_model
     plain.set_weights(model.get_weights())
     inputs = _test_batch(data, schema)
     mask = inputs["candidate_mask"]

@@ -1,7 +1,6 @@
 """Vectors of another encoder on their way to an export and its refresh."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -43,7 +42,7 @@ def test_a_new_photos_vector(shop, vectors, tmp_path, capsys):
     encoder = estimator.model_.get_layer("image_encoder")
 
     category = shop.items.category[0]
-    items = pd.DataFrame({"image": ["new.jpg"], "category": [category]})
+    items = shop.items.iloc[[0]].assign(item_id=-7, image="new.jpg")
     items.to_csv(tmp_path / "new.csv", index=False)
     extended = _import(tmp_path / "extended", vectors, ["new.jpg"], extend=maps)
     refreshed = refresh(version.parent, tmp_path / "new.csv", extended)

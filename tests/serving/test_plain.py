@@ -66,6 +66,22 @@ def test_ids_are_looked_up(shop, rows, with_images):
     assert found["category"].tolist() == [[b"other"]]
 
 
+def test_a_clicked_item_may_be_gone(shop, rows):
+    request = _plain(rows[-1]) | {"history": [-5, rows[-1]["item_id"][0]]}
+    found = plain_request([request], shop.schema, shop.items)
+    assert found["history_item_id"].tolist() == [request["history"]]
+    assert found["history_image"][0, 0] == b"" != found["history_image"][0, 1]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA])
+def test_what_is_missing_is_said_as_in_the_log(shop, rows, missing):
+    item = {"item_id": rows[0]["item_id"][0], "image": missing}
+    request = _plain(rows[0]) | {"hour": missing, "candidates": [item]}
+    found = plain_request([request], shop.schema, shop.items)
+    assert found["hour"].tolist() == [np.iinfo(np.int64).min]
+    assert found["image"].tolist() == [[b""]]
+
+
 def test_clicks_are_the_history_of_requests_without(shop, rows):
     log, row = shop.impressions, rows[-1]
     before = log[(log.label == 1) & (log.timestamp < row["timestamp"][0])]

@@ -253,7 +253,8 @@ def test_an_id_of_the_run_keeps_its_key(shop):
 def test_tables_without_keys(shop, tmp_path, kind):
     schema = _with(shop.schema, user_id={"kind": kind, "size": 9, "frequency": 1.0})
     vocabularies = {k: v for k, v in schema.vocabularies.items() if k != "user_id"}
-    schema = dataclasses.replace(schema, vocabularies=vocabularies)
+    counts = {k: v for k, v in schema.counts.items() if k != "user_id"}
+    schema = dataclasses.replace(schema, vocabularies=vocabularies, counts=counts)
     old, new = (_model("din", schema) for _ in range(2))
     for weight in old.keras_model.weights:
         weight.assign(np.random.default_rng(1).normal(size=weight.shape))
@@ -261,7 +262,8 @@ def test_tables_without_keys(shop, tmp_path, kind):
     run = TrainedModel.load(tmp_path)
     warm_start(new, run, "all")
     for path, value in _values(new).items():
-        np.testing.assert_array_equal(value, _values(old)[path], err_msg=path)
+        if not path.endswith("/rates"):  # which follow from the schema
+            np.testing.assert_array_equal(value, _values(old)[path], err_msg=path)
     other = _with(schema, user_id={"size": 10})
     with pytest.raises(InputError, match=f"user_id of kind {kind}.*size 9.*size 10"):
         check_same_features(other, run.schema)

@@ -66,11 +66,13 @@ def extract_feature_maps(
     _check_image_dir(images, image_dir)
     old = None if extend is None else FeatureMapStore.open(extend)
     cnn = cnn_settings(CnnOptions(**options), old)
+    own_file = _own_file(options.get("backbone"))
     settings = {
         **cnn,
         "images_sha256": hashlib.sha256("\0".join(images).encode()).hexdigest(),
         "image_dir": image_dir and str(pathlib.Path(image_dir).resolve()),
-        "backbone_file": _own_file(options.get("backbone")),
+        "backbone_file": own_file,
+        "backbone_sha256": own_file and own_cnn.digest(own_file),
         "max_pixels": max_pixels,
         "allow_links": allow_links,
         "allow_private_urls": allow_private_urls,

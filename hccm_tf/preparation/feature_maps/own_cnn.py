@@ -78,7 +78,9 @@ def load_own_cnn(file, image_size, layer):
     """
     model, name = _load(file), pathlib.Path(file).name
     layers = {layer.name: layer for layer in model.layers}
-    part = backbones.cut(model.inputs[0], layers, layer, name)
+    # The last layer may be a model, whose own output knows nothing of this one's input.
+    is_last = layer == model.layers[-1].name and len(model.outputs) == 1
+    part = model if is_last else backbones.cut(model.inputs[0], layers, layer, name)
     pixels = keras.Input((image_size, image_size, 3))
     try:
         maps = part(keras.ops.cast(pixels, part.inputs[0].dtype))

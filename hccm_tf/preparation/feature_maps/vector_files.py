@@ -31,6 +31,11 @@ HEADERS = {
 }
 
 
+# An empty file is an EOFError, one array in the place of several a TypeError.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, zlib.error)
+UNREADABLE += (zipfile.BadZipFile,)
+
+
 @dataclasses.dataclass(frozen=True)
 class VectorFile:
     """Images' names and arrays in one file.
@@ -50,7 +55,7 @@ class VectorFile:
         """Names of the images, Arrow array of str, null where there is none."""
         try:
             return self._parquet_names() if self._is_parquet else self._npz_names()
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from error
 
     def batches(self):
@@ -63,7 +68,7 @@ class VectorFile:
             yield from self._parquet_batches() if self._is_parquet else self._npz()
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error):

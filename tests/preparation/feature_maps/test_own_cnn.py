@@ -139,6 +139,18 @@ def test_no_code_of_a_file_runs(shop, names, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.keras"]
 
 
+def test_a_model_within_a_model(shop, names, network, tmp_path):
+    pixels = keras.Input((SIZE, SIZE, 3))
+    inner = keras.Sequential([network.get_layer(n) for n in ("conv", "maps")])
+    outer = keras.Model(pixels, inner(keras.layers.Rescaling(1 / 255)(pixels)))
+    outer.save(tmp_path / "outer.keras")
+    extract_feature_maps(
+        names, shop.images, tmp_path / "maps", backbone=tmp_path / "outer.keras"
+    )
+    expected = outer(_pixels(shop, names))
+    _check(tmp_path / "maps", names, expected)
+
+
 def test_what_is_wrong_is_named(shop, names, file, tmp_path):
     _of_two_inputs().save(tmp_path / "two.keras")
     pixels = keras.Input((24, 24, 1))
