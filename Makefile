@@ -116,12 +116,12 @@ lint: $(VENV)/test
 TUTORIAL := build/tutorial
 docs: $(VENV)/docs
 	rm -rf $(TUTORIAL)
-	mkdir -p $(TUTORIAL)/work
+	mkdir -p $(TUTORIAL)/run
 	$(BIN)/jupytext --quiet --from=py:percent --to=ipynb \
-		--output=$(TUTORIAL)/work/tutorial.ipynb docs/tutorial.py
+		--output=$(TUTORIAL)/run/tutorial.ipynb docs/tutorial.py
 	PATH="$(abspath $(BIN)):$$PATH" TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/jupyter nbconvert \
 		--log-level=ERROR --execute --to=notebook --output-dir=$(TUTORIAL) \
-		$(TUTORIAL)/work/tutorial.ipynb
+		$(TUTORIAL)/run/tutorial.ipynb
 	$(BIN)/jupyter nbconvert --log-level=ERROR --to=markdown \
 		--TagRemovePreprocessor.enabled=True \
 		--TagRemovePreprocessor.remove_all_outputs_tags='{"quiet"}' \

@@ -67,7 +67,7 @@ def _open(file):
         raise InputError(f"{file}: {error}") from error
 
 
-def _open_parquet(file):
+def open_parquet(file):
     """A `ParquetFile` that reads in buffers, as a row group may exceed memory."""
     return pq.ParquetFile(_open(file), buffer_size=BUFFER_BYTES, pre_buffer=False)
 
@@ -223,7 +223,7 @@ def read_text(file, names):
 def read_column(file, name):
     """Yields a column of a Parquet file in Arrow arrays."""
     try:
-        for batch in _open_parquet(file).iter_batches(BATCH_ROWS, columns=[name]):
+        for batch in open_parquet(file).iter_batches(BATCH_ROWS, columns=[name]):
             yield batch[name]
     except OSError as error:
         raise InputError(f"{file}: column {name}: {error}") from error
@@ -256,7 +256,7 @@ def read_batches(piece, types, on_bad_row=None):
         if piece.row_groups is None:
             batches = _open_csv(piece.file, types, on_bad_row)
         else:
-            file = _open_parquet(piece.file)
+            file = open_parquet(piece.file)
             names = [name for name in types if name in file.schema_arrow.names]
             batches = file.iter_batches(BATCH_ROWS, list(piece.row_groups), names)
         for batch in batches:

@@ -13,6 +13,7 @@ from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
 from hccm_tf.models import ImageInput
+from hccm_tf.models.options import CNNOptions
 from hccm_tf.runs import RunFolder
 
 # Below this share of the catalogue's images, a store belongs to another catalogue.
@@ -87,7 +88,7 @@ def _open(configuration, path):
     else:
         store = FeatureMapStore.open(path).with_names(keys, names)
         missing = "have no feature map"
-        if store.shape[:2] == (1, 1) and hasattr(configuration.options, "cnn_filters"):
+        if store.shape[:2] == (1, 1) and isinstance(configuration.options, CNNOptions):
             print(
                 f"the images are vectors of {store.shape[-1]} values: the trainable "
                 "CNN is an MLP, see hccm_tf.layers.HybridCNN"

@@ -181,7 +181,7 @@ def write_shard(encoding, shard):
 
 
 def write_maps(folder, batches, skipped=()):
-    """Writes the files of a shard, see `write_shard`; returns the number of maps.
+    """Writes the files of a shard, see `write_shard`.
 
     Args:
         folder: `pathlib.Path`, an empty folder.
@@ -206,4 +206,3 @@ def write_maps(folder, batches, skipped=()):
         "skipped": list(skipped),
     }
     (folder / REPORT).write_text(json.dumps(report))
-    return rows

@@ -12,9 +12,9 @@ import zlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from hccm_tf.errors import InputError, first_line
+from hccm_tf.preparation.tables import open_parquet
 from hccm_tf.preparation.text import to_text
 
 SUFFIXES = (".npz", ".parquet")
@@ -22,18 +22,16 @@ IDS, ARRAYS = "image", ("vector", "map")  # columns of Parquet
 NPZ_IDS, NPZ_MAPS = "ids", "maps"
 BATCH_BYTES = 1 << 25
 BATCH_ROWS = 4_096
-# By which a column of Parquet is read, and not whole.
-BUFFER_BYTES = 1 << 20
 LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-
-
 # An empty file is an EOFError, one array in the place of several a TypeError.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, zlib.error)
-UNREADABLE += (zipfile.BadZipFile,)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError),
+    *(zlib.error, zipfile.BadZipFile),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +77,8 @@ class VectorFile:
             needed = f"arrays {NPZ_IDS} and {NPZ_MAPS}"
         return InputError(f"{self.path}: not read as {needed} ({first_line(error)})")
 
-    def _open(self):
-        return pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES)
-
     def _parquet_names(self):
-        with self._open() as file:
+        with open_parquet(str(self.path)) as file:
             names = file.schema_arrow.names
             if IDS not in names or len(set(names) & set(ARRAYS)) != 1:
                 raise InputError(
@@ -96,7 +91,7 @@ class VectorFile:
         return to_text(column)
 
     def _parquet_batches(self):
-        with self._open() as file:
+        with open_parquet(str(self.path)) as file:
             (name,) = set(file.schema_arrow.names) & set(ARRAYS)
             groups = [
                 file.metadata.row_group(number)
