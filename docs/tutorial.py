@@ -47,8 +47,8 @@ plt.rcParams.update({"figure.dpi": 110, "font.size": 9})
 # One command draws the photos and writes two tables. A shop of your own has the same
 # two.
 
-# %%
-# !python -m tfrecords_tools.make_demo --output_dir=shop --items=1000 --users=250 \
+# %% language="bash"
+# python -m tfrecords_tools.make_demo --output_dir=shop --items=1000 --users=250 \
 #     --impressions=60000 --request_size=10
 
 # %% [markdown]
@@ -101,8 +101,8 @@ figure.tight_layout()
 # grid of numbers with many channels. The CNN has random weights here, because trained
 # ones are a download; leave out the last three flags for your own photos.
 
-# %%
-# !python -m tfrecords_tools.extract_feature_maps --items=shop/items.csv \
+# %% language="bash"
+# python -m tfrecords_tools.extract_feature_maps --items=shop/items.csv \
 #     --image_dir=shop/images --output_dir=maps \
 #     --weights=random --image_size=33 --layer=expanded_conv_1_depthwise_bn
 
@@ -112,8 +112,8 @@ figure.tight_layout()
 # The next command joins the log with the catalogue. It gives each request the user's
 # *history*: what the user clicked before that second, and nothing later.
 
-# %%
-# !python -m tfrecords_tools.build_examples --items=shop/items.csv \
+# %% language="bash"
+# python -m tfrecords_tools.build_examples --items=shop/items.csv \
 #     --impressions=shop/impressions.csv --output_dir=data --max_history=50
 
 # %% [markdown]

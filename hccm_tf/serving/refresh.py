@@ -90,9 +90,12 @@ def _refresh(export_dir, items, paths, remove_missing, allowed):
     )
     changed, counts = {}, []
     if of_images:
-        changed, count = refresh_images(old, of_images, open_store, remove_missing)
+        changed, count, without = refresh_images(
+            old, of_images, open_store, remove_missing
+        )
         what = "a feature map" if paths["image_dir"] is None else "a readable file"
-        counts.append(f"{count} without {what}")
+        such = f", such as {without[0]!r}" if without else ""
+        counts.append(f"{count}, {len(without)} without {what}{such}")
     if of_items:
         found, count = refresh_items(old, of_items, remove_missing)
         changed |= found

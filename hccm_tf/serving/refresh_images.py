@@ -22,9 +22,9 @@ def refresh_images(version, columns, open_store, remove_missing):
         remove_missing: whether pairs that the catalogue does not have are dropped.
 
     Returns:
-        `(changed, counts)`: what `Version.write` takes, `{}` if the table stays the
-        same; and what became of the images, str, which ends with the number of those
-        without what the CNN takes.
+        `(changed, counts, without)`: what `Version.write` takes, `{}` if the table
+        stays the same; what became of the images, str; and the names of those that are
+        not in it, because they lack what the CNN takes.
 
     Raises:
         InputError: if the table would be empty.
@@ -34,13 +34,14 @@ def refresh_images(version, columns, open_store, remove_missing):
     )
     counts = (
         f"{len(keys)} images added, {np.count_nonzero(~kept)} removed, "
-        f"{np.count_nonzero(kept)} kept, {without}"
+        f"{np.count_nonzero(kept)} kept"
     )
     if kept.all() and not len(keys):
-        return {}, counts
+        return {}, counts, without
     if not kept.any() and not len(keys):
         raise InputError("items: no image of the table would be left")
-    return changed_images(version.keys, kept, keys, checks, *rows), counts
+    changed = changed_images(version.keys, kept, keys, checks, *rows)
+    return changed, counts, without
 
 
 def _keys(version, columns):
@@ -104,9 +105,9 @@ def _compare(version, columns, open_store, remove_missing):
 
     Returns:
         `(kept, keys, checks, rows, without)`: bool `[P]`, the rows to keep; int64 `[N]`
-        sorted and `[N]`, and `Version.encode_images`, the rows to add; and the number
-        of pairs that are not in the table and have no feature map, or no readable
-        image.
+        sorted and `[N]`, and `Version.encode_images`, the rows to add; and the names
+        of images of pairs that are not in the table and have no feature map, or are not
+        readable.
     """
     images, keys, checks = _keys(version, columns)
     items, left_out = _of_one_key(version, images, keys, checks)
@@ -127,7 +128,8 @@ def _compare(version, columns, open_store, remove_missing):
     if "category" in columns:
         categories = _to_numpy(columns["category"].take(items[new]))
     encoded = version.encode_images(store, rows[new], categories)
-    return kept, keys[new], checks[new], encoded, np.count_nonzero(absent) - len(new)
+    without = columns["image"].take(items[absent & (rows == 0)]).to_pylist()
+    return kept, keys[new], checks[new], encoded, without
 
 
 def _to_numpy(column):

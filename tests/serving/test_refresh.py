@@ -1,6 +1,7 @@
 """A refreshed version against the Keras model, and against a table made afresh."""
 
 import json
+import re
 import shutil
 import signal
 import zlib
@@ -262,7 +263,9 @@ def test_everything_else_is_as_it_was(export_dir, items_csv, store):
     assert changed == (7 if export_dir.name == "int8" else 6)
 
 
-def test_nothing_new_writes_nothing(export_dir, items_csv, store, shop, capsys):
+def test_nothing_new_writes_nothing(
+    export_dir, items, items_csv, maps, store, shop, capsys
+):
     kept = shop.items[["item_id", "image", "category", "price"]]
     kept.to_csv(export_dir.parent / "same.csv", index=False)
     same = export_dir.parent / "same.csv"
@@ -272,6 +275,9 @@ def test_nothing_new_writes_nothing(export_dir, items_csv, store, shop, capsys):
     assert refresh(export_dir, items_csv, store) == export_dir / "2"
     line = capsys.readouterr().out
     assert "6 images added, 0 removed" in line and f"-> {export_dir / '2'}" in line
+    missing = set(items.image[items.image.fillna("") != ""]) - set(maps)
+    count, name = re.search(r"(\d+) without a feature map, such as '(.*?)'", line).groups()
+    assert (int(count), True) == (len(missing), name in missing)
     assert "; 7 items added, 2 changed, 0 removed ->" in line
     assert refresh(export_dir, items_csv, store) is None
     # Only removed.
