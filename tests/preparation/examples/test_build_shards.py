@@ -38,6 +38,7 @@ from tests.preparation.failing import (
     fail_if_anyone_listens,
     fail_otherwise,
 )
+from tests.preparation.job_server import job_server
 from tests.reference import histories
 
 SPLITS = ("train", "validation", "test")
@@ -54,6 +55,11 @@ def _log():
     return log.assign(split=rng.choice([*SPLITS, "history"], 600))
 
 
+def _portable(address):
+    endpoint = f"--job_endpoint={address}"
+    return ["--runner=PortableRunner", endpoint, "--environment_type=LOOPBACK"]
+
+
 def _build(tables, output, num_shards=3, beam_args=()):
     paths = tables / "items.parquet", tables / "log.parquet"
     build_examples(*paths, output, num_shards=num_shards, beam_args=beam_args)
@@ -67,6 +73,13 @@ def tables(tmp_path_factory):
     _log().to_parquet(folder / "log.parquet")
     _build(folder, folder / "data", num_shards=1)
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(tables):
+    """Their data folder in three shards, by Beam in this process; nobody changes it."""
+    _build(tables, tables / "3", beam_args=IN_PROCESS)
+    return tables / "3"
 
 
 def _same_files(one, two):
@@ -106,21 +119,17 @@ def test_histories_equal_brute_force(tmp_path_factory, events, max_history, num_
     shutil.rmtree(folder)
 
 
-def test_shards_hold_the_same_examples(tables, tmp_path):
-    _build(tables, tmp_path / "3")
+def test_shards_hold_the_same_examples(tables, data):
     names = sorted(read_examples(tables / "data", "test")[0])
     for split in SPLITS:
         expected = read_rows(tables / "data", split, *names)
-        found = read_rows(tmp_path / "3", split, *names)
+        found = read_rows(data, split, *names)
         assert found != expected and sorted(found) == sorted(expected)
     for name in ("schema.json", "catalogue.parquet", "summary.json"):
-        one, three = (folder / name for folder in (tables / "data", tmp_path / "3"))
-        assert one.read_bytes() == three.read_bytes()
+        assert (tables / "data" / name).read_bytes() == (data / name).read_bytes()
 
 
-def test_a_user_is_in_the_shards_of_one_number(tables, tmp_path):
-    data = tmp_path / "data"
-    _build(tables, data)
+def test_a_user_is_in_the_shards_of_one_number(data):
     numbers = collections.defaultdict(set)
     for split in SPLITS:
         for shard in range(3):
@@ -148,7 +157,7 @@ run(main, define_flags, words="--")
 """
 
 
-def test_processes_write_the_same_bytes_and_say_nothing(tables, tmp_path):
+def test_processes_write_the_same_bytes_and_say_nothing(tables, data, tmp_path):
     """Not even of the libraries that they start."""
     result = subprocess.run(
         [
@@ -163,14 +172,12 @@ def test_processes_write_the_same_bytes_and_say_nothing(tables, tmp_path):
         | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (result.returncode, result.stderr) == (0, "")
-    _build(tables, tmp_path / "here")
-    _same_files(tmp_path / "here", tmp_path / "processes")
+    _same_files(data, tmp_path / "processes")
 
 
-def test_dask_writes_the_same_bytes(tables, tmp_path):
+def test_dask_writes_the_same_bytes(tables, data, tmp_path):
     dask = pytest.importorskip("dask")
     distributed = pytest.importorskip("distributed")
-    _build(tables, tmp_path / "here")
     processes.server()
     # Its workers are processes, and have imported TensorFlow.
     forked = {"distributed.worker.multiprocessing-method": "forkserver"}
@@ -194,7 +201,19 @@ def test_dask_writes_the_same_bytes(tables, tmp_path):
             ],
         )
         distributed.default_client().close()
-    _same_files(tmp_path / "here", tmp_path / "dask")
+    _same_files(data, tmp_path / "dask")
+
+
+def test_a_job_server_writes_the_same_bytes(tables, data, tmp_path):
+    with job_server(tmp_path) as address:
+        _build(tables, tmp_path / "portable", beam_args=_portable(address))
+    _same_files(data, tmp_path / "portable")
+
+
+def test_an_input_error_comes_back_from_a_job_server(tmp_path):
+    with job_server(tmp_path) as address:
+        with pytest.raises(InputError, match="^log.csv: row 3$"):
+            run_steps([Step(fail, 3)], tmp_path, _portable(address))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -247,8 +266,7 @@ def test_options_that_are_refused(tmp_path, option):
         run_steps([Step(fail)], tmp_path, [option])
 
 
-def test_killed_at_twenty_moments(tables, tmp_path):
-    _build(tables, tmp_path / "whole")
+def test_killed_at_twenty_moments(tables, data, tmp_path):
     output, moments = tmp_path / "data", np.random.default_rng(0)
     context = processes.server()
     killed = 0
@@ -267,11 +285,11 @@ def test_killed_at_twenty_moments(tables, tmp_path):
         process.join()
         killed += process.exitcode == -signal.SIGKILL
         if output.exists():
-            _same_files(output, tmp_path / "whole")
+            _same_files(output, data)
             shutil.rmtree(output)
     _build(tables, output)
-    _same_files(output, tmp_path / "whole")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "whole"]
+    _same_files(output, data)
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_a_disk_that_fills(tables, tmp_path):
@@ -296,10 +314,8 @@ def test_the_summary_counts(tables):
     assert summary["rows"] == 600 and summary["skipped"]["bad_row"] == 0
 
 
-def test_a_training_batch_mixes_the_shards(tables, tmp_path):
-    _build(tables, tmp_path / "data")
-    schema = Schema.load(tmp_path / "data")
-    dataset = Batches(tmp_path / "data", schema, 30).dataset("train", epoch=0)
+def test_a_training_batch_mixes_the_shards(data):
+    dataset = Batches(data, Schema.load(data), 30).dataset("train", epoch=0)
     users = next(iter(dataset))[3]["user_key"].numpy()
     assert set(shard_of_users(users, 3)) == {0, 1, 2}
     everything = [
