@@ -143,4 +143,5 @@ soak: $(VENV)/test
 		--version=$(OUT)/saved_models/hccm/1 --count=1500
 	$(BIN)/python -m tests.soak.kills $(OUT) --kills=6
 	$(BIN)/python -m tests.soak.damaged_inputs --count=100
+	$(BIN)/python -m tests.soak.slurm $(OUT)
 	REFRESHES=50 $(BIN)/python -m pytest -q tests/serving/test_refresh_polling.py

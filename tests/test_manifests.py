@@ -65,8 +65,9 @@ def test_slurm_names_each_process_its_task(tmp_path):
     stub("scontrol", "printf 'node1\\nnode2\\n'")
     stub("srun", 'shift; SLURM_PROCID=1 "$@"')
     stub("python", 'echo "$TF_CONFIG"; echo "$@"')
+    job = CONFIGS / "slurm" / "multi_worker_mirrored.sbatch"
     output = subprocess.run(
-        ["bash", CONFIGS / "slurm" / "multi_worker_mirrored.sbatch", "D A", "M", "R"],
+        ["bash", job, "D A", "M", "R", "--epochs=3"],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         check=True,
         capture_output=True,
@@ -77,7 +78,9 @@ def test_slurm_names_each_process_its_task(tmp_path):
         "cluster": {"worker": ["node1:2222", "node2:2222"]},
         "task": {"type": "worker", "index": 1},
     }
-    assert "--data_dir=D A --feature_maps=M --run_dir=R --resume" in arguments
+    assert arguments.endswith(
+        "--data_dir=D A --feature_maps=M --run_dir=R --resume --epochs=3\n"
+    )
 
 
 def test_the_dashboard_shows_what_tensorflow_serving_measures():
