@@ -77,6 +77,7 @@ def check_can_make(path):
 
     It tries, so that it is found out before the work and not after it.
     """
+    check_is_local(path)
     path = pathlib.Path(path)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -93,6 +94,16 @@ def check_can_make(path):
         raise InputError(
             f"{path}: cannot be written ({reason}); name another place"
         ) from error
+
+
+def check_is_local(path):
+    """Raises an `InputError` for an address, such as `s3://bucket/folder`."""
+    # A `pathlib.Path` has one slash where there were two.
+    if address := re.match("([a-z][a-z0-9]*):/+(.*)", str(path)):
+        raise InputError(
+            f"{address[1]}://{address[2]}: nothing is written there; write to a disk, "
+            "and copy what is written"
+        )
 
 
 @contextlib.contextmanager
@@ -163,6 +174,7 @@ def only_writer(folder):
 
     The lock goes with the process, so that a killed one leaves none.
     """
+    check_is_local(folder)
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,10 +1,14 @@
-"""Reads files of local and remote paths: `http://`, `s3://`, `hdfs://` and others.
+"""Reads files of local and remote paths: `s3://`, `gs://`, `hdfs://`, `http://`.
 
-TensorFlow itself reads local paths and `gs://`; the other schemes come from
-tensorflow-io, the extra `[io]`, which pins the last TensorFlow that it loads on.
+Those of object stores are streams, see `hccm_tf.object_stores`. All else, and all
+TFRecords, TensorFlow reads: local paths and `gs://` by itself, `http://`, `hdfs://` and
+others with tensorflow-io, the extra `[io]`, which pins the last TensorFlow that it
+loads on. Its reads of `s3://` give right results and then abort the process, so that
+TFRecords of `s3://` are copied instead, see `hccm_tf.data.local_copy`.
 """
 
 import concurrent.futures
+import functools
 import io
 import json
 import os
@@ -14,6 +18,7 @@ import pyarrow.parquet as pq
 from etils import epy
 
 from hccm_tf.errors import InputError
+from hccm_tf.object_stores import in_store, kind_of, open_object
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -30,23 +35,30 @@ def require_scheme(path):
     Raises:
         InputError: if the scheme needs the extra, and it is not there.
     """
+    if not is_remote(path):
+        return
     scheme = str(path).partition("://")[0]
-    if not is_remote(path) or scheme in tf.io.gfile.get_registered_schemes():
+    if scheme == "s3":
+        raise InputError(
+            f"{path}: TensorFlow reads no TFRecords of s3://; copy the folder to a "
+            "disk, as train_main.py does with --cache_dir"
+        )
+    if scheme in tf.io.gfile.get_registered_schemes():
         return
     try:
         import tensorflow_io  # noqa: F401, registers its file systems
     except ImportError as error:
         raise InputError(
-            f"{path}: TensorFlow {tf.__version__} does not read {scheme}:// paths; "
-            "install the extra with pip install 'hccm_tf[io]', which brings "
-            "tensorflow-io and TensorFlow 2.17, or copy the file to a disk"
+            f"{path}: TensorFlow {tf.__version__} does not read {scheme}:// paths; for "
+            "http:// and hdfs:// install the extra with pip install 'hccm_tf[io]', "
+            "which brings tensorflow-io and TensorFlow 2.17, or copy the file to a disk"
         ) from error
     if scheme not in tf.io.gfile.get_registered_schemes():
         raise InputError(f"{path}: no file system reads {scheme}:// paths")
 
 
 def open_file(path, limit=None):
-    """Opens a file for reading; a remote one is read into memory.
+    """Opens a file for reading; one that only TensorFlow reads is read into memory.
 
     Args:
         path: str or `pathlib.Path`.
@@ -56,11 +68,13 @@ def open_file(path, limit=None):
         A binary file object.
 
     Raises:
-        InputError: if the path's scheme needs the extra `[io]`.
+        InputError: if the path's scheme needs the extra `[io]`, or is unknown.
         OSError: if the file cannot be read, or has more bytes.
     """
     if not is_remote(path):
         return open(path, "rb")
+    if in_store(path):
+        return open_object(path, limit)
     require_scheme(path)
     try:
         with tf.io.gfile.GFile(str(path), "rb") as handle:
@@ -74,13 +88,13 @@ def open_file(path, limit=None):
 
 def crc32(path):
     """CRC-32 of a file's content, int; `OSError` if it cannot be read."""
-    value, reader = 0, open
-    if is_remote(path):
+    value, opened = 0, open_file
+    if is_remote(path) and not in_store(path):
         require_scheme(path)
         # `open_file` would hold all of it.
-        reader = tf.io.gfile.GFile
+        opened = functools.partial(tf.io.gfile.GFile, mode="rb")
     try:
-        with reader(str(path), "rb") as handle:
+        with opened(str(path)) as handle:
             while block := handle.read(2**20):
                 value = zlib.crc32(block, value)
     except tf.errors.OpError as error:
@@ -112,3 +126,25 @@ def read_parquet(path, columns=None):
 def join(folder, *names):
     """The path of a file in a local or remote folder, str."""
     return os.path.join(str(folder), *names)
+
+
+def check_folder(argument, path, what=""):
+    """Raises an `InputError` unless there is a folder, on a disk or in an object store.
+
+    Args:
+        argument: what the path is called, str.
+        path: str or `pathlib.Path`.
+        what: what the error ends with, str.
+    """
+    found, reason = False, "no such folder"
+    try:
+        found = kind_of(path) == "folder" if in_store(path) else os.path.isdir(path)
+    except OSError as error:
+        reason = error.strerror
+    if not found:
+        raise InputError(f"{argument}={path}: {reason}{what}")
+
+
+def resolve(path):
+    """The path by which other processes know a file too, str: absolute, or remote."""
+    return str(path) if is_remote(path) else os.path.realpath(path)

@@ -82,14 +82,14 @@ def predict(from_run, table, output, items=None, history=None, **images):
 
 
 def _check_output(output):
+    with errors_begin_with("output="):
+        check_can_make(output)
     if output.suffix != ".parquet":
         raise InputError(f"output={output}: name a .parquet file")
     if output.exists():
         raise InputError(f"output={output} exists already: remove it or name another")
     if not output.parent.is_dir():
         raise InputError(f"output={output}: there is no folder {output.parent}")
-    with errors_begin_with("output="):
-        check_can_make(output)
 
 
 def _build(trained, work, table, items, history):

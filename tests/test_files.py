@@ -49,13 +49,15 @@ def url(shop):
         thread.join()
 
 
-@pytest.mark.parametrize("scheme", ["http", "s3", "hdfs"])
-def test_a_remote_path_without_the_extra_names_it(monkeypatch, scheme):
+@pytest.mark.parametrize(
+    ("function", "scheme"),
+    [(open_file, "http"), (require_scheme, "http"), (require_scheme, "hdfs")],
+)
+def test_a_remote_path_without_the_extra_names_it(monkeypatch, function, scheme):
     monkeypatch.setitem(sys.modules, "tensorflow_io", None)
     monkeypatch.setattr("tensorflow.io.gfile.get_registered_schemes", lambda: ["file"])
-    for function in (open_file, require_scheme):
-        with pytest.raises(InputError, match=rf"{scheme}://a/b.*hccm_tf\[io\]"):
-            function(f"{scheme}://a/b")
+    with pytest.raises(InputError, match=rf"{scheme}://a/b.*hccm_tf\[io\]"):
+        function(f"{scheme}://a/b")
 
 
 def test_a_scheme_that_nobody_reads(monkeypatch):

@@ -50,9 +50,11 @@ def image_content(image, image_dir, allow_links=False, allow_private_urls=False)
             )
         yield _read_remote(image)
     elif is_remote(image_dir):
-        if posixpath.normpath(f"./{image}").partition("/")[0] == "..":
+        # A store has no "..", which would be letters of a name.
+        name = posixpath.normpath(f"./{image}")
+        if name.partition("/")[0] == "..":
             raise ValueError("it leads out of image_dir")
-        yield _read_remote(join(image_dir, image.lstrip("/")))
+        yield _read_remote(join(image_dir, name))
     else:
         path = _path_below(image, image_dir, allow_links)
         with open(path, "rb", opener=_open_regular) as handle:

@@ -27,7 +27,7 @@ def decode_image(image, image_dir, size, max_pixels=MAX_PIXELS, **allowed):
     Args:
         image: path below `image_dir`, or a URL: `http://`, `https://`, or what
             `hccm_tf.files` opens.
-        image_dir: folder of the images.
+        image_dir: folder of the images, on a disk or in an object store.
         size: height and width in pixels of the result.
         max_pixels: an image with more pixels is refused before it is decoded.
         **allowed: `allow_links` and `allow_private_urls` of
@@ -67,7 +67,8 @@ def decode_images(images, image_dir, size, max_pixels=MAX_PIXELS, ahead=64, **al
     Yields:
         What `decode_image` returns, in the order of `images`.
     """
-    threads = DOWNLOADS if any(map(is_remote, images)) else os.cpu_count()
+    remote = is_remote(image_dir) or any(map(is_remote, images))
+    threads = DOWNLOADS if remote else os.cpu_count()
     waiting = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         # Not `pool.map`: it would go on until it holds the pixels of all images.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import pathlib
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hccm_tf.errors import InputError
-from hccm_tf.files import is_remote, open_file
+from hccm_tf.files import open_file
+from hccm_tf.preparation.table_files import is_parquet, table_files
 from hccm_tf.preparation.text import to_text
 
 # Types of CSV columns are inferred from the first block of a file.
@@ -35,36 +35,11 @@ class Piece:
     row_groups: tuple | None = None
 
 
-def table_files(path):
-    """The `.csv` and `.parquet` files of a path: itself, or those of a folder."""
-    if is_remote(path):
-        return [str(path)]
-    path = pathlib.Path(path)
-    files = [path]
-    if path.is_dir():
-        # Spark and others leave files such as _SUCCESS.
-        files = [file for file in path.iterdir() if file.name[0] not in "._"]
-    if not files or not path.exists():
-        raise InputError(f"{path}: no such file, or a folder without .csv or .parquet")
-    for file in files:
-        if file.is_dir() or file.suffix not in (".csv", ".parquet"):
-            raise InputError(
-                f"{file}: neither a .csv nor a .parquet file, and nothing else is "
-                "read; unpack it, convert it, or put it elsewhere"
-            )
-    return sorted(map(str, files))
-
-
-def is_parquet(file):
-    """Whether a file of a table is Parquet; otherwise it is CSV."""
-    return file.endswith(".parquet")
-
-
 def _open(file):
     try:
         return open_file(file)
     except OSError as error:
-        raise InputError(f"{file}: {error}") from error
+        raise InputError(f"{file}: {error.strerror or error}") from error
 
 
 def open_parquet(file):

@@ -5,6 +5,7 @@ import pathlib
 
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
+from hccm_tf.files import check_folder
 from hccm_tf.models import ImageInput
 from hccm_tf.training.fit import build, prepare
 from hccm_tf.training.images import images_path
@@ -30,8 +31,7 @@ def check(configuration):
 def _check_pixels(configuration):
     options, path = configuration.options, images_path(configuration)
     schema = DataFolder(configuration.data_dir).schema()
-    if not pathlib.Path(path).is_dir():
-        raise InputError(f"image_dir={path}: no such folder")
+    check_folder("image_dir", path)
     weights = getattr(options, "cnn_weights", "random")
     if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
         raise InputError(f"cnn_weights={weights}: no such file")

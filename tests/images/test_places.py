@@ -130,7 +130,7 @@ def test_a_remote_folder(monkeypatch):
         reason = _reason(name, "s3://bucket/photos")
         assert reason == "cannot be read: it leads out of image_dir"
     names = [path.removeprefix("s3://bucket/photos/") for path in asked]
-    assert names == ["a.png", "x/../b.png", "c.png", "..d.png"]
+    assert names == ["a.png", "b.png", "c.png", "..d.png"]
 
 
 PUBLIC = ("93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "64:ff9b::5db8:d822")

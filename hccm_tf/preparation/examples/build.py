@@ -12,7 +12,7 @@ from hccm_tf.atomic import new_folder
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.labels import missing_label
 from hccm_tf.errors import InputError
-from hccm_tf.files import is_remote
+from hccm_tf.files import resolve
 from hccm_tf.preparation.examples import (
     column_report,
     count,
@@ -121,7 +121,7 @@ def _to_path(table, name, work):
     """A table's path; a data frame is written first."""
     if isinstance(table, (str, pathlib.Path)):
         # Workers may have another working directory.
-        return table if is_remote(table) else pathlib.Path(table).resolve()
+        return resolve(table)
     path = work / f"{name}.parquet"
     try:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path)

@@ -16,7 +16,7 @@ from hccm_tf.atomic import new_folder
 from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import IMAGES, FeatureMapStore
 from hccm_tf.errors import InputError
-from hccm_tf.files import is_remote
+from hccm_tf.files import check_folder, is_remote, resolve
 from hccm_tf.images.read import MAX_PIXELS
 from hccm_tf.preparation.feature_maps import own_cnn
 from hccm_tf.preparation.feature_maps.assembly import assemble
@@ -70,7 +70,7 @@ def extract_feature_maps(
     settings = {
         **cnn,
         "images_sha256": hashlib.sha256("\0".join(images).encode()).hexdigest(),
-        "image_dir": image_dir and str(pathlib.Path(image_dir).resolve()),
+        "image_dir": image_dir and resolve(image_dir),
         "backbone_file": own_file,
         "backbone_sha256": own_file and own_cnn.digest(own_file),
         "max_pixels": max_pixels,
@@ -94,10 +94,8 @@ def _check_image_dir(images, image_dir):
     local = next((image for image in images if not is_remote(image)), None)
     if local is not None and image_dir is None:
         raise InputError(f"image_dir: the folder of images such as {local} is missing")
-    if local is not None and not pathlib.Path(image_dir).is_dir():
-        raise InputError(
-            f"image_dir={image_dir}: no such folder, of images such as {local}"
-        )
+    if local is not None:
+        check_folder("image_dir", image_dir, f", of images such as {local}")
 
 
 def _own_file(backbone):

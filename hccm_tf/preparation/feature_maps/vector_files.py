@@ -5,7 +5,6 @@ A file is read in batches, so that it may be larger than memory.
 
 import dataclasses
 import math
-import pathlib
 import zipfile
 import zlib
 
@@ -13,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hccm_tf.errors import InputError, first_line
+from hccm_tf.errors import InputError, errors_begin_with, first_line
+from hccm_tf.files import open_file
+from hccm_tf.preparation.table_files import files_of, is_parquet
 from hccm_tf.preparation.tables import open_parquet
 from hccm_tf.preparation.text import to_text
 
@@ -43,11 +44,11 @@ class VectorFile:
             or lists of lists of numbers; or of a `.npz` file with `ids` and `maps`.
     """
 
-    path: pathlib.Path
+    path: str
 
     @property
     def _is_parquet(self):
-        return self.path.suffix == ".parquet"
+        return is_parquet(self.path)
 
     def names(self):
         """Names of the images, Arrow array of str, null where there is none."""
@@ -78,7 +79,7 @@ class VectorFile:
         return InputError(f"{self.path}: not read as {needed} ({first_line(error)})")
 
     def _parquet_names(self):
-        with open_parquet(str(self.path)) as file:
+        with open_parquet(self.path) as file:
             names = file.schema_arrow.names
             if IDS not in names or len(set(names) & set(ARRAYS)) != 1:
                 raise InputError(
@@ -91,7 +92,7 @@ class VectorFile:
         return to_text(column)
 
     def _parquet_batches(self):
-        with open_parquet(str(self.path)) as file:
+        with open_parquet(self.path) as file:
             (name,) = set(file.schema_arrow.names) & set(ARRAYS)
             groups = [
                 file.metadata.row_group(number)
@@ -137,7 +138,10 @@ class VectorFile:
 
     def _npz_names(self):
         # Without pickles, which are programs.
-        with np.load(self.path, allow_pickle=False) as file:
+        with (
+            open_file(self.path) as handle,
+            np.load(handle, allow_pickle=False) as file,
+        ):
             names = file[NPZ_IDS]
         if names.ndim != 1 or names.dtype.kind not in "iuU":
             raise InputError(
@@ -148,7 +152,8 @@ class VectorFile:
 
     def _npz(self):
         with (
-            zipfile.ZipFile(self.path) as archive,
+            open_file(self.path) as file,
+            zipfile.ZipFile(file) as archive,
             archive.open(f"{NPZ_MAPS}.npy") as handle,
         ):
             version = np.lib.format.read_magic(handle)
@@ -171,25 +176,6 @@ def _batch_rows(row_bytes):
 
 
 def vector_files(path):
-    """The files of a path, itself or those of a folder; list of `VectorFile`.
-
-    Raises:
-        InputError: if there is none, or one of another kind.
-    """
-    path = pathlib.Path(path)
-    files = [path]
-    if path.is_dir():
-        # Spark and others leave files such as _SUCCESS.
-        files = sorted(file for file in path.iterdir() if file.name[0] not in "._")
-    if not files or not path.exists():
-        raise InputError(
-            f"input: no such file, or a folder without {' or '.join(SUFFIXES)}. "
-            f"Received: {path}"
-        )
-    for file in files:
-        if file.suffix not in SUFFIXES or file.is_dir():
-            raise InputError(
-                f"{file}: neither a {' nor a '.join(SUFFIXES)} file, and nothing else "
-                "is read"
-            )
-    return [VectorFile(file) for file in files]
+    """The files of a path, list of `VectorFile`; raises as `files_of`."""
+    with errors_begin_with("input: "):
+        return [VectorFile(file) for file in files_of(path, SUFFIXES)]

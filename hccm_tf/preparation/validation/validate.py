@@ -213,7 +213,7 @@ def validate(data_dir, feature_maps=None):
     """
     for name, path in (("data_dir", data_dir), ("feature_maps", feature_maps)):
         if path is not None and not pathlib.Path(path).is_dir():
-            raise InputError(f"{name}={path}: no such folder")
+            raise InputError(f"{name}={path}: no such folder on a disk")
     data_dir = pathlib.Path(data_dir)
     lines, errors = [], []
     known = check_catalogue(data_dir, lines, errors)
