@@ -10,7 +10,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from hccm_tf import atomic, object_stores
+from hccm_tf.data import local_copy as copies
+from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.local_copy import local_copy
 from hccm_tf.errors import InputError
 from hccm_tf.files import crc32, open_file, require_scheme
 from hccm_tf.images.read import decode_image
@@ -20,6 +23,7 @@ from hccm_tf.preparation.feature_maps.extract import extract_feature_maps
 from hccm_tf.preparation.feature_maps.import_maps import import_feature_maps
 from hccm_tf.preparation.tables import read_table, read_types, table_files
 from tests.conftest import MAPS, MAX_HISTORY
+from tests.flags.test_read import read
 
 # A name that a URL would have to quote.
 ODD = "odd names/?a=1#b@c ü%20.csv"
@@ -151,6 +155,98 @@ def test_imported_maps(bucket, shop, tmp_path):
         np.testing.assert_array_equal(maps[:, 0, 0], vectors.astype(np.float16))
 
 
+def _files(folder):
+    """Name → content of what is below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in pathlib.Path(folder).rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_training_reads_copies(bucket, shop, tmp_path):
+    flags = ["--model=hccm", "--data_dir=s3://shop/data", "--run_dir=RUN"]
+    flags += ["--feature_maps=s3://shop/maps/"]
+    with pytest.raises(InputError, match="^cache_dir: .*s3://shop/data is missing"):
+        read(*flags)
+    told = read(*flags, f"--cache_dir={tmp_path}")
+    assert _files(told.data_dir) == _files(shop.data)
+    # Neither the CNN's weights nor the list of what was skipped.
+    assert set(_files(told.feature_maps)) == {
+        *("feature_maps.json", "images.parquet", "feature_maps-00000-of-00001.f16")
+    }
+    assert len(list(tmp_path.iterdir())) == 2
+    store = FeatureMapStore.open(told.feature_maps)
+    assert store.checksums() == shop.store.checksums()
+    remote, local = (
+        Batches(path, shop.schema, 100, images).dataset("test")
+        for path, images in ((told.data_dir, store), (shop.data, shop.store))
+    )
+    for found, expected in zip(remote, local, strict=True):
+        for name in expected[0]:
+            np.testing.assert_array_equal(found[0][name], expected[0][name])
+
+
+def test_only_what_a_model_takes_is_copied(bucket, tmp_path):
+    flags = ["--data_dir=s3://shop/data", "--feature_maps=s3://shop/none"]
+    read("--model=din", *flags, f"--cache_dir={tmp_path}", "--run_dir=RUN")
+    assert len(list(tmp_path.iterdir())) == 1
+    # TensorFlow reads some where they are.
+    told = read("--model=din", "--data_dir=gs://shop/data", "--run_dir=RUN")
+    assert told.data_dir == "gs://shop/data"
+    with pytest.raises(InputError, match="^run_dir=s3://shop/RUN: nothing is written"):
+        read("--model=din", *flags, "--run_dir=s3://shop/RUN")
+
+
+def test_what_is_copied_again(bucket, tmp_path, monkeypatch):
+    asked = []
+
+    def download(address, file):
+        asked.append(address.rpartition("/")[2])
+        if address.endswith(fails):
+            raise OSError("it is gone")
+        return object_stores.download(address, file)
+
+    def copy():
+        asked.clear()
+        return local_copy("s3://shop/box", tmp_path, ("*.json", "v/*.json"))
+
+    monkeypatch.setattr(copies, "download", download)
+    monkeypatch.setattr(copies, "THREADS", 1)
+    names = ("box/1.json", "box/v/2.json", "box/v/w/3.json", "box/4.txt")
+    _put(bucket, **dict.fromkeys(names, b"old"))
+    fails = ".none"
+    first = copy()
+    assert _files(first) == {"1.json": b"old", "v/2.json": b"old"}
+    assert copy() == first and not asked
+    # A copy for each state of the folder; a file may change and keep its size.
+    _put(bucket, **{"box/1.json": b"longer"})
+    fails = "2.json"
+    with pytest.raises(InputError, match="s3://shop/box: it is gone"):
+        copy()
+    fails = ".none"
+    (unfinished,) = tmp_path.glob("*.incomplete")
+    assert _files(unfinished) == {"1.json": b"longer"}
+    # As a process leaves it that is killed.
+    (unfinished / "v" / "2.json.0a1b2c3d.part").touch()
+    second = copy()
+    assert asked == ["2.json"]
+    assert _files(second) == {"1.json": b"longer", "v/2.json": b"old"}
+    assert _files(first)["1.json"] == b"old"
+
+
+def test_a_folder_that_changes_while_it_is_copied(bucket, tmp_path, monkeypatch):
+    def download(address, file):
+        object_stores.download(address, file)
+        _put(bucket, **{"changing/1.json": b"newer"})
+
+    _put(bucket, **{"changing/1.json": b"old"})
+    monkeypatch.setattr(copies, "download", download)
+    with pytest.raises(InputError, match="s3://shop/changing: it changed"):
+        local_copy("s3://shop/changing", tmp_path, ["*.json"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def _line(function, *arguments):
     """The one line of an error that names what is to be mended."""
     with pytest.raises(InputError) as error:
@@ -171,6 +267,9 @@ def test_addresses_that_are_wrong(bucket, tmp_path):
         line = _line(read_table, f"s3://{bad}/items.csv", ["a"])
         assert line.startswith("s3://: ") and "secret" not in line
     assert "foo://shop/a.csv: " in _line(read_table, "foo://shop/a.csv", ["a"])
+    for path in ("s3://shop/none", "s3://nobody/DATA"):
+        assert path in _line(local_copy, path, tmp_path, ["*"])
+    assert "s3://shop/maps: " in _line(FeatureMapStore.open, "s3://shop/maps")
     assert "--cache_dir" in _line(require_scheme, "s3://shop/data")
     line = _line(extract_feature_maps, ["a.jpg"], "s3://shop/none", tmp_path / "maps")
     assert line == "image_dir=s3://shop/none: no such folder, of images such as a.jpg"

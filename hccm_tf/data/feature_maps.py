@@ -28,7 +28,7 @@ from hccm_tf.data.image_store import ImageStore
 from hccm_tf.data.mapped import mapped_array
 from hccm_tf.data.shard_check import check_file, check_file_once, check_moments
 from hccm_tf.errors import InputError
-from hccm_tf.files import read_json
+from hccm_tf.files import is_remote, read_json
 from hccm_tf.quiet import quiet_float16
 
 with epy.lazy_imports():
@@ -37,6 +37,8 @@ with epy.lazy_imports():
 METADATA = "feature_maps.json"
 MAP_DTYPES = ("float16", "int8")
 IMAGES = "images.parquet"
+# Patterns of the names of what a training reads of a store.
+NEEDED = (METADATA, IMAGES, "feature_maps-*", "scales-*")
 EXTRACT = "python -m tfrecords_tools.extract_feature_maps"
 
 
@@ -112,6 +114,11 @@ class FeatureMapStore(ImageStore):
     @classmethod
     def open(cls, path):
         """Opens the store at `path`; `InputError` names what is missing."""
+        if is_remote(path):
+            raise InputError(
+                f"{path}: feature maps are mapped from a disk; copy the folder there, "
+                "as train_main.py does with --cache_dir"
+            )
         path = pathlib.Path(path)
         metadata = _read_metadata(path / METADATA)
         images = path / IMAGES

@@ -20,6 +20,8 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 INFO = "dataset_info.json"
+# Patterns of the names of all that is read of it.
+NEEDED = ("*.json", "*.parquet", "vocabularies/*.parquet", "*.tfrecord-*")
 CATALOGUE_COLUMNS = ["item_id", "image", "image_key", "category"]
 
 

@@ -26,6 +26,11 @@ class RunOptions(Options):
     image_dir: str | None = option(
         None, "The folder of the images, for models that take pixels and for --explain."
     )
+    cache_dir: str | None = option(
+        None,
+        "The folder for copies of DATA and MAPS that are in an object store, s3:// "
+        "say, from which they are read.",
+    )
     run_dir: str | None = option(
         None,
         "The folder RUN for what the run leaves; one that holds a run already is "

@@ -5,13 +5,16 @@ from dataclasses import fields
 
 from absl import flags
 
+from hccm_tf.atomic import check_is_local
 from hccm_tf.configuration import (
     DEFAULT_MODEL,
     TrainingSettings,
     configure,
     readable,
 )
-from hccm_tf.errors import InputError
+from hccm_tf.data import feature_maps, folder
+from hccm_tf.data.local_copy import local_copy
+from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.flags.define import define_flags
 from hccm_tf.flags.groups import RunOptions
 from hccm_tf.models import CHOICES, find_model, name_of
@@ -113,6 +116,8 @@ def value_of(flag_values, field):
 def read_configuration_flags(flag_values, typed_names):
     """The `Configuration` of a run, as the flags say.
 
+    What it reads from object stores is copied, once it is clear that all flags fit.
+
     Args:
         flag_values: `absl.flags.FlagValues`, parsed.
         typed_names: names of the flags on the command line, see `typed`. One that the
@@ -140,7 +145,8 @@ def read_configuration_flags(flag_values, typed_names):
         unread = [*given, "model"] if run.model is not None else [*given]
         why = f"--from_run={run.from_run} takes the run as it is"
         _leave_out(unread, typed_names, why)
-        return _as_it_is(base, run.from_run, run.strategy, folders)
+        told = _as_it_is(base, run.from_run, run.strategy, folders)
+        return _with_copies(told, run.cache_dir)
     read = readable(model)
     unread = [name for name in given if name not in read]
     why = f"model {model.name} does not read it; it reads --{', --'.join(read)}"
@@ -150,7 +156,7 @@ def read_configuration_flags(flag_values, typed_names):
         raise InputError("--data_dir: the folder DATA of build_examples is missing")
     if folders["run_dir"] is None:
         raise InputError("--run_dir: the folder RUN for what the run leaves is missing")
-    return configure(
+    told = configure(
         model,
         given,
         base,
@@ -159,6 +165,7 @@ def read_configuration_flags(flag_values, typed_names):
         strategy=run.strategy,
         **folders,
     )
+    return _with_copies(told, run.cache_dir)
 
 
 def _leave_out(unread, typed_names, why):
@@ -200,3 +207,23 @@ def _as_it_is(base, from_run, strategy, folders):
         strategy=strategy,
         **given,
     )
+
+
+def _with_copies(configuration, cache_dir):
+    """The same with copies of DATA and MAPS that are in object stores."""
+    if configuration.run_dir is not None:
+        with errors_begin_with("run_dir="):
+            check_is_local(configuration.run_dir)
+    model, needed = configuration.model, {"data_dir": folder.NEEDED}
+    if model.has_images and not model.takes_pixels:
+        needed["feature_maps"] = feature_maps.NEEDED
+    copies = {}
+    for name, files in needed.items():
+        path = getattr(configuration, name)
+        if path is None:
+            continue
+        # The TFRecords of other stores TensorFlow can read where they are.
+        if cache_dir is None and name == "data_dir" and not path.startswith("s3://"):
+            continue
+        copies[name] = local_copy(path, cache_dir, files)
+    return dataclasses.replace(configuration, **copies)
