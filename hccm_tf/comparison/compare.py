@@ -7,9 +7,11 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from hccm_tf.atomic import check_can_make
+from hccm_tf import finite_json
+from hccm_tf.atomic import check_can_make, write_text
 from hccm_tf.comparison.arms import read_arms
-from hccm_tf.comparison.markdown import write_report
+from hccm_tf.comparison.markdown import markdown
+from hccm_tf.comparison.page import render
 from hccm_tf.comparison.results import collect
 from hccm_tf.comparison.runs import read_predictions, run_once
 from hccm_tf.comparison.search import (
@@ -87,8 +89,7 @@ def compare(flag_values, typed_names, train):
     _raise_failures(trained)
     scores = [[read_predictions(d, test) for d in arm.run_dirs] for arm in trained]
     result = collect(trained, seeds, np.array(scores), test, slices, oracle)
-    plots.write_plots(result, [arm.run_dirs for arm in trained], folder)
-    print(write_report(result, folder))
+    _write(result, plots.draw(result, [arm.run_dirs for arm in trained]), folder)
     return result
 
 
@@ -152,6 +153,16 @@ def _train_arm(folder, arm, settings, seeds, train):
     run_dirs = [run_dir(chosen, seed) for seed in seeds]
     metrics = [runs[chosen], *(run(chosen, seed) for seed in seeds[1:])]
     return TrainedArm(arm, trials, chosen, run_dirs, metrics)
+
+
+def _write(result, plots, folder):
+    """Writes the report for people, to paste, and for programs, and prints it."""
+    text, page = markdown(result), folder / "comparison.html"
+    write_text(folder / "comparison.json", finite_json.to_text(result, indent=2) + "\n")
+    write_text(folder / "comparison.md", text)
+    write_text(page, render(result, plots))
+    print(text)
+    print(f"wrote {page}")
 
 
 def _raise_failures(trained):
