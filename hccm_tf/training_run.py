@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 
+import pandas as pd
 import tensorflow as tf
 from absl.flags import FLAGS
 
@@ -24,14 +25,16 @@ from hccm_tf.errors import (
 from hccm_tf.explanation import write_explanation
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees
-from hccm_tf.runs import RunFolder
+from hccm_tf.runs import RunFolder, read_configuration
 from hccm_tf.serving.export import export
+from hccm_tf.serving.model_card import Origin
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
 from hccm_tf.serving.versions import next_version
 from hccm_tf.training.fit import fit, run_in_training
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES, is_chief, make_strategy
 from hccm_tf.trees.fit import check_trees, fit_trees
+from hccm_tf.verdict.aucs import aucs_of
 from hccm_tf.verdict.give import give_verdict
 
 # What joins predictions to the log, beside the row.
@@ -79,6 +82,7 @@ def _run(configuration, results, from_run):
         strategy = make_strategy(configuration.strategy)
     if strategy is None or is_chief(strategy):
         _check_can_write(results, folder)
+    validation = test = None
     with run_in_training(configuration, strategy):
         if configuration.model is Trees:
             fitted = fit_trees(configuration)
@@ -95,7 +99,7 @@ def _run(configuration, results, from_run):
                 _with_ids(test, fitted.batches.data_dir).to_parquet(file)
             metrics = _write_metrics(fitted, validation, test, folder)
             print(finite_json.to_text(metrics))
-        version = _write_results(fitted, results, folder)
+        version = _write_results(fitted, results, folder, validation, test)
         # A verdict ends with what to do next, as far as its figures say it.
         _say_next(configuration, version, folder)
         if _has_verdict(configuration, results):
@@ -143,8 +147,11 @@ def _with_ids(test, data_dir):
     return test
 
 
-def _write_results(fitted, results, folder):
-    """Exports and explains, as far as it is asked for; the version, if there is one."""
+def _write_results(fitted, results, folder, validation, test):
+    """Exports and explains, as far as it is asked for; the version, if there is one.
+
+    There are no predictions, both are `None`, of a run that is taken as it is.
+    """
     batches, version = fitted.batches, None
     if results.export_dir is not None:
         version = export(
@@ -153,6 +160,7 @@ def _write_results(fitted, results, folder):
             batches.images,
             results.export_dir,
             results.representation_dtype,
+            _origin(fitted.trained, folder, validation, test),
         )
         print(f"exported {version}")
         _write_request(fitted, folder)
@@ -162,6 +170,18 @@ def _write_results(fitted, results, folder):
         write_explanation(page, fitted.trained, batches, image_dir, results.explain)
         print(f"wrote {page}")
     return version
+
+
+def _origin(trained, folder, validation, test):
+    """What the export's card says of the run, `Origin`."""
+    configuration = trained.configuration
+    if test is None:
+        configuration = read_configuration(folder.path)
+        if folder.predictions.exists():
+            test = pd.read_parquet(folder.predictions)
+    metrics = folder.read_metrics() if folder.metrics.exists() else {}
+    aucs = aucs_of(trained.schema, validation, test)
+    return Origin(folder.path.resolve().name, configuration, metrics, aucs)
 
 
 def check_results(configuration, results, from_run=None):

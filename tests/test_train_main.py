@@ -19,7 +19,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 import hccm_tf
 import train_main
 from hccm_tf import training_run
+from hccm_tf.metrics import evaluate_frame
 from hccm_tf.runs import RunFolder, read_configuration
+from hccm_tf.verdict.aucs import auc_with_interval
 from tests import processes
 from tests.conftest import tiny
 
@@ -99,6 +101,11 @@ def _metrics(folder):
 def test_a_run_is_exported_and_explained_as_it_is(
     shop, fitted, hccm_run, tmp_path, main
 ):
+    folder, predicted = RunFolder(hccm_run), fitted["hccm"].predictions(shop.data)
+    # As a command leaves them.
+    predicted.to_parquet(folder.predictions)
+    metrics = evaluate_frame(predicted)
+    folder.write_metrics({"validation": metrics, "test": metrics})
     before = _content(hccm_run)
     printed = main(
         f"--from_run={hccm_run}",
@@ -110,16 +117,24 @@ def test_a_run_is_exported_and_explained_as_it_is(
     assert f"exported {version}" in printed and "explanation.html" in printed
     assert printed.endswith(f"\nnext: hccm-ask {version} {hccm_run}/request.json\n")
     after = _content(hccm_run)
-    folder = RunFolder(hccm_run)
-    assert set(after) - set(before) == {folder.request, folder.explanation}
+    new = {folder.request, folder.explanation}
+    assert set(after) - set(before) == new
     assert before.items() <= after.items()
+    card = (version / "assets.extra" / "model_card.md").read_text()
+    low, high = auc_with_interval(predicted)["interval"]
+    of_test = f"| {metrics['auc']:.4f} | {low:.4f} to {high:.4f} |"
+    assert f"run `{hccm_run.name}`" in card
+    assert f"\n| test | {len(predicted)} {of_test}" in card
+    assert (
+        f"\n| validation | {len(predicted)} | {metrics['auc']:.4f} | not kept" in card
+    )
     signature = tf.saved_model.load(str(version)).signatures["serve_examples"]
     files = map(str, shop.data.glob("*-test.tfrecord-*"))
     records = [r.numpy() for r in tf.data.TFRecordDataset(sorted(files))]
     expected = fitted["hccm"].predict_proba(shop.data)[:, 1]
     ctr = signature(examples=tf.constant(records))["ctr"]
     np.testing.assert_allclose(ctr, expected, atol=1e-3)
-    for path in (folder.request, folder.explanation):
+    for path in (*new, folder.predictions, folder.metrics):
         path.unlink()
 
 

@@ -12,6 +12,7 @@ from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.serving.item_inputs import item_columns
 from hccm_tf.serving.items import item_table
+from hccm_tf.serving.model_card import CARD, model_card
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.signatures import Signatures
 from hccm_tf.serving.versions import next_version
@@ -21,7 +22,14 @@ from hccm_tf.serving.warmup import write_warmup
 CNN = pathlib.Path("assets.extra", "feature_maps.json")
 
 
-def export(trained, data_dir, images, export_dir, representation_dtype="float32"):
+def export(
+    trained,
+    data_dir,
+    images,
+    export_dir,
+    representation_dtype="float32",
+    origin=None,
+):
     """Writes `export_dir/<version>/`, the next number, whole or not at all.
 
     Args:
@@ -30,6 +38,7 @@ def export(trained, data_dir, images, export_dir, representation_dtype="float32"
         images: `ImageStore`, `None` for a model without images.
         export_dir: folder of the versions, `saved_models/<name>`.
         representation_dtype: `"float32"`, `"float16"` or `"int8"`, of the table.
+        origin: `hccm_tf.serving.model_card.Origin`, what its card says of its run.
 
     Returns:
         `pathlib.Path` of the version.
@@ -47,6 +56,7 @@ def export(trained, data_dir, images, export_dir, representation_dtype="float32"
     forms = trained.definition.forms(trained.keras_model)
     items = item_table_of(trained, data_dir)
     signatures = Signatures(trained.definition, forms, table, items)
+    card = model_card(trained, data_dir, signatures, origin)
     with only_writer(export_dir):
         version = next_version(export_dir)
         with new_folder(version) as folder:
@@ -56,6 +66,7 @@ def export(trained, data_dir, images, export_dir, representation_dtype="float32"
                 cnn = json.dumps(images.cnn, indent=2)
                 (folder / CNN).write_text(cnn + "\n")
             write_warmup(folder, data_dir, signatures, images)
+            (folder / CARD).write_text(card, "utf-8")
     return version
 
 

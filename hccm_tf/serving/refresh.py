@@ -16,6 +16,7 @@ from hccm_tf.preparation.column_facts import is_number
 from hccm_tf.preparation.examples.log_values import convert
 from hccm_tf.preparation.tables import read_table, read_types
 from hccm_tf.serving.exported_version import Version
+from hccm_tf.serving.model_card import note_refresh
 from hccm_tf.serving.refresh_images import refresh_images
 from hccm_tf.serving.refresh_items import refresh_items
 from hccm_tf.serving.versions import next_version, versions
@@ -107,6 +108,8 @@ def _refresh(export_dir, items, paths, remove_missing, allowed):
     new = next_version(export_dir)
     with new_folder(new) as temporary:
         old.write(temporary, changed)
+        catalogue = pathlib.Path(items).name
+        note_refresh(temporary, f"version {folder.name} with `{catalogue}`: {counts}")
     print(f"{counts} -> {new}")
     return new
 

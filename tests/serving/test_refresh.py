@@ -20,6 +20,7 @@ from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module
 from hccm_tf.serving.export import CNN
 from hccm_tf.serving.items import item_table
+from hccm_tf.serving.model_card import CARD
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
 from hccm_tf.serving.request import Impressions, impressions_request
@@ -245,8 +246,20 @@ def test_everything_else_is_as_it_was(export_dir, items_csv, store):
     assert {str(path) for path in before - after} <= {"fingerprint.pb"}
     assert after <= before and WARMUP in after
     same = [path for path in after if path.parts[0] != "variables"]
+    assert CARD in same
     for path in same:
-        assert (version / path).read_bytes() == (old / path).read_bytes()
+        content = (old / path).read_bytes()
+        if path == CARD:
+            # Which says what came since.
+            days, note = (version / path).read_text().split("\n## Refreshes\n\n- ")
+            assert days.encode() == content
+            assert re.fullmatch(
+                r"\d{4}-\d\d-\d\d: version 1 with `items.csv`: 6 images added, "
+                r"0 removed.*; 7 items added, 2 changed, 0 removed\n",
+                note,
+            )
+            continue
+        assert (version / path).read_bytes() == content
         assert not (version / path).samefile(old / path)
     checkpoints = [
         tf.train.load_checkpoint(str(root / "variables" / "variables"))
