@@ -6,13 +6,15 @@
 trains a model. RUN gets its metrics, the predictions of the test split, the history of
 its epochs, TensorBoard logs, checkpoints for --resume, the trained model, the flagfile
 run.flags that makes the same run again and, where they are asked for, a first request
-for the export and the page of --explain.
+for the export, the page of --explain and the items of --projector.
 
     python train_main.py --from_run=RUN --export_dir=saved_models/hccm
     python train_main.py --from_run=RUN --explain=20 --image_dir=photos
+    python train_main.py --from_run=RUN --projector=2000 --image_dir=photos
     python train_main.py --from_run=RUN --data_dir=OTHER_DATA --run_dir=OTHER_RUN
 
-take a run as it is: to export it, to see what it looked at, to test it on other data.
+take a run as it is: to export it, to see what it looked at, to lay out its items in
+TensorBoard, to test it on other data.
 
     python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=COMPARISON \

@@ -50,7 +50,9 @@ class RunFolder:
         metrics: JSON with the metrics of the best epoch; written last.
         predictions: Parquet with the predictions of the test split.
         history: CSV with a row for each epoch.
-        logs: folder of TensorBoard logs.
+        logs: folder of TensorBoard logs, by epoch.
+        step_logs: the folder among them of logs by step.
+        projector: likewise, of the items of --projector.
         checkpoints: folder of the checkpoints.
         request: JSON, a first request for the run's export.
         explanation: the page of --explain.
@@ -72,6 +74,8 @@ class RunFolder:
         self.predictions = self.path / "test_predictions.parquet"
         self.history = self.path / "history.csv"
         self.logs = self.path / "logs"
+        self.step_logs = self.logs / "steps"
+        self.projector = self.logs / "items"
         self.checkpoints = self.path / "checkpoints"
         self.request = self.path / "request.json"
         self.explanation = self.path / "explanation.html"

@@ -23,6 +23,7 @@ from hccm_tf.errors import (
     report_input_errors,
 )
 from hccm_tf.explanation import write_explanation
+from hccm_tf.explanation.projector import write_projector
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees
 from hccm_tf.runs import RunFolder, read_configuration
@@ -133,6 +134,8 @@ def _check_can_write(results, folder):
         check_can_make(folder.request)
     if results.explain:
         check_can_make(folder.explanation)
+    if results.projector:
+        check_can_make(folder.projector)
 
 
 def _with_ids(test, data_dir):
@@ -169,6 +172,10 @@ def _write_results(fitted, results, folder, validation, test):
         page = folder.explanation
         write_explanation(page, fitted.trained, batches, image_dir, results.explain)
         print(f"wrote {page}")
+    if results.projector:
+        place, image_dir = folder.projector, fitted.trained.configuration.image_dir
+        write_projector(place, fitted.trained, batches, image_dir, results.projector)
+        print(f"wrote {place}: tensorboard --logdir={folder.logs} shows it")
     return version
 
 
@@ -193,7 +200,11 @@ def check_results(configuration, results, from_run=None):
         raise InputError(f"--explain: model {model.name} has no attention to show")
     if results.explain and settings.is_control:
         raise InputError("--explain would show what a control's model was not told")
+    if results.projector and settings.is_control:
+        raise InputError("--projector would show what a control's model was not told")
     if model is Trees:
+        if results.projector:
+            raise InputError("--projector: trees have no vectors to show")
         if results.export_dir is not None:
             raise InputError(
                 "--export_dir: trees are a bar to compare with, not to serve"
@@ -204,10 +215,11 @@ def check_results(configuration, results, from_run=None):
     if results.check_photos:
         _check_check_photos(configuration, results)
     if from_run is not None and configuration.run_dir is None:
-        if results.export_dir is None and not results.explain:
+        if results.export_dir is None and not (results.explain or results.projector):
             raise InputError(
                 "--from_run: what to do with the run is missing: --export_dir, "
-                "--explain or, for its metrics on other data, --data_dir and --run_dir"
+                "--explain, --projector or, for its metrics on other data, --data_dir "
+                "and --run_dir"
             )
 
 

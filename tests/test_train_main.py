@@ -111,14 +111,16 @@ def test_a_run_is_exported_and_explained_as_it_is(
         f"--from_run={hccm_run}",
         f"--export_dir={tmp_path}",
         "--representation_dtype=float16",
-        *("--explain=2", f"--image_dir={shop.images}"),
+        *("--explain=2", "--projector=5", f"--image_dir={shop.images}"),
     )
     version = tmp_path / "1"
     assert f"exported {version}" in printed and "explanation.html" in printed
     assert printed.endswith(f"\nnext: hccm-ask {version} {hccm_run}/request.json\n")
     after = _content(hccm_run)
-    new = {folder.request, folder.explanation}
+    projected = {path for path in after if path.parent == folder.projector}
+    new = {folder.request, folder.explanation, *projected}
     assert set(after) - set(before) == new
+    assert folder.projector / "photos.png" in projected
     assert before.items() <= after.items()
     card = (version / "assets.extra" / "model_card.md").read_text()
     low, high = auc_with_interval(predicted)["interval"]
@@ -228,6 +230,7 @@ def test_what_a_run_that_is_taken_as_it_is_does_not_need(
         ([export, "--epochs=2"], f"--epochs: {as_it_is}"),
         ([export, f"--warm_start_from={hccm_run}"], "--from_run takes a run as it is"),
         (["--explain=3"], "--explain shows the images and needs --image_dir"),
+        (["--projector=20000"], "--projector: an integer from 0 to 16384"),
         ([export, "--feature_maps=no_such"], "no_such"),
     ):
         assert error in main(this, *words), words

@@ -97,7 +97,7 @@ def read_arms(flag_values, typed_names):
     Raises:
         InputError: names the arm and the flag.
     """
-    for name in ("export_dir", "explain", "from_run", "check_photos"):
+    for name in ("export_dir", "explain", "projector", "from_run", "check_photos"):
         if flag_values[name].value:
             raise InputError(f"--{name} is of one model, and --compare trains many")
     labels = options_of(ComparisonOptions, flag_values).compare

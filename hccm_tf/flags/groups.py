@@ -24,7 +24,9 @@ class RunOptions(Options):
         None, "The folder MAPS of extract_feature_maps, for models that take maps."
     )
     image_dir: str | None = option(
-        None, "The folder of the images, for models that take pixels and for --explain."
+        None,
+        "The folder of the images, for models that take pixels, for --explain and "
+        "--projector.",
     )
     cache_dir: str | None = option(
         None,
@@ -73,6 +75,14 @@ class ResultOptions(Options):
     )
     explain: int = option(
         0, "The number of test impressions to show in RUN/explanation.html.", lower=0
+    )
+    projector: int = option(
+        0,
+        "The number of items, those most shown, to lay out in TensorBoard's projector, "
+        "with their photos if there is --image_dir: tensorboard --logdir=RUN/logs.",
+        lower=0,
+        # In photos of 64 pixels, the largest picture that all browsers take.
+        upper=128**2,
     )
     verdict: bool = option(
         True,

@@ -16,7 +16,7 @@ from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.runs import RunFolder
-from hccm_tf.training.callbacks import StopOnDamage, StopOnNonFinite
+from hccm_tf.training.callbacks import StepLog, StopOnDamage, StopOnNonFinite
 from hccm_tf.training.checkpoints import restore_checkpoint, save_checkpoint
 from hccm_tf.training.preemption import Preempted, Preemption
 
@@ -120,6 +120,7 @@ def run_epochs(
 def _callbacks(trainer, callbacks, epochs, run):
     if run is not None:
         callbacks.append(keras.callbacks.TensorBoard(run.logs, write_graph=False))
+        callbacks.append(StepLog(run.step_logs))
     return keras.callbacks.CallbackList(
         callbacks,
         add_progbar=True,

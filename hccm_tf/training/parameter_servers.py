@@ -60,7 +60,7 @@ class ParameterServerTrainer(Trainer):
         parts = [(epoch, index) for index in range(done, self.steps)]
         for loss in self._run(self._train_part, parts, check):
             self.losses.append(float(loss))
-            yield {"loss": self.losses[-1]}
+            yield {"loss": self.epoch_loss()}
 
     def epoch_loss(self):
         """Mean loss of the epoch's parts so far."""

@@ -37,8 +37,9 @@ class Trainer(abc.ABC):
                 be done again.
 
         Returns:
-            iterator over the logs of each step, a dict with `"loss"`; the step is done
-            when its logs are taken.
+            iterator over the logs of each step, a dict with `"loss"`, as Keras has it
+            the mean of the epoch's steps so far; the step is done when its logs are
+            taken.
         """
 
     @abc.abstractmethod

@@ -93,7 +93,9 @@ def test_errors_name_the_arm_and_the_flag(compare, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("flag", ["--export_dir=MODELS", "--explain=3", "--from_run=R"])
+@pytest.mark.parametrize(
+    "flag", ["--export_dir=MODELS", "--explain=3", "--projector=3", "--from_run=R"]
+)
 def test_what_is_of_one_model_is_not_of_a_comparison(flag):
     with pytest.raises(InputError, match=f"{flag.partition('=')[0]} is of one model"):
         arms_of("--compare=din,hccm", flag)
