@@ -1,8 +1,11 @@
 """Clusters of real processes for tests, on 127.0.0.1."""
 
+import contextlib
+import ctypes
 import json
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from tests.processes import Process, Script
 
 TRAIN_MAIN = pathlib.Path(__file__).parents[2] / "train_main.py"
 PATIENCE = 600  # seconds after which a test gives up
+IN_OPEN = 0x20  # of <sys/inotify.h>
 
 
 class Cluster:
@@ -80,6 +84,22 @@ class Cluster:
                 assert killed or process.poll() is None, self.text(name)[-3000:]
             assert time.monotonic() < end
             time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def openings(path):
+    """Yields a function: whether any process has opened a file since.
+
+    Linux tells (inotify, man 7); a look at who has it mapped would miss most moments.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    events = libc.inotify_init()
+    try:
+        if libc.inotify_add_watch(events, os.fsencode(path), IN_OPEN) < 0:
+            raise OSError(ctypes.get_errno(), f"no watch of {path}")
+        yield lambda: bool(select.select([events], [], [], 0)[0])
+    finally:
+        os.close(events)
 
 
 def newest_checkpoint(run_dir):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hccm_tf.comparison.slices import read_columns
 from hccm_tf.errors import LOST_PROCESS, PREEMPTED
-from tests.training.cluster import TRAIN_MAIN, Cluster, newest_checkpoint
+from tests.training.cluster import TRAIN_MAIN, Cluster, newest_checkpoint, openings
 
 ROWS = 30_000
 
@@ -89,9 +89,11 @@ def test_parameter_servers_through_deaths(request_shop, tmp_path):
 
         cluster.signal("worker-1")
         _advance(cluster, run_dir)
-        cluster.start("worker-1")
-        # Before it takes part again, it would wait for another that dies, too.
-        cluster.wait_until(lambda: ".f16" in cluster.maps("worker-1"))
+        (maps,) = cluster.folder_of("worker-1").glob("maps/*.f16")
+        with openings(maps) as opened:
+            cluster.start("worker-1")
+            # Before it takes part again, it would wait for another that dies, too.
+            cluster.wait_until(opened)
         cluster.signal("worker-0")
         # Now it is alone.
         _advance(cluster, run_dir)
