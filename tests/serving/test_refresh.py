@@ -289,7 +289,8 @@ def test_nothing_new_writes_nothing(
     line = capsys.readouterr().out
     assert "6 images added, 0 removed" in line and f"-> {export_dir / '2'}" in line
     missing = set(items.image[items.image.fillna("") != ""]) - set(maps)
-    count, name = re.search(r"(\d+) without a feature map, such as '(.*?)'", line).groups()
+    found = re.search(r"(\d+) without a feature map, such as '(.*?)'", line)
+    count, name = found.groups()
     assert (int(count), True) == (len(missing), name in missing)
     assert "; 7 items added, 2 changed, 0 removed ->" in line
     assert refresh(export_dir, items_csv, store) is None
