@@ -123,6 +123,7 @@ docs: $(VENV)/docs
 		--log-level=ERROR --execute --to=notebook --output-dir=$(TUTORIAL) \
 		$(TUTORIAL)/run/tutorial.ipynb
 	$(BIN)/jupyter nbconvert --log-level=ERROR --to=markdown \
+		--CoalesceStreamsPreprocessor.enabled=True \
 		--TagRemovePreprocessor.enabled=True \
 		--TagRemovePreprocessor.remove_all_outputs_tags='{"quiet"}' \
 		$(TUTORIAL)/tutorial.ipynb
