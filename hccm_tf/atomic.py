@@ -172,13 +172,17 @@ def _say_unlocked(folder, reason):
 def only_writer(folder):
     """Waits until no other process is in this block for the same folder, and makes it.
 
-    The lock goes with the process, so that a killed one leaves none.
+    The lock goes with the process, so that a killed one leaves none. Network disks that
+    know no locks are named, as by `locked`.
     """
     check_is_local(folder)
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            _say_unlocked(pathlib.Path(folder), str(error))
         yield
     finally:
         os.close(descriptor)

@@ -186,6 +186,8 @@ def _origin(trained, folder, validation, test):
         configuration = read_configuration(folder.path)
         if folder.predictions.exists():
             test = pd.read_parquet(folder.predictions)
+            # Those of an earlier version have no weights.
+            test = test if "weight" in test else None
     metrics = folder.read_metrics() if folder.metrics.exists() else {}
     aucs = aucs_of(trained.schema, validation, test)
     return Origin(folder.path.resolve().name, configuration, metrics, aucs)

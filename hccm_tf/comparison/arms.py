@@ -23,6 +23,7 @@ from hccm_tf.models import Trees
 COMMON_FLAGS = (
     *ComparisonOptions.names(),
     *ResultOptions.names(),
+    "cache_dir",
     "data_dir",
     "flagfile",
     "from_run",

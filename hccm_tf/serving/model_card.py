@@ -23,8 +23,8 @@ METRICS = {"gauc": "GAUC", "log_loss": "log loss", "calibration": "calibration"}
 MODEL = """\
 # Model card: {name}
 
-{name} says how probable it is that a user clicks an item, from what the user clicked
-before{photos}. Exported on {day}, UTC."""
+{name} says how probable it is that a user clicks an item{clicks}{photos}. Exported on
+{day}, UTC."""
 
 LIMITS = """\
 - It is to rank items of this catalogue for users like those of the log, where the log
@@ -33,14 +33,18 @@ LIMITS = """\
 - It was measured on what was shown. What users do when it decides what they see was not
   measured, nor how good it is for groups of users other than those above.
 - Speed and memory on a server were not measured for this version.
-- Ids that training has not seen share one row of weights."""
-
+- Ids that a vocabulary lacks share one of its rows; hashed ids share rows by chance."""
 
 INTERVALS = """\
-Intervals: a bootstrap over users, of predictions that were kept; a training that
-exports in the same command has those of validation, too. What another seed would give
-is not in them; `--compare` measures that. The epoch was chosen on validation, so that
-its figures are a little too good."""
+Intervals: a bootstrap over users, of predictions that were kept, up to a million; a
+training that exports in the same command has those of validation, too. What another
+seed would give is not in them; `--compare` measures that. Known items and users are
+those of the model's vocabularies."""
+CHOSEN = """\
+The epoch was chosen on validation, so that its figures are a little too good."""
+
+# A pass over more labels and times would take longer than the export.
+MOST_READ = 5_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +74,19 @@ def model_card(trained, data_dir, signatures, origin=None):
         origin: `Origin`, `None` for a model that is not of a run.
     """
     definition = trained.definition
+    clicks = ", from what the user clicked before" * bool(trained.schema.sequences)
     photos = " and from photos" if definition.has_images else "; it sees no photos"
     day = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
     told = trained.configuration if origin is None else origin.configuration
     sections = {
         "Model": _model(trained, told, origin),
         "Data": _data(told, data_dir),
-        "What it knows of items": _items(trained, data_dir, signatures),
+        "What it knew of items when exported": _items(trained, data_dir, signatures),
         "Metrics": _metrics(origin),
         "Limits": LIMITS,
         "How to ask": _ask(signatures, origin),
     }
-    parts = [MODEL.format(name=trained.name, photos=photos, day=day)]
+    parts = [MODEL.format(name=trained.name, clicks=clicks, photos=photos, day=day)]
     for heading, text in sections.items():
         parts += [f"## {heading}", text]
     return "\n\n".join(parts) + "\n"
@@ -140,6 +145,12 @@ def _data(told, data_dir):
 def _splits(folder):
     rows = ["| split | impressions | click rate | from | to |", "|---|---|---|---|---|"]
     for split in folder.shard_lengths():
+        impressions = folder.num_impressions(split)
+        if impressions > MOST_READ:
+            rows.append(
+                f"| {split} | {impressions:,} | not read | not read | not read |"
+            )
+            continue
         facts = split_facts(folder, split)
         first, last = facts["days"] or ["not known"] * 2
         rows.append(
@@ -152,6 +163,8 @@ def _splits(folder):
             f"\nOf the training split's impressions without a click, {rate:.1%} are "
             "there; what the model answers is corrected for it."
         )
+    if folder.weighted:
+        rows.append("\nImpressions have weights, which the click rate leaves out.")
     return "\n".join(rows)
 
 
@@ -205,7 +218,9 @@ def _metrics(origin):
     verdict = origin.metrics.get("verdict", {}).get("lines", [])
     # What to try next is for who trains it.
     said = [f"- {line}" for line in verdict if not line.startswith("Next: ")]
-    return "\n\n".join([rows, INTERVALS, *(["\n".join(said)] if said else [])])
+    chosen = [CHOSEN] if origin.metrics.get("training", {}).get("epochs") else []
+    intervals = "\n".join([INTERVALS, *chosen])
+    return "\n\n".join([rows, intervals, *(["\n".join(said)] if said else [])])
 
 
 def _number(value):

@@ -6,7 +6,9 @@ import tensorflow as tf
 from hccm_tf.comparison.statistics import bootstrap_aucs, gain_test
 from hccm_tf.verdict.gains import REPLICATES, auc
 
-NEW = {"item_id": "items", "user_id": "users"}
+IDS = {"item_id": "items", "user_id": "users"}
+# Of more, a bootstrap would take longer than the export.
+MOST_RESAMPLED = 1_000_000
 
 
 def auc_with_interval(rows):
@@ -17,20 +19,20 @@ def auc_with_interval(rows):
 
     Returns:
         dict `auc`, `interval`, `impressions`; NaN and `None` where one label is
-        missing.
+        missing, no interval of over `MOST_RESAMPLED` rows.
     """
     result = {"auc": np.nan, "interval": None, "impressions": len(rows)}
     if rows.label[rows.weight > 0].nunique() < 2:
         return result
-    value, resampled = (
-        auc(rows, rows.ctr),
-        bootstrap_aucs(
-            rows.label.to_numpy(),
-            rows.ctr.to_numpy()[None, None],
-            rows.user_key.to_numpy(),
-            REPLICATES,
-            weights=rows.weight.to_numpy(),
-        ),
+    value = auc(rows, rows.ctr)
+    if len(rows) > MOST_RESAMPLED:
+        return {**result, "auc": value}
+    resampled = bootstrap_aucs(
+        rows.label.to_numpy(),
+        rows.ctr.to_numpy()[None, None],
+        rows.user_key.to_numpy(),
+        REPLICATES,
+        weights=rows.weight.to_numpy(),
     )
     interval, _ = gain_test([value], resampled[:, 0])
     return {**result, "auc": value, "interval": interval}
@@ -39,8 +41,7 @@ def auc_with_interval(rows):
 def aucs_of(schema, validation, test):
     """AUCs of splits and, of the test split, of known and new items and users.
 
-    New is what the training split does not show, as the model's vocabularies have it;
-    of ids without one it is not known.
+    New is what the model's vocabularies lack; of ids without one it is not known.
 
     Args:
         schema: `Schema` of the model.
@@ -52,13 +53,13 @@ def aucs_of(schema, validation, test):
     """
     parts = {"validation": validation, "test": test}
     if test is not None:
-        for name, what in NEW.items():
+        for name, what in IDS.items():
             if name in test and name in schema and schema[name].has_vocabulary:
                 values = tf.constant(test[name].to_numpy())
                 keys, checks = schema.known(name)
                 is_new = schema[name].is_odd(values, keys, checks).numpy()
-                parts[f"test, {what} seen in training"] = test[~is_new]
-                parts[f"test, {what} not seen in training"] = test[is_new]
+                parts[f"test, known {what}"] = test[~is_new]
+                parts[f"test, new {what}"] = test[is_new]
     return {
         name: auc_with_interval(rows)
         for name, rows in parts.items()

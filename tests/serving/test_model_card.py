@@ -8,9 +8,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hccm_tf.metrics import evaluate_frame
+from hccm_tf.serving import model_card as model_card_module
 from hccm_tf.serving.export import encode_images_of, item_table_of
 from hccm_tf.serving.model_card import Origin, model_card
 from hccm_tf.serving.signatures import Signatures
+from hccm_tf.verdict import aucs as aucs_module
 from hccm_tf.verdict.aucs import auc_with_interval, aucs_of
 from tests.conftest import TINY
 
@@ -80,8 +82,8 @@ def test_metrics_are_those_of_the_run(card, origin, frames, shop):
     for name, what in (("item_id", "items"), ("user_id", "users")):
         test = frames["test"]
         is_new = ~test[name].isin(trained_on[name])
-        for part, words in ((test[is_new], "not seen"), (test[~is_new], "seen")):
-            row = rows.get(f"test, {what} {words} in training")
+        for part, word in ((test[is_new], "new"), (test[~is_new], "known")):
+            row = rows.get(f"test, {word} {what}")
             assert (row is not None) == bool(len(part))
             if row is not None:
                 assert row[0] == f"{len(part):,}"
@@ -111,6 +113,19 @@ def test_intervals_are_a_bootstrap_over_users():
     assert (high - low) / 2 == pytest.approx(1.96 * np.std(aucs), rel=0.2)
     one_label = auc_with_interval(frame[frame.label == 1])
     assert np.isnan(one_label["auc"]) and one_label["interval"] is None
+
+
+def test_what_is_too_much_is_not_read(shop, fitted, signatures, frames, monkeypatch):
+    monkeypatch.setattr(model_card_module, "MOST_READ", 299)
+    monkeypatch.setattr(aucs_module, "MOST_RESAMPLED", 299)
+    trained = fitted["hccm"].fitted_.trained
+    rows = rows_of(model_card(trained, shop.data, signatures), "Data")
+    counts = shop.log.split.value_counts()
+    assert {s for s in rows if rows[s][1:] == ["not read"] * 3} == set(
+        counts.index[counts > 299]
+    )
+    found = aucs_of(trained.schema, None, frames["test"])
+    assert {name for name, of in found.items() if of["interval"] is None} >= {"test"}
 
 
 def test_data_are_those_of_the_log(card, shop):
