@@ -89,7 +89,7 @@ def compare(flag_values, typed_names, train):
     _raise_failures(trained)
     scores = [[read_predictions(d, test) for d in arm.run_dirs] for arm in trained]
     result = collect(trained, seeds, np.array(scores), test, slices, oracle)
-    _write(result, plots.draw(result, [arm.run_dirs for arm in trained]), folder)
+    write_report(result, plots.draw(result, [arm.run_dirs for arm in trained]), folder)
     return result
 
 
@@ -155,7 +155,7 @@ def _train_arm(folder, arm, settings, seeds, train):
     return TrainedArm(arm, trials, chosen, run_dirs, metrics)
 
 
-def _write(result, plots, folder):
+def write_report(result, plots, folder):
     """Writes the report for people, to paste, and for programs, and prints it."""
     text, page = markdown(result), folder / "comparison.html"
     write_text(folder / "comparison.json", finite_json.to_text(result, indent=2) + "\n")

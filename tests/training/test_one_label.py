@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hccm_tf import CTREstimator
-from hccm_tf.comparison.markdown import write_report
+from hccm_tf.comparison import compare
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.labels import missing_label
 from hccm_tf.preparation.examples.build import build_examples
@@ -82,8 +82,11 @@ def test_metrics_are_json(tmp_path, monkeypatch):
     }
     found = run.read_metrics()
     assert math.isnan(found["test"]["auc"]) and found["test"]["log_loss"] == 0.5
-    monkeypatch.setattr("hccm_tf.comparison.markdown.markdown", str)
-    write_report({"arms": [{"auc": [math.nan, (0.5, -math.inf)]}]}, tmp_path)
+    monkeypatch.setattr(compare, "markdown", str)
+    monkeypatch.setattr(compare, "render", lambda result, plots: "")
+    compare.write_report(
+        {"arms": [{"auc": [math.nan, (0.5, -math.inf)]}]}, {}, tmp_path
+    )
     text = (tmp_path / "comparison.json").read_text()
     assert json.loads(text, parse_constant=_no_constant) == {
         "arms": [{"auc": [None, [0.5, None]]}]
