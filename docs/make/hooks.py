@@ -41,7 +41,7 @@ def on_files(files, config):
         raise PluginError("build/tutorial/tutorial.md is not there: run make docs")
     for path in TUTORIAL.rglob("*"):
         name = path.relative_to(TUTORIAL)
-        if path.is_file() and name.parts[0] != "work":
+        if path.is_file() and name.parts[0] != "run":
             made = File.generated(config, str(name), abs_src_path=str(path))
             files.append(made)
     return files

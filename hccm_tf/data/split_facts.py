@@ -1,4 +1,4 @@
-"""What a split's impressions are, in words for people: how many, clicked, and when."""
+"""What a split's impressions are, in words for people: how many clicked, and when."""
 
 import datetime
 
@@ -15,7 +15,7 @@ def split_facts(folder, split):
         split: its name.
 
     Returns:
-        dict: `impressions`; `click_rate`, the share of those that the data hold; and
+        dict: `click_rate`, the share of those that the data hold; and
         `days`, of the first and of the last, `None` where the log has no times.
     """
     spec = {n: tf.io.RaggedFeature(tf.int64) for n in ("label", "timestamp")}
@@ -31,7 +31,6 @@ def split_facts(folder, split):
             impressions, clicks = impressions + len(labels), clicks + int(labels.sum())
             times += [seconds.min(), seconds.max()] if len(seconds) else []
     return {
-        "impressions": impressions,
         "click_rate": clicks / max(impressions, 1),
         "days": [_day(time) for time in (min(times), max(times))] if times else None,
     }

@@ -154,7 +154,7 @@ def _splits(folder):
         facts = split_facts(folder, split)
         first, last = facts["days"] or ["not known"] * 2
         rows.append(
-            f"| {split} | {facts['impressions']:,} | {facts['click_rate']:.4f} | "
+            f"| {split} | {impressions:,} | {facts['click_rate']:.4f} | "
             f"{first} | {last} |"
         )
     rate = folder.schema(with_vocabularies=False).negative_keep_rate
@@ -177,11 +177,8 @@ def _items(trained, data_dir, signatures):
             "refresh; an item that it does not have is unknown"
         )
     if signatures.table is not None:
-        table = signatures.table
-        count, vectors = (
-            len(table.representation_keys.numpy()),
-            table.representation_vectors,
-        )
+        vectors = signatures.table.representation_vectors
+        count = len(signatures.table.representation_keys.numpy())
         lines += [
             f"- {count:,} photos, as {vectors.dtype.name} vectors of "
             f"{vectors.shape[1]} numbers; one of several categories counts as several",
