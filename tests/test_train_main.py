@@ -354,9 +354,9 @@ def test_a_verdict_on_photos(shop, tmp_path, main):
     assert "\b" not in printed and "\r" not in printed
     assert len(re.findall(r"- loss: \d", printed)) == 2
     exports = f"--from_run={folder.path} --export_dir=saved_models/din_fixed_cnn"
-    assert f"\nnext: hccm-train {exports}\n" in printed
+    assert printed.endswith(f"\nnext: hccm-train {exports}\n")
     verdict, said = content["verdict"], content["verdict"]["lines"]
-    assert printed.endswith("".join(f"\n  {line}" for line in said) + "\n")
+    assert "".join(f"\n  {line}" for line in said) + "\nnext: " in printed
     assert [line.split()[0] for line in said[-2:]] == ["Photos", "Next:"]
     photos = verdict["photos"]
     assert photos["auc"] == pytest.approx(content["test"]["auc"])
@@ -384,11 +384,13 @@ def test_trees(weighted_shop, tmp_path, main):
             "--epochs: model trees does not read it; it reads --similarity",
         ),
         (["--similarity=histogram"], "--similarity: one of none, cosine"),
-        (["--shuffle_images"], "--shuffle_images: trees see images with"),
+        (["--shuffle_images"], "--shuffle_images: trees see no images with"),
     ):
         assert error in main(*words, *more), more
         assert not list(tmp_path.iterdir())
-    main(*words, "--similarity=cosine", "--seed=3")
+    # What a flagfile says for all models fits them.
+    main("--flagfile=configs/hccm.flags", *words, "--seed=3")
+    assert "--similarity=category_cosine" in folder.flags.read_text()
     content = folder.read_metrics()
     assert (content["model"], content["seed"]) == ("trees", 3)
     assert content["training"].keys() == {"seconds", "epochs", "parameters"}

@@ -109,12 +109,11 @@ def _verdicts(result, order):
         )
     for row in result["comparisons"]:
         if row["kind"] == "control":
-            gone = row["interval"][0] <= 0
-            yield (
-                f"Control: **{row['arm']} {'falls' if gone else 'does NOT fall'} back "
-                f"to {row['base']}**: gain {_gain(row)}"
-                + ("." if gone else ", which is not due to what the photos show.")
-            )
+            gains, why = "is not shown to gain", ""
+            if row["interval"][0] > 0:
+                gains, why = "GAINS", ", which is not due to what the photos show"
+            both = f"{row['arm']} {gains} over {row['base']}"
+            yield f"Control: **{both}**: {_gain(row)}{why}."
         if row["kind"] in ("photos", "trees"):
             gains = "gains" if is_shown(row) else "is NOT shown to gain"
             base = row["base"]

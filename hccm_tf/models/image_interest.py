@@ -126,12 +126,12 @@ def _similarities(query, keys, mask, non_visual, options, layers):
     similarity = layers.get("image_similarity", make)
     similarities = [similarity(query, keys, mask)]
     if options.similarity == "category_cosine":
-        same = ops.logical_and(_same_category(non_visual.inputs), mask[:, None])
+        same = ops.logical_and(same_category(non_visual.inputs), mask[:, None])
         similarities.append(similarity(query, keys, same))
     return similarities
 
 
-def _same_category(inputs):
+def same_category(inputs):
     """Which clicks are of the category of a candidate: bool `[B, N, T]`, or N is 1."""
     names = "category", "history_category"
     if not set(names) <= set(inputs):

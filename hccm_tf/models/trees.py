@@ -28,6 +28,8 @@ class Trees:
             "none",
             "What the trees see of the candidate's similarity to the history's images: "
             "{choices}; cosine gives mean, maximum, soft maximum and that with the "
-            "history's mean, of pooled maps. An arm of --compare says it itself.",
-            ("none", "cosine"),
+            "history's mean, of pooled maps; category_cosine adds the first three over "
+            "the clicks of the candidate's category. An arm of --compare says it "
+            "itself.",
+            ("none", "cosine", "category_cosine"),
         )

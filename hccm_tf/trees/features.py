@@ -15,9 +15,17 @@ from keras import ops
 
 from hccm_tf.layers import CosineSimilarity
 from hccm_tf.layers.cosine_similarity import cosines
+from hccm_tf.models.image_interest import same_category
 from hccm_tf.models.match_share import match_share
+from hccm_tf.progress import advance, progress
 
 COSINES = ("mean", "maximum", "soft maximum", "with the mean")
+# What `Trees.Options.similarity` adds to the numbers.
+SIMILARITIES = {
+    "none": (),
+    "cosine": COSINES,
+    "category_cosine": (*COSINES, *(f"{name}, same category" for name in COSINES[:3])),
+}
 ROW_COLUMNS = ("row", "user_key", "label", "weight")
 
 
@@ -38,11 +46,11 @@ class Table:
     sizes: tuple
 
 
-def number_names(schema, with_images):
+def number_names(schema, similarity):
     """Names of the columns of `Table.numbers`, list of str."""
     matches = [f"share of {feature.name}" for feature in schema.sequences]
     length = ["history length"] if schema.sequences else []
-    images = [f"cosine, {name}" for name in COSINES] if with_images else []
+    images = [f"cosine, {name}" for name in SIMILARITIES[similarity]]
     return [*matches, *length, *images, *(f.name for f in schema.scalars if f.is_float)]
 
 
@@ -51,15 +59,15 @@ def category_names(schema):
     return [feature.name for feature in schema.scalars if feature.is_embedded]
 
 
-def read_table(batches, split, limit=None, epoch=None):
+def read_table(batches, split, limit=None, epoch=None, similarity="none"):
     """The features of a split's impressions.
 
     Args:
-        batches: `hccm_tf.data.dataset.Batches`, with `PooledMaps` for cosines or
-            without images.
+        batches: `hccm_tf.data.dataset.Batches`, with `PooledMaps` for cosines.
         split: its name.
         limit: after about how many impressions to stop; `None` reads all.
         epoch: int, to read the requests in a random order; `None` keeps the data's.
+        similarity: of `SIMILARITIES`, what is read of images.
 
     Returns:
         `Table`.
@@ -67,7 +75,12 @@ def read_table(batches, split, limit=None, epoch=None):
     dataset = batches.dataset(split, epoch)
     if limit is not None and limit < batches.folder.num_impressions(split):
         dataset = dataset.take(-(-limit // batches.batch_size))
-    parts = [_features(batches.schema, batch) for batch in dataset]
+    parts = []
+    total = min(limit or np.inf, batches.folder.num_impressions(split))
+    with progress(f"reading {split}", total, "impression"):
+        for batch in dataset:
+            parts.append(_features(batches.schema, batch, similarity))
+            advance(len(parts[-1][0]["row"]))
     rows, numbers, categories = zip(*parts, strict=True)
     return Table(
         pd.concat(map(pd.DataFrame, rows), ignore_index=True),
@@ -77,7 +90,7 @@ def read_table(batches, split, limit=None, epoch=None):
     )
 
 
-def _features(schema, batch):
+def _features(schema, batch, similarity):
     """Columns of the rows, numbers and categories of a batch's impressions."""
     inputs, label, weight, keys = batch
     inputs = {name: value.numpy() for name, value in inputs.items()}
@@ -96,9 +109,13 @@ def _features(schema, batch):
     if schema.sequences:
         clicks = inputs[schema.sequences[0].input_name] > 0
         numbers.append(of_impressions(clicks.sum(axis=1)))
-    if "image_map" in inputs:
+    if similarity != "none":
+        same = same_category(inputs) if similarity == "category_cosine" else None
         found = image_cosines(
-            inputs["image_map"], inputs["candidate_image"], inputs["history_image"]
+            inputs["image_map"],
+            inputs["candidate_image"],
+            inputs["history_image"],
+            same,
         )
         numbers += list(found[mask].T)
     scalars = schema.scalars
@@ -122,7 +139,7 @@ def _stacked(columns, dtype, mask):
     return result
 
 
-def image_cosines(vectors, candidate_image, history_image):
+def image_cosines(vectors, candidate_image, history_image, same_category=None):
     """How similar candidates' images are to those of a history.
 
     Mean, maximum and soft maximum of the cosines, see
@@ -133,13 +150,20 @@ def image_cosines(vectors, candidate_image, history_image):
         vectors: float32 `[U, c]`, whose row 0 is no image.
         candidate_image: int `[R, N]`, rows of it.
         history_image: int `[R, T]`, likewise.
+        same_category: bool `[R, N, T]`, which clicks are of a candidate's category,
+            to have the first three of these as well.
 
     Returns:
-        float32 `[R, N, 4]`.
+        float32 `[R, N, 4]`, or `[R, N, 7]`.
     """
-    query, keys, mask = vectors[candidate_image], vectors[history_image], history_image
-    of_clicks = CosineSimilarity()(query=query, keys=keys, keys_mask=mask > 0)
+    query, keys = vectors[candidate_image], vectors[history_image]
+    mask, similarity = history_image > 0, CosineSimilarity()
+    found = [similarity(query=query, keys=keys, keys_mask=mask)]
     # Rows of no image are zeros, and a cosine does not see by what a sum is divided.
     mean = keys.sum(axis=1, keepdims=True)
     with_mean, _ = cosines(query, mean)
-    return ops.convert_to_numpy(ops.concatenate([of_clicks, with_mean], axis=-1))
+    found.append(with_mean)
+    if same_category is not None:
+        same = ops.logical_and(same_category, mask[:, None])
+        found.append(similarity(query=query, keys=keys, keys_mask=same))
+    return ops.convert_to_numpy(ops.concatenate(found, axis=-1))

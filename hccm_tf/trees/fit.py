@@ -88,7 +88,8 @@ class FittedTrees:
     def predictions(self, split):
         """As `hccm_tf.training.fit.FittedModel.predictions`."""
         with self.batches.folder.report_damage():
-            table = read_table(self.batches, split)
+            similarity = self.trained.configuration.options.similarity
+            table = read_table(self.batches, split, similarity=similarity)
         ctr = self.trained.predict(table)
         return table.rows.assign(ctr=self.batches.schema.unsampled(ctr))
 
@@ -112,12 +113,13 @@ def fit_trees(configuration, limit=MAX_IMPRESSIONS):
         InputError: names the file, column or argument to mend.
     """
     batches, folder = open_batches(configuration), DataFolder(configuration.data_dir)
+    similarity = configuration.options.similarity
     lacks = missing_label(folder, "train")
     if lacks:
         raise InputError(f"data_dir={folder.path}: {lacks}, so that no tree can grow")
     with folder.report_damage():
         train, validation = (
-            read_table(batches, split, limit, epoch=0)
+            read_table(batches, split, limit, 0, similarity)
             for split in ("train", "validation")
         )
     share = len(train.rows) / folder.num_impressions("train")
@@ -199,7 +201,7 @@ def open_batches(configuration):
 
 def _batches(configuration):
     settings, images = configuration.settings, None
-    with_images = configuration.options.similarity == "cosine"
+    with_images = configuration.options.similarity != "none"
     if configuration.warm_start_from is not None or configuration.resume:
         name = "resume" if configuration.resume else "warm_start_from"
         raise InputError(f"{name}: trees begin anew")
@@ -209,7 +211,7 @@ def _batches(configuration):
             f"{configuration.strategy}"
         )
     if settings.shuffle_images and not with_images:
-        raise InputError("shuffle_images: trees see images with similarity=cosine only")
+        raise InputError("shuffle_images: trees see no images with similarity=none")
     schema = DataFolder(configuration.data_dir).schema()
     if settings.max_history is not None:
         schema = schema.with_max_history(settings.max_history)

@@ -20,6 +20,7 @@ def give_verdict(fitted, validation, test, folder, photos_of=None, strategy=None
             items; `None` does not ask whether they pay.
         strategy: as of `hccm_tf.training.fit.fit`, for that.
     """
+    print("verdict: compares with popularity and boosted trees (--noverdict: does not)")
     figures = measure(fitted, validation, test, pd.read_csv(folder.history))
     if photos_of is not None:
         print("trains again with the photos dealt out to other items")

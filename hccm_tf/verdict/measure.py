@@ -32,9 +32,11 @@ def measure(fitted, validation, test, history):
     """
     batches, trees = _trees_of(fitted.trained.configuration)
     with batches.folder.report_damage():
-        train = read_table(batches, "train", MAX_IMPRESSIONS, epoch=0)
-        stop = read_table(batches, "validation", MAX_IMPRESSIONS, epoch=0)
-        table = read_table(batches, "test", MAX_IMPRESSIONS)
+        similarity = trees.options.similarity
+        train, stop, table = (
+            read_table(batches, split, MAX_IMPRESSIONS, epoch, similarity)
+            for split, epoch in (("train", 0), ("validation", 0), ("test", None))
+        )
     test = test.set_index("row").loc[table.rows.row]
     popularity = of_trees = None
     if _has_both(train.rows) and _has_both(test):

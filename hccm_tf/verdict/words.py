@@ -28,13 +28,14 @@ def lines(figures, has_images):
 def advice(figures, has_images):
     """What to try next, str; arguments as of `lines`."""
     photos = figures.get("photos")
+    overfits = _gap(figures["overfitting"]) > BIG_GAP
+    if figures["kept_epoch"] == figures["epochs"] and not overfits:
+        return "more --epochs, as the last one was the best."
     if _outcome(figures["constant"]) != "better":
-        return "a lower --learning_rate; what it says now is of no use."
+        return "a lower --learning_rate, as the click rate alone says as much."
     if _outcome(figures["popularity"]) != "better":
         return "more --epochs, and tfrecords_tools.validate, if histories are empty."
-    if figures["kept_epoch"] == figures["epochs"]:
-        return "more --epochs, as the last one was the best."
-    if _gap(figures["overfitting"]) > BIG_GAP:
+    if overfits:
         return "less to learn by heart with: smaller --hidden_units, more --dropout."
     if _outcome(figures["trees"]) != "better":
         return "other settings, as --compare with --search_trials tries, or more data."

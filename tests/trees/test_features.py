@@ -1,5 +1,7 @@
 """What the trees see, against the log in plain Python."""
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ def any_shop(request):
 def table(any_shop):
     images = PooledMaps(any_shop.store)
     batches = Batches(any_shop.data, any_shop.schema, 64, images)
-    return read_table(batches, "test")
+    return read_table(batches, "test", similarity="category_cosine")
 
 
 def _clicks(shop, row):
@@ -47,7 +49,7 @@ def test_rows_are_those_of_the_log(any_shop, table):
 
 def test_shares_and_lengths(any_shop, table):
     schema = any_shop.schema
-    names = number_names(schema, with_images=True)
+    names = number_names(schema, "category_cosine")
     assert table.numbers.shape == (len(table.rows), len(names))
     known = {
         feature.shares: set(any_shop.log[any_shop.log.split == "train"][feature.shares])
@@ -83,7 +85,7 @@ def test_two_unknown_values_are_no_match():
 def test_numbers_and_categories(any_shop, table):
     schema, log = any_shop.schema, any_shop.log
     train = log[log.split == "train"]
-    names, categories = number_names(schema, True), category_names(schema)
+    names, categories = number_names(schema, "category_cosine"), category_names(schema)
     assert {"item_id", "category", "user_id", "image"} <= set(categories)
     shown = log.loc[table.rows.row]
     price = train.price.astype(np.float32).astype(float)
@@ -101,7 +103,7 @@ def test_numbers_and_categories(any_shop, table):
 
 def test_cosines(any_shop, table):
     store, maps = any_shop.store, read_maps(any_shop.maps)
-    names = number_names(any_shop.schema, with_images=True)
+    names = number_names(any_shop.schema, "category_cosine")
     first = names.index("cosine, mean")
     vectors = {
         name: ((one.astype(float) - store.channel_mean) / store.channel_std).mean(
@@ -113,21 +115,31 @@ def test_cosines(any_shop, table):
     def cosine(a, b):
         return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
 
-    without = 0
-    for row, numbers in zip(table.rows.row, table.numbers, strict=True):
-        query = vectors.get(any_shop.log.image[row])
-        keys = [vectors.get(click.image) for click in _clicks(any_shop, row)]
-        keys = [key for key in keys if key is not None]
+    def summary(query, keys):
         if query is None or not keys:
-            expected, without = [0] * 4, without + 1
-        else:
-            values = np.array([cosine(query, key) for key in keys])
-            soft = np.log(np.exp(10 * values).mean()) / 10
+            return [0] * 3
+        values = np.array([cosine(query, key) for key in keys])
+        return [values.mean(), values.max(), np.log(np.exp(10 * values).mean()) / 10]
+
+    log, counts = any_shop.log, collections.Counter()
+    known = set(log.category[log.split == "train"])
+    for row, numbers in zip(table.rows.row, table.numbers, strict=True):
+        query, category = vectors.get(log.image[row]), log.category[row]
+        clicks = [click for click in _clicks(any_shop, row) if click.image in vectors]
+        keys = [vectors[click.image] for click in clicks]
+        same = [
+            vectors[click.image]
+            for click in clicks
+            if click.category == category and category in known
+        ]
+        with_mean = 0
+        if query is not None and keys:
             with_mean = cosine(query, np.mean(keys, axis=0))
-            expected = [values.mean(), values.max(), soft, with_mean]
-        found = numbers[first : first + 4]
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert 0 < without < len(table.rows)
+        expected = [*summary(query, keys), with_mean, *summary(query, same)]
+        np.testing.assert_allclose(numbers[first : first + 7], expected, atol=1e-4)
+        counts[query is not None and min(len(keys), 1) + min(len(same), 1)] += 1
+    # Neither an image nor clicks, other clicks only, clicks of the category.
+    assert set(counts) == {0, 1, 2}
 
 
 def test_no_image_is_similar_to_nothing():
@@ -141,8 +153,10 @@ def test_no_image_is_similar_to_nothing():
 def test_without_images(shop, table):
     batches = Batches(shop.data, shop.schema, 64)
     plain = read_table(batches, "test")
-    kept = [not n.startswith("cosine") for n in number_names(shop.schema, True)]
-    assert plain.numbers.shape[1] == sum(kept) == len(kept) - 4
+    kept = [
+        not n.startswith("cosine") for n in number_names(shop.schema, "category_cosine")
+    ]
+    assert plain.numbers.shape[1] == sum(kept) == len(kept) - 7
 
 
 def test_a_sample_of_the_requests(weighted_shop):

@@ -91,7 +91,7 @@ def test_impressions_without_weight_do_not_count(shop):
     ("given", "folders", "words"),
     [
         ({"similarity": "cosine"}, {"feature_maps": None}, "feature_maps: the folder"),
-        ({"shuffle_images": True}, {}, "shuffle_images: trees see images with"),
+        ({"shuffle_images": True}, {}, "shuffle_images: trees see no images with"),
         ({"max_history": 99}, {}, "max_history: 1 to 8"),
         ({}, {"warm_start_from": "RUN"}, "warm_start_from: trees begin anew"),
         ({}, {"strategy": "parameter_server"}, "strategy: .*parameter_server"),

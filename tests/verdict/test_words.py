@@ -75,7 +75,7 @@ def test_each_claim_has_its_numbers():
         (
             {"constant": {"interval": [-0.1, 0.1]}},
             "Not shown to be better than a c",
-            "lea",
+            "learning_rate",
         ),
         (
             {"constant": {"interval": [-0.2, -0.1]}},
@@ -114,6 +114,16 @@ def test_each_claim_has_its_numbers():
             "--check_photos",
         ),
         ({"kept_epoch": 5}, "epoch 5 of 5 was kept", "more --epochs"),
+        (
+            {"kept_epoch": 5, "constant": {"interval": [-0.1, 0.1]}},
+            "Not shown to be better than a constant",
+            "more --epochs",
+        ),
+        (
+            {"kept_epoch": 5, "overfitting": {"gain": 0.2}},
+            "It overfits: AUC",
+            "--dropout",
+        ),
         (
             {"overfitting": None},
             "Of its epochs, epoch 3 of 5 was kept.",
