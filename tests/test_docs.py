@@ -41,6 +41,12 @@ x = 1
     ]
 
 
+def test_each_page_is_typed_once():
+    names = [page.relative_to(ROOT).as_posix() for page in pages()]
+    assert len(set(names)) == len(names)
+    assert {"docs/layers.md", "docs/serving.md", "README.md"} < set(names)
+
+
 def test_a_block_that_fails_says_why():
     names = {}
     assert run_block("python", "x = 1", names) is None

@@ -36,7 +36,7 @@ BLOCK = re.compile(
 
 def pages():
     """Paths of the pages, in the order in which they are typed."""
-    named = re.findall(r"(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    named = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     found = [ROOT / "docs" / name for name in named if (ROOT / "docs" / name).exists()]
     return [*found, ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
 
