@@ -15,7 +15,8 @@ from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees, name_of
 from hccm_tf.preparation.examples.data_frames import FrameFolders, check_frame
 from hccm_tf.progress import silent
-from hccm_tf.runs import RunFolder, TrainedModel, read_configuration
+from hccm_tf.run_folder import RunFolder
+from hccm_tf.runs import TrainedModel, read_configuration
 from hccm_tf.serving.export import export
 from hccm_tf.training.fit import FittedModel, fit, run_in_training
 

@@ -13,7 +13,7 @@ from absl import flags
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
 from hccm_tf.files import read_json
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
 COLUMNS = ("auc", "gauc", "log_loss", "calibration")

@@ -26,7 +26,8 @@ from hccm_tf.explanation import write_explanation
 from hccm_tf.explanation.projector import write_projector
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees
-from hccm_tf.runs import RunFolder, read_configuration
+from hccm_tf.run_folder import RunFolder
+from hccm_tf.runs import read_configuration
 from hccm_tf.serving.export import export
 from hccm_tf.serving.model_card import Origin
 from hccm_tf.serving.request import Impressions, impressions_request, to_json

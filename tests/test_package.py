@@ -28,6 +28,18 @@ print([name for name in heavy if name in sys.modules])
     assert found.stdout == "[]\n"
 
 
+def test_commands_that_train_nothing_start_without_tensorflow():
+    script = """
+import sys
+import hccm_tf.report, hccm_tf.serving.server_config
+print([name for name in ("tensorflow", "keras", "pandas") if name in sys.modules])
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("name", hccm_tf.__all__)
 def test_names_are_there(name):
     assert getattr(hccm_tf, name) is not None

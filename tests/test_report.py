@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from hccm_tf.report import row_names, table
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[1]

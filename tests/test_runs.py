@@ -16,7 +16,8 @@ import hccm_tf
 from hccm_tf.configuration import configure
 from hccm_tf.errors import InputError
 from hccm_tf.models import find_model
-from hccm_tf.runs import RunFolder, TrainedModel, read_configuration
+from hccm_tf.run_folder import RunFolder
+from hccm_tf.runs import TrainedModel, read_configuration
 from hccm_tf.training.fit import prepare
 from tests.conftest import tiny
 from tests.flags.test_read import MINE
@@ -27,7 +28,7 @@ IS_TRAINED = "another process trains this run"
 # Trains until it is ended, or asked to.
 TRAINING = """
 import signal, sys
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 with RunFolder(sys.argv[1]).training(resume=False):
     print("trains", flush=True)
     signal.pause()

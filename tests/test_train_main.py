@@ -20,7 +20,8 @@ import hccm_tf
 import train_main
 from hccm_tf import training_run
 from hccm_tf.metrics import evaluate_frame
-from hccm_tf.runs import RunFolder, read_configuration
+from hccm_tf.run_folder import RunFolder
+from hccm_tf.runs import read_configuration
 from hccm_tf.verdict.aucs import auc_with_interval
 from tests import processes
 from tests.conftest import tiny

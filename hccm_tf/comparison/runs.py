@@ -18,7 +18,7 @@ from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.files import join, open_file
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 
 LAST_BYTES, LAST_LINES = 8_192, 10
 

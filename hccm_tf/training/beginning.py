@@ -9,7 +9,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.files import crc32
 from hccm_tf.images.places import ALLOWED
 from hccm_tf.models import name_of
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 
 # More epochs are what a run is resumed for; of images, it is compared what they are.
 MAY_DIFFER = ("epochs", *ALLOWED)

@@ -18,7 +18,8 @@ from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models.cscnn import CSCNN
 from hccm_tf.optimizers import LazyAdam
-from hccm_tf.runs import RunFolder, TrainedModel
+from hccm_tf.run_folder import RunFolder
+from hccm_tf.runs import TrainedModel
 from hccm_tf.training.beginning import begin
 from hccm_tf.training.evaluation import infer_function, predict
 from hccm_tf.training.images import measure, open_images, with_names_of

@@ -14,7 +14,7 @@ from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
 from hccm_tf.models import ImageInput
 from hccm_tf.models.options import CNNOptions
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 
 # Below this share of the catalogue's images, a store belongs to another catalogue.
 MIN_IMAGES_FOUND = 0.5

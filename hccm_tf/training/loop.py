@@ -15,7 +15,7 @@ import pandas as pd
 from hccm_tf.atomic import new_file
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 from hccm_tf.training.callbacks import StepLog, StopOnDamage, StopOnNonFinite
 from hccm_tf.training.checkpoints import restore_checkpoint, save_checkpoint
 from hccm_tf.training.preemption import Preempted, Preemption
@@ -62,7 +62,7 @@ def run_epochs(
         patience: number of epochs without a better one before it stops.
         run_dir: folder of the run, which gets the history of its epochs, TensorBoard
             logs and checkpoints, one after each epoch and every `SAVE_SECONDS`; `None`
-            writes nothing. See `hccm_tf.runs.RunFolder.training`.
+            writes nothing. See `hccm_tf.run_folder.RunFolder.training`.
         resume: whether to go on from the run's newest checkpoint, if it has one. On one
             device the result is that of a run without an interruption, bit for bit.
         writes: whether this process is the one of its cluster that writes.

@@ -16,7 +16,7 @@ from hccm_tf.data.pooled_maps import PooledMaps
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 from hccm_tf.training.images import open_images
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES
 from hccm_tf.trees.click_rates import click_rates, out_of_fold, rare_as_one

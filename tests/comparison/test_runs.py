@@ -12,7 +12,7 @@ from hccm_tf.comparison.runs import (
     subprocess_trainer,
 )
 from hccm_tf.errors import InputError
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 
 FLAGS = {"model": "--model=din", "seed": "--seed=3"}
 SCRIPT = """

@@ -12,7 +12,7 @@ from hccm_tf.configuration import configure
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 from hccm_tf.training.beginning import begin
 
 OPTIONS = {"dropout": 0.1, "seed": 3, "learning_rate": 1e-2, "hidden_units": (8, 4)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hccm_tf.errors import InputError
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 from hccm_tf.training import loop
 from hccm_tf.training.checkpoints import restore_checkpoint, save_checkpoint
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from hccm_tf.configuration import configure
 from hccm_tf.errors import InputError
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 from hccm_tf.training.images import open_images
 
 

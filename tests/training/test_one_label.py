@@ -12,7 +12,7 @@ from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.labels import missing_label
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.validation.validate import validate
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 from hccm_tf.training import fit as module
 from tests.conftest import tiny
 from tests.preparation.examples.logs import make_items, make_log

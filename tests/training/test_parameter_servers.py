@@ -13,7 +13,7 @@ import tensorflow as tf
 from hccm_tf.data.dataset import Batches
 from hccm_tf.models import build_model
 from hccm_tf.optimizers import LazyAdam
-from hccm_tf.runs import RunFolder
+from hccm_tf.run_folder import RunFolder
 from hccm_tf.training import loop, parameter_servers
 from hccm_tf.training.checkpoints import restore_checkpoint
 from hccm_tf.training.preemption import Preempted
