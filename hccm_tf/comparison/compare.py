@@ -26,6 +26,7 @@ from hccm_tf.errors import InputError, errors_begin_with, with_flag
 from hccm_tf.flags.groups import ComparisonOptions
 from hccm_tf.flags.read import options_of
 from hccm_tf.training.check import check
+from hccm_tf.progress import advance, progress
 from hccm_tf.trees.fit import check_trees
 
 
@@ -85,7 +86,8 @@ def compare(flag_values, typed_names, train):
     seeds = [first.settings.seed + place for place in range(options.seeds)]
     total = len(arms) * (len(settings) + len(seeds) - 1)
     print(f"{total} runs in {folder / 'runs'}", flush=True)
-    trained = [_train_arm(folder, arm, settings, seeds, train) for arm in arms]
+    with progress("training", total, "run"):
+        trained = [_train_arm(folder, arm, settings, seeds, train) for arm in arms]
     _raise_failures(trained)
     scores = [[read_predictions(d, test) for d in arm.run_dirs] for arm in trained]
     result = collect(trained, seeds, np.array(scores), test, slices, oracle)
@@ -132,6 +134,7 @@ def _train_arm(folder, arm, settings, seeds, train):
         if metrics:
             outcome = f"validation AUC {metrics['validation']['auc']:.4f}"
         print(f"{arm.label}, trial {trial}, seed {seed}: {outcome}", flush=True)
+        advance(1)
         return metrics
 
     # Of a trial only the validation split counts. An arm that reads nothing of what the
