@@ -25,8 +25,8 @@ from hccm_tf.comparison.slices import read_slices
 from hccm_tf.errors import InputError, errors_begin_with, with_flag
 from hccm_tf.flags.groups import ComparisonOptions
 from hccm_tf.flags.read import options_of
-from hccm_tf.training.check import check
 from hccm_tf.progress import advance, progress
+from hccm_tf.training.check import check
 from hccm_tf.trees.fit import check_trees
 
 
