@@ -23,6 +23,8 @@ FEATURE_DTYPES = {pa.int64(): "int64", pa.float32(): "float32", pa.string(): "st
 CHECKED = ("label", "timestamp", "split", "weight", "request_id", HISTORY_ITEM)
 IDS = ("user_id", "item_id", "request_id")
 LATEST = 4_102_444_800  # 2100-01-01, in seconds
+# As Arrow reads dates from CSV. Without it, pandas takes `now` and `2024-05` too.
+DATE = r"^\d{4}-\d{2}-\d{2}($|[T ])"
 UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 PROBLEMS = {
     pa.int64(): "no integer of 63 bits and a sign, or one that a float rounded",
@@ -159,11 +161,16 @@ def seconds(column):
     """Times as seconds and the fractions of them, and which of the times are none.
 
     Args:
-        column: Arrow array of times or of seconds since 1970.
+        column: Arrow array of times or of seconds since 1970, or of text of either; a
+            time without a zone is one of UTC.
 
     Returns:
         `(seconds, fraction, bad)`: int64 `[N]`; int32 `[N]`, nanoseconds; bool `[N]`.
     """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
+        return _seconds_of_text(column)
     if pa.types.is_temporal(column.type):
         unit = getattr(column.type, "unit", "s")
         ticks = column.cast(pa.timestamp(unit, "UTC")).cast(pa.int64())
@@ -183,6 +190,20 @@ def seconds(column):
     return whole, (rest * (10**9 // per_second)).astype(np.int32), bad
 
 
+def _seconds_of_text(column):
+    """`seconds` of text, value by value."""
+    column = pc.utf8_trim_whitespace(column)
+    is_date = _true(pc.match_substring_regex(column, DATE))
+    numbers = _numbers(pc.if_else(pa.array(is_date), None, column))
+    found = seconds(pa.array(numbers))
+    dates = column.filter(pa.array(is_date)).to_pandas()
+    dates = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=True)
+    dates = pa.array(dates.dt.tz_convert(None))
+    for values, of_dates in zip(found, seconds(dates), strict=True):
+        values[is_date] = of_dates
+    return found
+
+
 def has_fractions(dtype):
     """Whether times of an Arrow type may be between two seconds."""
     whole = pa.types.is_date(dtype) or pa.types.is_integer(dtype)
@@ -191,7 +212,10 @@ def has_fractions(dtype):
 
 def problem_of_time(value):
     """What is wrong with a timestamp, a Python value: its unit, where that shows."""
-    problem = "not a time in seconds before the year 2100"
+    problem = (
+        "not a time: seconds since 1970, or a date such as 2024-05-31 or "
+        "2024-05-31T18:30:00Z, before the year 2100"
+    )
     try:
         number = float(value)
     except (TypeError, ValueError):

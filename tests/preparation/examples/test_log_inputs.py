@@ -1,5 +1,6 @@
 """What a log may look like, and what becomes of what it must not."""
 
+import datetime
 import json
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.preparation.examples.logs import make_items, make_log, read_impressio
 from tests.reference import histories
 
 KEY = ("user_id", "item_id", "timestamp", "label")
+HISTORY = "history_item_id"
 
 
 def _summary(folder):
@@ -335,11 +337,41 @@ def test_one_bad_text_among_good_rows(tmp_path):
     assert summary["splits"]["train"] == 34
 
 
+ZONES = {"Z": 0, "": 0, "+02:00": 2, "-0530": -5.5}
+
+
+@pytest.mark.parametrize("zones", [[""], ["Z"], list(ZONES)], ids=str)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_dates_as_text_are_read_one_by_one(tmp_path, suffix, zones, monkeypatch):
+    """The first block of a CSV file says nothing of what comes below it."""
+    monkeypatch.setattr("hccm_tf.preparation.tables.CSV_BLOCK_BYTES", 300)
+    log = make_log(200, timestamp=1_709_558_866 + np.arange(200) // 2)
+    build_examples(make_items(), log, tmp_path / "seconds")
+    zone = [zones[row // 50 % len(zones)] for row in range(200)]
+    text = [
+        datetime.datetime.fromtimestamp(
+            second, datetime.timezone(datetime.timedelta(hours=ZONES[name]))
+        ).strftime(f"%Y-%m-%dT%H:%M:%S{name}")
+        for second, name in zip(log.timestamp, zone, strict=True)
+    ]
+    log = log.assign(timestamp=text)
+    bad = pd.concat([log[:150], log[:1].assign(timestamp="yesterday"), log[150:]])
+    path = tmp_path / f"log.{suffix}"
+    bad.to_csv(path, index=False) if suffix == "csv" else bad.to_parquet(path)
+    with pytest.raises(InputError, match="row 151: not a time: .*'yesterday'; 1 bad"):
+        build_examples(make_items(), path, tmp_path / "text")
+    summary = build_examples(make_items(), path, tmp_path / "text", max_bad_rows=1)
+    assert summary["skipped"]["bad_row"] == 1
+    for split in ("train", "validation", "test"):
+        expected = read_impressions(tmp_path / "seconds", split, *KEY, HISTORY)
+        assert read_impressions(tmp_path / "text", split, *KEY, HISTORY) == expected
+
+
 @pytest.mark.parametrize("timestamp", [1e300, -1e19, 2.0**62])
 def test_a_time_that_no_integer_holds(tmp_path, timestamp):
     log = make_log().astype({"timestamp": float})
     log.loc[3, "timestamp"] = timestamp
-    with pytest.raises(InputError, match="timestamp, row 4: not a time in seconds"):
+    with pytest.raises(InputError, match="timestamp, row 4: not a time: seconds"):
         build_examples(make_items(), log, tmp_path / "data")
 
 
