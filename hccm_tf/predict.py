@@ -1,7 +1,7 @@
 """Scores a table of impressions with the model of a run.
 
     python -m hccm_tf.predict --from_run=RUN --impressions=today.parquet \
-        --output=scores.parquet
+        --history=log.csv --output=scores.parquet
 
 The table has the columns of the log that the run was trained on; it may lack `label`,
 and be larger than memory. SCORES has its ids and times, `row`, the number of the row in
@@ -11,7 +11,8 @@ names another one. New photos need --feature_maps that hold them, or --image_dir
 
 Histories are joined point in time: of the clicks of --history, a log of earlier days,
 and of those of the table itself, its rows of split `history` included, which are not
-scored. A list column `history_item_id` brings them ready-made.
+scored. Without --history, only clicks within the table are histories. A list column
+`history_item_id` brings them ready-made.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import tensorflow as tf
 from absl import flags
 
 from hccm_tf.atomic import check_can_make, new_file
@@ -53,7 +55,8 @@ def predict(from_run, table, output, items=None, history=None, **images):
         table: path of the impressions, CSV or Parquet.
         output: Parquet file to write, whole or not at all; it must not exist.
         items: path of the catalogue; `None` for that of the run's data folder.
-        history: path of a log whose clicks feed the histories too, or `None`.
+        history: path of a log whose clicks feed the histories too; `None` for those
+            within the table alone.
         **images: `feature_maps` and `image_dir` in the place of the run's, if not
             `None`.
 
@@ -73,12 +76,17 @@ def predict(from_run, table, output, items=None, history=None, **images):
         types, count = _build(trained, work, table, items, history)
         scores = np.memmap(work / "scores", np.float32, "w+", shape=max(count, 1))
         scores[:] = np.nan
-        _score(trained, work / "data", scores)
+        scored, empty = _score(trained, work / "data", scores)
         written, without = _write(output, table, types, scores)
     print(
         f"{written} impressions, {without} of them without a score, because their "
         f"items are not in the catalogue -> {output}"
     )
+    if empty and history is None and HISTORY_ITEM not in types:
+        print(
+            f"{empty} of {scored} impressions have no history: --history=LOG gives "
+            "earlier clicks"
+        )
 
 
 def _check_output(output):
@@ -195,7 +203,13 @@ def _copy(table, types, columns, path, split="test"):
 
 
 def _score(trained, data_dir, scores):
-    """Predicts split `test` into an array, by the rows of the table."""
+    """Predicts split `test` into an array, by the rows of the table.
+
+    Returns:
+        `(scored, empty)`: number of impressions that have a score, and of those among
+        them whose history is empty, 0 for a model that takes none.
+    """
+    scored = empty = 0
     batches = open_batches(trained, data_dir)
     infer = infer_function(trained.keras_model)
     scoring = progress("scoring", len(scores), "impression")
@@ -205,7 +219,19 @@ def _score(trained, data_dir, scores):
             values = dict(zip(PREDICTION_COLUMNS, values, strict=True))
             ctr = trained.schema.unsampled(values["ctr"])
             scores[values["row"].numpy()] = ctr.numpy()
+            scored += len(ctr)
+            empty += _without_history(trained.schema, batch[0])
             advance(len(ctr))
+    return scored, empty
+
+
+def _without_history(schema, inputs):
+    """Number of a batch's impressions whose history is empty."""
+    if not schema.sequences:
+        return 0
+    clicks = inputs[schema.sequences[0].input_name]
+    is_empty = tf.reduce_all(tf.equal(clicks, 0), axis=1)
+    return int(tf.math.count_nonzero(inputs["candidate_mask"] & is_empty[:, None]))
 
 
 def _write(output, table, types, scores):
@@ -243,7 +269,10 @@ def define_flags():
         "items", None, "The catalogue. By default that of the run's DATA."
     )
     flags.DEFINE_string(
-        "history", None, "A log whose clicks feed the histories too. By default none."
+        "history",
+        None,
+        "A log whose clicks feed the histories too. By default only clicks within the "
+        "table do.",
     )
     flags.DEFINE_string("feature_maps", None, "The folder MAPS. By default the run's.")
     flags.DEFINE_string(

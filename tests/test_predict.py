@@ -14,6 +14,7 @@ from hccm_tf.predict import _build, predict
 from hccm_tf.preparation.examples.build import build_examples
 from tests import processes
 from tests.preparation.examples.logs import make_items, make_log, read_impressions
+from tests.reference import histories
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -62,6 +63,25 @@ def test_a_table_and_its_history(shop, run, expected, tmp_path, capsys):
     assert not list(tmp_path.glob("scores.parquet.*"))
     with pytest.raises(InputError, match="output=.*exists already"):
         predict(run, tmp_path / "table", output)
+
+
+def test_it_says_how_many_have_no_history(shop, run, expected, tmp_path, capsys):
+    log = shop.impressions.drop(columns="split", errors="ignore")
+    table = log.loc[expected.index].reset_index(drop=True)
+    empty = sum(not history for history in histories(table, 1))
+    assert 0 < empty < len(table)
+    says = f"{empty} of {len(table)} impressions have no history: --history=LOG gives"
+    table.to_parquet(tmp_path / "table.parquet")
+    log.drop(index=expected.index)[:1].to_parquet(tmp_path / "old.parquet")
+    predict(run, tmp_path / "table.parquet", tmp_path / "alone.parquet")
+    assert says in capsys.readouterr().out
+    predict(
+        run,
+        tmp_path / "table.parquet",
+        tmp_path / "scores.parquet",
+        history=tmp_path / "old.parquet",
+    )
+    assert "no history" not in capsys.readouterr().out
 
 
 def test_the_command(shop, run, expected, tmp_path):
