@@ -1,4 +1,4 @@
-"""Trains, evaluates and exports a CTR model, or compares several.
+r"""Trains, evaluates and exports a CTR model, or compares several.
 
     python train_main.py --flagfile=configs/hccm.flags --data_dir=DATA \
         --feature_maps=MAPS --run_dir=RUN --export_dir=saved_models/hccm

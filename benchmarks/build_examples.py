@@ -1,4 +1,4 @@
-"""Rate of `build_examples` against bare loops that only fill and serialise.
+r"""Rate of `build_examples` against bare loops that only fill and serialise.
 
     python benchmarks/build_examples.py --rows=100000 --rows=3000000
 

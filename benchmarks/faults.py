@@ -1,4 +1,4 @@
-"""Training while processes are killed at random, against training undisturbed.
+r"""Training while processes are killed at random, against training undisturbed.
 
     python benchmarks/faults.py --data_dir=quickstart/data \
         --feature_maps=quickstart/maps --json=FILE

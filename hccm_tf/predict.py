@@ -1,4 +1,4 @@
-"""Scores a table of impressions with the model of a run.
+r"""Scores a table of impressions with the model of a run.
 
     python -m hccm_tf.predict --from_run=RUN --impressions=today.parquet \
         --history=log.csv --output=scores.parquet

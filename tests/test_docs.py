@@ -1,11 +1,13 @@
 """The pages: what `make docs-test` reads in them, and what README may not outgrow."""
 
+import ast
 import pathlib
 import re
 
 import pytest
 
 from docs.make.run_examples import blocks, pages, run_block
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -67,6 +69,42 @@ def test_every_command_is_in_a_block_that_is_run_or_says_why_not(page):
     assert len(read) == len(commands) + text.count("<!-- prepare\n")
     # Four spaces would make a block that nothing runs.
     assert not re.search(r"^ {4}(python|pip|make|curl) ", FENCE.sub("", text), re.M)
+
+
+MODULES = [
+    ROOT / "train_main.py",
+    *(
+        path
+        for folder in ("hccm_tf", "tfrecords_tools", "benchmarks", "tests")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ),
+]
+
+
+def test_commands_in_docstrings_can_be_pasted():
+    """A backslash at the end of a line would join it with the next, without `r`."""
+    commands = 0
+    for path in MODULES:
+        text = ast.get_docstring(ast.parse(path.read_text()), clean=False) or ""
+        found = re.findall(r"^ *python .*", text, re.M)
+        assert not [line for line in found if "  " in line.strip()], path
+        commands += len(found)
+    assert commands > 40
+
+
+def test_the_page_of_commands():
+    code = "from docs.make.commands import *; import pathlib; "
+    code += "print(commands_page(pathlib.Path()))"
+    page = processes.run(["-c", code], cwd=ROOT, check=True).stdout
+    rows = re.findall(r"^\| `--.*", page, re.M)
+    assert len(rows) > 80
+    for row in rows:
+        cells = re.split(r"(?<!\\)\|", row)
+        assert len(cells) == 5 and "``" not in row and "<" not in row
+    assert "of &lt;name>/&lt;version>/ of each model" in page
+    blocks = "".join(re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.M))
+    commands = blocks.replace("\\\n", "").splitlines()
+    assert all(line.startswith("python ") for line in commands if line)
 
 
 def test_all_pages_are_run():

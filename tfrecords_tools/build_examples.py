@@ -1,4 +1,4 @@
-"""Joins a click log with its catalogue into TFRecords of `tf.train.Example`.
+r"""Joins a click log with its catalogue into TFRecords of `tf.train.Example`.
 
     python -m tfrecords_tools.build_examples --items=SHOP/items.csv \
         --impressions=SHOP/impressions.csv --output_dir=DATA

@@ -1,4 +1,4 @@
-"""Runs the fixed CNN over every image of a catalogue, once (HCCM, Eq. 6-7).
+r"""Runs the fixed CNN over every image of a catalogue, once (HCCM, Eq. 6-7).
 
     python -m tfrecords_tools.extract_feature_maps --items=SHOP/items.csv \
         --image_dir=SHOP/images --output_dir=MAPS

@@ -1,4 +1,4 @@
-"""Makes MAPS of image vectors, patch tokens or maps that another encoder has made.
+r"""Makes MAPS of image vectors, patch tokens or maps that another encoder has made.
 
     python -m tfrecords_tools.import_feature_maps --input=clip.parquet \
         --encoder=clip-vit-b32 --output_dir=MAPS

@@ -1,4 +1,4 @@
-"""Writes the next version of an export with new items and images, without training.
+r"""Writes the next version of an export with new items and images, without training.
 
     python -m tfrecords_tools.refresh_export --export_dir=saved_models/hccm \
         --items=SHOP/items.csv --feature_maps=MAPS

@@ -1,4 +1,4 @@
-"""Gives items the semantic ids of their images: codes that alike images share.
+r"""Gives items the semantic ids of their images: codes that alike images share.
 
     python -m tfrecords_tools.semantic_ids --feature_maps=MAPS --items=items.csv \
         --output=items_with_ids.csv

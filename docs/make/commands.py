@@ -58,9 +58,11 @@ def _name(flag):
 
 def _row(flag):
     name = f"[no]{flag.name}" if flag.boolean else flag.name
-    default = "" if flag.default in (None, []) else f"`{flag.default_as_str}`"
+    default = "" if flag.default in (None, [], "") else f"`{flag.default_as_str}`"
     default = default.replace("'", "")
-    return f"| `--{name}` | {default} | {flag.help.replace('|', chr(92) + '|')} |"
+    # Of a browser, <name> would be a tag.
+    meaning = flag.help.replace("|", "\\|").replace("<", "&lt;")
+    return f"| `--{name}` | {default} | {meaning} |"
 
 
 def _fenced(text):
@@ -73,6 +75,5 @@ def _fenced(text):
         if inside and not code:
             lines[-1:] = ["```", ""] if not lines[-1] else [lines[-1], "```"]
         inside = code
-        # A docstring has joined lines that end in a backslash.
-        lines.append(re.sub(" {2,}", " \\\\\n    ", line[4:]) if code else line)
+        lines.append(line[4:] if code else line)
     return "\n".join([*lines, "```"] if inside else lines)

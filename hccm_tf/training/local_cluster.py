@@ -1,6 +1,6 @@
-"""Runs a program as a cluster of processes on this machine, for trying things out.
+r"""Runs a program as a cluster of processes on this machine, for trying things out.
 
-python -m hccm_tf.training.local_cluster --workers=2 --parameter_servers=1 -- \
+    python -m hccm_tf.training.local_cluster --workers=2 --parameter_servers=1 -- \
         -m train_main --strategy=parameter_server --flagfile=...
 
 Without parameter servers the workers are those of `multi_worker_mirrored`. Each process

@@ -1,4 +1,4 @@
-"""Requests of all kinds to all signatures: a finite answer or a named error.
+r"""Requests of all kinds to all signatures: a finite answer or a named error.
 
     python -m tests.soak.fuzzed_requests --data_dir=quickstart/data \
         --version=quickstart/saved_models/hccm/1 --count=1500

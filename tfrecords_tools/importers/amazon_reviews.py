@@ -1,4 +1,4 @@
-"""Reads Amazon Reviews 2023 (McAuley Lab) into a shop's tables.
+r"""Reads Amazon Reviews 2023 (McAuley Lab) into a shop's tables.
 
     python -m tfrecords_tools.import_amazon_reviews --output_dir=SHOP \
         --meta=meta_Toys_and_Games.jsonl.gz --train=Toys_and_Games.train.csv \

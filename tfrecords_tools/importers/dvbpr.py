@@ -1,4 +1,4 @@
-"""Reads a fashion dataset of DVBPR (Kang et al., ICDM 2017) into a shop's tables.
+r"""Reads a fashion dataset of DVBPR (Kang et al., ICDM 2017) into a shop's tables.
 
     python -m tfrecords_tools.import_dvbpr --input=AmazonFashion6ImgPartitioned.npy \
         --output_dir=SHOP --allow_pickle
