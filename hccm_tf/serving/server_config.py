@@ -158,7 +158,7 @@ def main(words):
     """Runs the command line."""
     del words
     lines = write_server_config(FLAGS.models_dir, FLAGS.stable, FLAGS.base_path)
-    print("\n".join(lines))
+    print("\n".join([*lines, f"-> {pathlib.Path(FLAGS.models_dir, FILE)}"]))
 
 
 if __name__ == "__main__":

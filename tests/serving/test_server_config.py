@@ -172,7 +172,9 @@ def test_files_that_are_not_there_or_not_readable(models_dir, tmp_path):
 def test_command(models_dir):
     command = ["-m", "hccm_tf.serving.server_config", f"--models_dir={models_dir}"]
     good = processes.run([*command, "--stable=hccm:2,din:1"], check=True)
-    assert "hccm: stable 2, canary 10" in good.stdout.splitlines()
+    lines = good.stdout.splitlines()
+    assert "hccm: stable 2, canary 10" in lines
+    assert lines[-1] == f"-> {models_dir / FILE}"
     bad = processes.run([*command, "--stable=hccm:3"])
     assert bad.returncode == 2
     assert bad.stderr.splitlines()[-1].startswith("error: --stable")
