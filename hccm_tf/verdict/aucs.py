@@ -35,6 +35,8 @@ def auc_with_interval(rows):
         weights=rows.weight.to_numpy(),
     )
     interval, _ = gain_test([value], resampled[:, 0])
+    # Of few rows, a normal distribution goes beyond what an AUC can be.
+    interval = np.clip(interval, 0, 1).tolist()
     return {**result, "auc": value, "interval": interval}
 
 

@@ -111,6 +111,10 @@ def test_intervals_are_a_bootstrap_over_users():
     low, high = found["interval"]
     assert (low + high) / 2 == pytest.approx(expected)
     assert (high - low) / 2 == pytest.approx(1.96 * np.std(aucs), rel=0.2)
+    # Of two users the model understands one.
+    few = frame.assign(ctr=np.where(users == 0, labels, 0.5))[:80]
+    few = auc_with_interval(few)
+    assert few["interval"][0] < few["auc"] < few["interval"][1] == 1
     one_label = auc_with_interval(frame[frame.label == 1])
     assert np.isnan(one_label["auc"]) and one_label["interval"] is None
 
