@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import sys
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +27,8 @@ with epy.lazy_imports():
 
 COLUMNS = tuple(f"semantic_{level}" for level in range(1, LEVELS + 1))
 NUM_CODES = 256
+# With fewer, a code says little more than the image's id.
+IMAGES_PER_CODE = 8
 
 
 def write_semantic_ids(
@@ -59,6 +62,7 @@ def write_semantic_ids(
     if centroids is None:
         found = Centroids.fit(store, num_codes, seed)
         found.save(centroids_path(output))
+        _warn_of_few(len(store.rows), found.centroids.shape[1])
     else:
         found = Centroids.load(centroids)
         if found.cnn != store.cnn:
@@ -77,6 +81,16 @@ def write_semantic_ids(
         f"{', '.join(f'{share:.0%}' for share in explained)} of the images' variance "
         f"-> {output}"
     )
+
+
+def _warn_of_few(images, codes):
+    if round(images / codes) < IMAGES_PER_CODE:
+        print(
+            f"{images} images for {codes} codes: a code is nearly an id of its image; "
+            f"--num_codes={max(images // IMAGES_PER_CODE, 2)} gives each about "
+            f"{IMAGES_PER_CODE} images",
+            file=sys.stderr,
+        )
 
 
 def centroids_path(output):

@@ -1,6 +1,7 @@
 """Semantic ids against residual k-means step by step in NumPy."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,21 @@ def test_fewer_images_than_codes(tmp_path):
     assert sorted(codes[1:, 0]) == [0, 1, 2]
     # The first level's centroids are means of mini-batches, near the images.
     assert explained[0] > 0.9 and explained[1:] == pytest.approx([1, 1])
+
+
+def test_few_images_for_each_code_are_a_warning(shop, items_csv, tmp_path, capsys):
+    count = len(read_maps(shop.maps))
+    advised = count // 8
+    for codes, warns in ((256, True), (advised + 2, True), (advised, False)):
+        output = tmp_path / f"{codes}.csv"
+        write_semantic_ids(shop.maps, items_csv, output, num_codes=codes)
+        used, said = min(codes, count), capsys.readouterr().err
+        line = f"{count} images for {used} codes: .*; --num_codes={advised} gives .*\n"
+        assert re.fullmatch(line if warns else "", said)
+    # The codes of centroids that are there cannot be fewer.
+    centroids = (tmp_path / "256.centroids.npz").rename(tmp_path / "old.npz")
+    write_semantic_ids(shop.maps, items_csv, tmp_path / "x.csv", centroids)
+    assert capsys.readouterr().err == ""
 
 
 def test_build_examples_takes_them_as_categories(shop, written, tmp_path):
