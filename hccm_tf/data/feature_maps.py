@@ -37,6 +37,7 @@ with epy.lazy_imports():
 METADATA = "feature_maps.json"
 MAP_DTYPES = ("float16", "int8")
 IMAGES = "images.parquet"
+SKIPPED = "skipped.csv"
 # Patterns of the names of what a training reads of a store.
 NEEDED = (METADATA, IMAGES, "feature_maps-*", "scales-*")
 EXTRACT = "python -m tfrecords_tools.extract_feature_maps"

@@ -1,11 +1,12 @@
 """The images that a configuration's model takes, opened and checked."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pandas as pd
 
-from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.feature_maps import SKIPPED, FeatureMapStore
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.ids import NO_IMAGE
 from hccm_tf.data.image_folder import ImageFolder
@@ -88,6 +89,10 @@ def _open(configuration, path):
     else:
         store = FeatureMapStore.open(path).with_names(keys, names)
         missing = "have no feature map"
+        skipped = pathlib.Path(path, SKIPPED)
+        # A copy from an object store is without it.
+        if skipped.exists():
+            missing += f"; {skipped} names those that could not be read"
         if store.shape[:2] == (1, 1) and isinstance(configuration.options, CNNOptions):
             print(
                 f"the images are vectors of {store.shape[-1]} values: the trainable "

@@ -1,6 +1,9 @@
 """The images of a run: where they may be, and who reads them."""
 
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -28,6 +31,23 @@ def test_images_that_are_links_out_of_the_folder(shop, tmp_path, capsys):
     # The line of the shop's two bad images says what is wrong with one.
     assert "missing or not decodable, such as " in printed
     assert "no such file" in printed or "cannot be decoded" in printed
+
+
+def test_images_without_a_feature_map_are_listed(shop, tmp_path, capsys):
+    def printed(maps):
+        configuration = configure("hccm", {}, data_dir=shop.data, feature_maps=maps)
+        open_images(configuration, shop.schema)
+        return capsys.readouterr().out
+
+    says = "2 of 58 images have no feature map"
+    skipped = shop.maps / "skipped.csv"
+    assert len(pd.read_csv(skipped)) == 2
+    names = f"; {skipped} names those that could not be read\n"
+    assert printed(shop.maps) == says + names
+    # As a copy from an object store is.
+    shutil.copytree(shop.maps, tmp_path / "maps")
+    (tmp_path / "maps" / "skipped.csv").unlink()
+    assert printed(tmp_path / "maps") == f"{says}\n"
 
 
 def test_pixels_for_the_workers_of_parameter_servers(shop, tmp_path):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from hccm_tf import formats
 from hccm_tf.atomic import new_file
-from hccm_tf.data.feature_maps import IMAGES, METADATA, shard_files
+from hccm_tf.data.feature_maps import IMAGES, METADATA, SKIPPED, shard_files
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.feature_maps.shards import NAMES, REPORT, shard_folder
 
@@ -104,7 +104,7 @@ def assemble(folder, work, old, images, keys, order, metadata):
     table = {"image": images[order], "key": keys, "row": rows}
     table = {name: column[rows >= 0] for name, column in table.items()}
     pq.write_table(pa.table(table), folder / IMAGES)
-    skipped.to_csv(folder / "skipped.csv", index=False)
+    skipped.to_csv(folder / SKIPPED, index=False)
     metadata = {
         "format": formats.MAPS,
         **metadata,

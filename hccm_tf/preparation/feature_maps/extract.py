@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from hccm_tf.atomic import new_folder
 from hccm_tf.data import ids
-from hccm_tf.data.feature_maps import IMAGES, FeatureMapStore
+from hccm_tf.data.feature_maps import IMAGES, SKIPPED, FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.files import check_folder, is_remote, resolve
 from hccm_tf.images.read import MAX_PIXELS
@@ -87,7 +87,10 @@ def extract_feature_maps(
         count, skipped = assemble(folder, work, old, names, keys, order, metadata)
     shutil.rmtree(pathlib.Path(output_dir) / "work")
     shape = tuple(metadata["shape"])
-    print(f"{count} feature maps {shape}, {skipped} images skipped -> {output_dir}")
+    why = f", see {pathlib.Path(output_dir, SKIPPED)}" if skipped else ""
+    print(
+        f"{count} feature maps {shape}, {skipped} images skipped{why} -> {output_dir}"
+    )
 
 
 def _check_image_dir(images, image_dir):

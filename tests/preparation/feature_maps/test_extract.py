@@ -107,6 +107,17 @@ def test_missing_and_corrupt_images_are_reported(shop):
     assert shop.store.metadata["count"] == len(wanted) - 2
 
 
+def test_the_last_line_names_the_file_of_skipped_images(shop, names, tmp_path, capsys):
+    maps = tmp_path / "maps"
+    for images, says in (
+        (["none.jpg"], f"1 images skipped, see {maps / 'skipped.csv'} -> {maps}"),
+        ([], f"0 images skipped -> {maps}"),
+    ):
+        _extract(shop, [*names[:2], *images], maps)
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f", {says}")
+        shutil.rmtree(maps)
+
+
 def test_random_weights_are_no_zero_function(shop):
     maps = np.stack(list(read_maps(shop.maps).values())).astype(np.float64)
     assert maps.std() > 1e-3
