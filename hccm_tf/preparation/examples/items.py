@@ -50,7 +50,10 @@ def check_item_ids(item_id):
     empty = pc.equal(item_id, MISSING[FEATURE_DTYPES[item_id.type]])
     _bad_row("item_id", empty.to_numpy(zero_copy_only=False), "empty")
     twice = item_id.to_pandas().duplicated().to_numpy()
-    _bad_row("item_id", twice, "a repeated id")
+    if twice.any():
+        first = item_id[int(np.argmax(twice))].as_py()
+        problem = f"a repeated id, {first!r}: keep one row for each item"
+        _bad_row("item_id", twice, problem)
 
 
 def prepare_items(items, types, output, work):

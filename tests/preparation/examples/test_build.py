@@ -292,7 +292,11 @@ def test_a_history_of_an_impression_column(tmp_path):
         ({}, {"split": ["dev"] + ["train"] * 39}, "split, row 1"),
         ({}, {"user_id": [1, None] * 20}, "user_id, row 2: empty"),
         ({}, {"timestamp": ["noon"] * 40}, "timestamp, row 1"),
-        ({"item_id": [1, 2, 3, 2, 5]}, {}, "items.*item_id, row 4.*repeated"),
+        (
+            {"item_id": [1, 27, 3, 27, 5]},
+            {},
+            "items: column item_id, row 4: a repeated id, 27: keep one row for each",
+        ),
         ({"item_id": [1, 2, None, 4, 5]}, {}, "items.*item_id, row 3: empty"),
         ({"hour": 1}, {"hour": 2}, "both have a column hour: drop it from impressions"),
     ],
