@@ -182,7 +182,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
                 return self.fitted_.predictions(split, X, size)
             if self.frames_ is None:
                 raise InputError(
-                    "a data frame can be predicted after fit on a data frame"
+                    "X: a data frame can be predicted after fit on a data frame; "
+                    "python -m hccm_tf.predict scores a table with a run"
                 )
             return self._predict_frame(X)
 

@@ -25,6 +25,8 @@ from tests import processes
 from tests.conftest import tiny
 from tests.untrained import fit_untrained
 
+NOT_FITTED_ON_A_FRAME = "^X: .*after fit on a data frame; python -m hccm_tf.predict "
+
 
 @pytest.fixture(scope="module")
 def on_frames(shop):
@@ -451,7 +453,7 @@ def test_load_of_what_was_fitted_on_a_folder(shop, fitted, tmp_path, name):
         assert loaded.classes_.tolist() == [0, 1]
         assert loaded.schema_.features == estimator.schema_.features
         assert loaded.evaluate(shop.data) == estimator.evaluate(shop.data)
-    with pytest.raises(InputError, match="after fit on a data frame"):
+    with pytest.raises(InputError, match=NOT_FITTED_ON_A_FRAME):
         loaded.predict_proba(_later(shop))
     # What was saved once can be saved again, and trained.
     loaded.save(tmp_path / "again")
@@ -487,6 +489,6 @@ def test_a_folder_that_is_saved_again_has_no_frames(shop, fitted, on_frames, tmp
 
 def test_histories_of_an_earlier_fit_are_not_joined(shop, on_frames):
     estimator = copy.copy(on_frames).fit(shop.data)
-    with pytest.raises(InputError, match="after fit on a data frame"):
+    with pytest.raises(InputError, match=NOT_FITTED_ON_A_FRAME):
         estimator.predict_proba(_later(shop))
     assert estimator.predict_proba(shop.data).shape == (300, 2)
