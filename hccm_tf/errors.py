@@ -35,7 +35,15 @@ def first_line(error, length=200):
 
 
 def with_flag(message, flag_names):
-    """An error's message, in which an argument that is a flag has become one."""
+    """An error's message, in which arguments that are flags have become flags.
+
+    These are the one that it begins with, and those that it tells to make true.
+    """
+
+    def written(found):
+        return f"--{found[1]}" if found[1] in flag_names else found[0]
+
+    message = re.sub(r"(?<![-\w])(\w+)=True\b", written, message)
     name = re.match(r"\w*", message)[0]
     is_flag = name in flag_names and message[len(name) :].startswith((":", "="))
     return f"--{message}" if is_flag else message

@@ -93,8 +93,8 @@ class RunFolder:
             # Now that no other process can be about to leave one.
             if self.exists() and not resume:
                 raise InputError(
-                    f"run_dir={self.path}: it holds a run already; go on with resume, "
-                    "name another folder, or remove it"
+                    f"run_dir={self.path}: it holds a run already; go on with "
+                    "resume=True, name another folder, or remove it"
                 )
             for path in (self.model, self.predictions, self.history, self.metrics):
                 remove_unfinished(path)

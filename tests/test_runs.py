@@ -23,7 +23,7 @@ from tests.conftest import tiny
 from tests.flags.test_read import MINE
 from tests.training.cluster import run_script
 
-HOLDS_A_RUN = "holds a run already; go on with resume"
+HOLDS_A_RUN = "holds a run already; go on with resume=True, name another"
 IS_TRAINED = "another process trains this run"
 # Trains until it is ended, or asked to.
 TRAINING = """

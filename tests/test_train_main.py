@@ -403,7 +403,8 @@ def test_trees(weighted_shop, tmp_path, main):
         weighted_shop.log[weighted_shop.log.split == "validation"]
     )
     flagfile = f"--flagfile={folder.flags}"
-    assert "it holds a run already" in main(flagfile, f"--run_dir={folder.path}")
+    line = main(flagfile, f"--run_dir={folder.path}")
+    assert "it holds a run already; go on with --resume, name another" in line
     main(flagfile, f"--run_dir={tmp_path / 'again'}")
     assert _metrics(tmp_path / "again") == _metrics(folder.path)
     line = main(f"--warm_start_from={folder.path}", *common, f"--run_dir={tmp_path}/x")
