@@ -46,10 +46,9 @@ def table(names, metrics, oracle=None):
     Returns:
         list of str.
     """
-    lines = [
-        "| model | AUC | GAUC | log loss | calibration | examples/s | headroom |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    header = ["model", "AUC", "GAUC", "log loss", "calibration", "examples/s"]
+    header += ["headroom"] * bool(oracle)
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     rows = [
         (name, found["test"], f"{found['examples_per_second']:.0f}")
         for name, found in zip(names, metrics, strict=True)
@@ -58,11 +57,11 @@ def table(names, metrics, oracle=None):
         rows.append(("oracle", oracle, ""))
     baseline = rows[0][1]["auc"]
     for place, (name, test, speed) in enumerate(rows):
-        share = ""
-        if oracle and place:
-            share = f"{(test['auc'] - baseline) / (oracle['auc'] - baseline):.0%}"
-        numbers = (f"{test[column]:.4f}" for column in COLUMNS)
-        lines.append(f"| {' | '.join([name, *numbers, speed, share])} |")
+        cells = [name, *(f"{test[column]:.4f}" for column in COLUMNS), speed]
+        if oracle:
+            share = (test["auc"] - baseline) / (oracle["auc"] - baseline)
+            cells.append(f"{share:.0%}" if place else "")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
