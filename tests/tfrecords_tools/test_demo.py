@@ -168,7 +168,7 @@ def test_same_seed_same_files(shop, tmp_path):
         assert file.read_bytes() != (tmp_path / "other" / name).read_bytes(), name
 
 
-def test_files_hide_the_truth(tmp_path):
+def test_files_hide_the_truth(tmp_path, capsys):
     oracle = make_demo(tmp_path / "shop", 30, 5, 200, seed=0)
     items = pd.read_csv(tmp_path / "shop" / "items.csv")
     impressions = pd.read_csv(tmp_path / "shop" / "impressions.csv")
@@ -179,6 +179,7 @@ def test_files_hide_the_truth(tmp_path):
     test = truth[truth.split == "test"]
     assert oracle["auc"] == pytest.approx(roc_auc_score(test.label, test.ctr))
     assert json.loads((tmp_path / "shop" / "oracle.json").read_text()) == oracle
+    assert f"oracle on test: auc {oracle['auc']:.4f}, gauc " in capsys.readouterr().out
 
 
 def test_the_smallest_shop(tmp_path):
