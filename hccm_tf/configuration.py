@@ -31,7 +31,9 @@ class TrainingSettings(Options):
     )
     learning_rate: float = option(1e-3, "The learning rate of LazyAdam.", lower=0)
     seed: int = option(
-        0, "The seed of everything random; the same gives the same metrics."
+        0,
+        "The seed of everything random; on one machine and one version, the same gives "
+        "the same metrics.",
     )
     max_history: int | None = option(
         None, "The newest clicks that a history keeps; by default all of DATA.", lower=1

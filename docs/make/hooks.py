@@ -27,7 +27,11 @@ ELSEWHERE = {
     "benchmarks/README.md": "benchmarks.md",
 }
 # Links between pages to files that are pages under other names.
-PAGES = {"../benchmarks/README.md": "benchmarks.md", "tutorial.py": "tutorial.md"}
+PAGES = {
+    "../README.md": "index.md",
+    "../benchmarks/README.md": "benchmarks.md",
+    "tutorial.py": "tutorial.md",
+}
 
 
 def on_files(files, config):
