@@ -55,8 +55,7 @@ def predict(from_run, table, output, items=None, history=None, **images):
         table: path of the impressions, CSV or Parquet.
         output: Parquet file to write, whole or not at all; it must not exist.
         items: path of the catalogue; `None` for that of the run's data folder.
-        history: path of a log whose clicks feed the histories too; `None` for those
-            within the table alone.
+        history: path of a log whose clicks feed the histories too, or `None`.
         **images: `feature_maps` and `image_dir` in the place of the run's, if not
             `None`.
 
@@ -229,8 +228,7 @@ def _without_history(schema, inputs):
     """Number of a batch's impressions whose history is empty."""
     if not schema.sequences:
         return 0
-    clicks = inputs[schema.sequences[0].input_name]
-    is_empty = tf.reduce_all(tf.equal(clicks, 0), axis=1)
+    is_empty = tf.reduce_all(inputs[schema.sequences[0].input_name] == 0, axis=1)
     return int(tf.math.count_nonzero(inputs["candidate_mask"] & is_empty[:, None]))
 
 
