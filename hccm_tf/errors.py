@@ -43,7 +43,9 @@ def with_flag(message, flag_names):
     def written(found):
         return f"--{found[1]}" if found[1] in flag_names else found[0]
 
-    message = re.sub(r"(?<![-\w])(\w+)=True\b", written, message)
+    said, *received = message.partition("Received:")
+    said = re.sub(r"(?<![-\w])(\w+)=True\b", written, said)
+    message = "".join([said, *received])
     name = re.match(r"\w*", message)[0]
     is_flag = name in flag_names and message[len(name) :].startswith((":", "="))
     return f"--{message}" if is_flag else message

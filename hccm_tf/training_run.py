@@ -102,10 +102,13 @@ def _run(configuration, results, from_run):
             metrics = _write_metrics(fitted, validation, test, folder)
             print(finite_json.to_text(metrics))
         version = _write_results(fitted, results, folder, validation, test)
-        if _has_verdict(configuration, results):
-            photos_of = configuration if results.check_photos else None
-            give_verdict(fitted, validation, test, folder, photos_of, strategy)
-        _say_next(configuration, version, folder)
+        try:
+            if _has_verdict(configuration, results):
+                photos_of = configuration if results.check_photos else None
+                give_verdict(fitted, validation, test, folder, photos_of, strategy)
+        finally:
+            # What is made is there, whatever ends a verdict.
+            _say_next(configuration, version, folder)
 
 
 def _say_next(configuration, version, folder):

@@ -26,7 +26,8 @@ def main(words):
     absl.logging.info("of no concern")
     absl.logging.warning("of concern")
     if flags.FLAGS.name == "nobody":
-        raise InputError("name: nobody is there; go on with loud=True or quiet=True")
+        says = "name: nobody is there; go on with loud=True or quiet=True."
+        raise InputError(f"{says} Received: 'loud=True'")
     print(json.dumps([words, flags.FLAGS.loud, flags.FLAGS.times]))
 
 if __name__ == "__main__":
@@ -95,7 +96,10 @@ def test_words_after_two_hyphens_are_words(command):
 def test_errors_that_a_user_can_mend(command):
     found = command("--name=nobody")
     assert (found.returncode, found.stdout) == (2, "")
-    says = "error: --name: nobody is there; go on with --loud or quiet=True"
+    says = (
+        "error: --name: nobody is there; go on with --loud or quiet=True. "
+        "Received: 'loud=True'"
+    )
     assert found.stderr.splitlines()[-1] == says
     assert "Traceback" not in found.stderr
 

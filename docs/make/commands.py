@@ -60,7 +60,7 @@ def _row(flag):
     name = f"[no]{flag.name}" if flag.boolean else flag.name
     default = "" if flag.default in (None, [], "") else f"`{flag.default_as_str}`"
     default = default.replace("'", "")
-    # Of a browser, <name> would be a tag.
+    # To a browser <name> would be a tag.
     meaning = flag.help.replace("|", "\\|").replace("<", "&lt;")
     return f"| `--{name}` | {default} | {meaning} |"
 

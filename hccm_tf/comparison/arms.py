@@ -169,10 +169,10 @@ def pairs(arms):
     The first arm and those that are a model's name alone are the order that is claimed,
     each a step from the one before. An arm with flags is a variant: of the same model
     without flags if that is in the list, else of the first arm. An arm with its photos
-    shuffled is a control: it must fall back to the first arm, and the same arm with its
-    own photos must gain over it. Trees are no step, and have a first arm of their own:
-    of the order, the last arm must gain over them that sees photos if they do, and none
-    if not; where there is no such arm, the last.
+    shuffled is a control: it must not be shown to gain over the first arm, and the same
+    arm with its own photos must gain over it. Trees are no step, and have a first arm
+    of their own: of the order, the last arm must gain over them that sees photos if
+    they do, and none if not; where there is no such arm, the last.
 
     Args:
         arms: list of `Arm`.

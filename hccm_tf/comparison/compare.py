@@ -84,7 +84,8 @@ def compare(flag_values, typed_names, train):
         _check(arm, flag_values)
     settings = draw_settings(options.search_trials)
     seeds = [first.settings.seed + place for place in range(options.seeds)]
-    total = len(arms) * (len(settings) + len(seeds) - 1)
+    tried = sum(len(set(_first_alike(arm, settings))) for arm in arms)
+    total = tried + len(arms) * (len(seeds) - 1)
     print(f"{total} runs in {folder / 'runs'}", flush=True)
     with progress("training", total, "run"):
         trained = [_train_arm(folder, arm, settings, seeds, train) for arm in arms]
@@ -123,6 +124,12 @@ def _read_oracle(path):
         raise InputError(f"--oracle={path}: {error}") from error
 
 
+def _first_alike(arm, settings):
+    """Of each of the settings the place of the first that is the same to an arm."""
+    tried = [written(arm, drawn) for drawn in settings]
+    return [tried.index(flags) for flags in tried]
+
+
 def _train_arm(folder, arm, settings, seeds, train):
     def run_dir(trial, seed):
         return folder / "runs" / arm.folder / f"trial-{trial}" / f"seed-{seed}"
@@ -139,8 +146,7 @@ def _train_arm(folder, arm, settings, seeds, train):
 
     # Of a trial only the validation split counts. An arm that reads nothing of what the
     # search sets has one run for all of them.
-    tried = [written(arm, drawn) for drawn in settings]
-    same = [tried.index(flags) for flags in tried]
+    same = _first_alike(arm, settings)
     done = {trial: run(trial, seeds[0]) for trial in dict.fromkeys(same)}
     runs = [done[trial] for trial in same]
     trials = [

@@ -61,8 +61,8 @@ def write_semantic_ids(
     store = FeatureMapStore.open(feature_maps)
     if centroids is None:
         found = Centroids.fit(store, num_codes, seed)
-        found.save(centroids_path(output))
         _warn_of_few(len(store.rows), found.centroids.shape[1])
+        found.save(centroids_path(output))
     else:
         found = Centroids.load(centroids)
         if found.cnn != store.cnn:
@@ -84,11 +84,12 @@ def write_semantic_ids(
 
 
 def _warn_of_few(images, codes):
-    if round(images / codes) < IMAGES_PER_CODE:
+    advised = max(images // IMAGES_PER_CODE, 2)
+    if round(images / codes) < IMAGES_PER_CODE and advised < codes:
         print(
-            f"{images} images for {codes} codes: a code is nearly an id of its image; "
-            f"--num_codes={max(images // IMAGES_PER_CODE, 2)} gives each about "
-            f"{IMAGES_PER_CODE} images",
+            f"{codes} codes for {images} images: each has about {images / codes:.1f} "
+            "and says little more than an image's id; with "
+            f"--num_codes={advised} it has {images / advised:.1f}",
             file=sys.stderr,
         )
 

@@ -90,8 +90,8 @@ def _open(configuration, path):
         store = FeatureMapStore.open(path).with_names(keys, names)
         missing = "have no feature map"
         skipped = pathlib.Path(path, SKIPPED)
-        # A copy from an object store is without it.
-        if skipped.exists():
+        # A copy from an object store is without it; it may name none.
+        if skipped.exists() and len(skipped.read_text().splitlines()) > 1:
             missing += f"; {skipped} names those that could not be read"
         if store.shape[:2] == (1, 1) and isinstance(configuration.options, CNNOptions):
             print(

@@ -75,8 +75,7 @@ class SynchronousTrainer(Trainer):
         if len(set(checksums["checksum"].tolist())) > 1:
             raise InputError(
                 "strategy=multi_worker_mirrored: the workers have different weights, "
-                "or are at different steps; start all of them "
-                "with resume=True"
+                "or are at different steps; start all of them with resume=True"
             )
 
     def _step(self, iterator):

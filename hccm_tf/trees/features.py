@@ -72,12 +72,14 @@ def read_table(batches, split, limit=None, epoch=None, similarity="none"):
     Returns:
         `Table`.
     """
-    dataset = batches.dataset(split, epoch)
-    if limit is not None and limit < batches.folder.num_impressions(split):
-        dataset = dataset.take(-(-limit // batches.batch_size))
+    dataset, count = (
+        batches.dataset(split, epoch),
+        batches.folder.num_impressions(split),
+    )
+    if limit is not None and limit < count:
+        dataset, count = dataset.take(-(-limit // batches.batch_size)), limit
     parts = []
-    total = min(limit or np.inf, batches.folder.num_impressions(split))
-    with progress(f"reading {split}", total, "impression"):
+    with progress(f"reading {split}", count, "impression"):
         for batch in dataset:
             parts.append(_features(batches.schema, batch, similarity))
             advance(len(parts[-1][0]["row"]))
@@ -139,7 +141,7 @@ def _stacked(columns, dtype, mask):
     return result
 
 
-def image_cosines(vectors, candidate_image, history_image, same_category=None):
+def image_cosines(vectors, candidate_image, history_image, same=None):
     """How similar candidates' images are to those of a history.
 
     Mean, maximum and soft maximum of the cosines, see
@@ -150,7 +152,7 @@ def image_cosines(vectors, candidate_image, history_image, same_category=None):
         vectors: float32 `[U, c]`, whose row 0 is no image.
         candidate_image: int `[R, N]`, rows of it.
         history_image: int `[R, T]`, likewise.
-        same_category: bool `[R, N, T]`, which clicks are of a candidate's category,
+        same: bool `[R, N, T]`, which clicks are of a candidate's category,
             to have the first three of these as well.
 
     Returns:
@@ -163,7 +165,7 @@ def image_cosines(vectors, candidate_image, history_image, same_category=None):
     mean = keys.sum(axis=1, keepdims=True)
     with_mean, _ = cosines(query, mean)
     found.append(with_mean)
-    if same_category is not None:
-        same = ops.logical_and(same_category, mask[:, None])
+    if same is not None:
+        same = ops.logical_and(same, mask[:, None])
         found.append(similarity(query=query, keys=keys, keys_mask=same))
     return ops.convert_to_numpy(ops.concatenate(found, axis=-1))

@@ -215,6 +215,12 @@ def _batches(configuration):
     schema = DataFolder(configuration.data_dir).schema()
     if settings.max_history is not None:
         schema = schema.with_max_history(settings.max_history)
+    if configuration.options.similarity == "category_cosine":
+        for name in ("category", "history_category"):
+            if name not in schema:
+                raise InputError(
+                    f"similarity=category_cosine: the schema has no {name}"
+                )
     if with_images:
         images, _ = open_images(configuration, schema)
     return Batches(

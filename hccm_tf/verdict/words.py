@@ -32,11 +32,11 @@ def advice(figures, has_images):
     if figures["kept_epoch"] == figures["epochs"] and not overfits:
         return "more --epochs, as the last one was the best."
     if _outcome(figures["constant"]) != "better":
-        return "a lower --learning_rate, as the click rate alone says as much."
-    if _outcome(figures["popularity"]) != "better":
-        return "more --epochs, and tfrecords_tools.validate, if histories are empty."
+        return "a lower --learning_rate, as the click rate alone says as much or more."
     if overfits:
         return "less to learn by heart with: smaller --hidden_units, more --dropout."
+    if _outcome(figures["popularity"]) != "better":
+        return "tfrecords_tools.validate, which says whether histories are empty."
     if _outcome(figures["trees"]) != "better":
         return "other settings, as --compare with --search_trials tries, or more data."
     if not has_images:
@@ -67,7 +67,7 @@ def _popularity(found):
 def _trees(found):
     if not found:
         return None
-    photos = " and how like its photo is" if found["similarity"] == "cosine" else ""
+    photos = " and how like its photo is" if found["similarity"] != "none" else ""
     return (
         f"{_words(found, 'boosted trees')}: AUC {found['auc']:.4f} against "
         f"{found['base_auc']:.4f} of trees that count which clicks have what the item "

@@ -134,7 +134,7 @@ def test_few_images_for_each_code_are_a_warning(shop, items_csv, tmp_path, capsy
         output = tmp_path / f"{codes}.csv"
         write_semantic_ids(shop.maps, items_csv, output, num_codes=codes)
         used, said = min(codes, count), capsys.readouterr().err
-        line = f"{count} images for {used} codes: .*; --num_codes={advised} gives .*\n"
+        line = f"{used} codes for {count} images: .* --num_codes={advised} it has .*\n"
         assert re.fullmatch(line if warns else "", said)
     # The codes of centroids that are there cannot be fewer.
     centroids = (tmp_path / "256.centroids.npz").rename(tmp_path / "old.npz")

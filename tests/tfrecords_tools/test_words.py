@@ -1,5 +1,6 @@
 """Words that belong to no flag, such as `--products false` leaves, are errors."""
 
+import ast
 import pathlib
 
 import pytest
@@ -84,7 +85,7 @@ def test_both_names_of_an_importer_show_its_help(name):
     )
     assert short == long
     source = ROOT / "tfrecords_tools" / "importers" / f"{name}.py"
-    title = source.read_text().splitlines()[0].removeprefix('"""')
+    title = ast.get_docstring(ast.parse(source.read_text())).splitlines()[0]
     assert short.startswith(title) and "--output_dir: The folder SHOP" in short
 
 

@@ -44,9 +44,12 @@ def test_images_without_a_feature_map_are_listed(shop, tmp_path, capsys):
     assert len(pd.read_csv(skipped)) == 2
     names = f"; {skipped} names those that could not be read\n"
     assert printed(shop.maps) == says + names
-    # As a copy from an object store is.
     shutil.copytree(shop.maps, tmp_path / "maps")
-    (tmp_path / "maps" / "skipped.csv").unlink()
+    skipped = tmp_path / "maps" / "skipped.csv"
+    skipped.write_text(skipped.read_text().splitlines(keepends=True)[0])
+    assert printed(tmp_path / "maps") == f"{says}\n"
+    # As a copy from an object store is.
+    skipped.unlink()
     assert printed(tmp_path / "maps") == f"{says}\n"
 
 

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -102,6 +104,16 @@ def test_what_cannot_be_done_is_said_first(shop, given, folders, words):
     configuration = dataclasses.replace(_configuration(shop, given), **folders)
     with pytest.raises(InputError, match=words):
         check_trees(configuration)
+
+
+def test_cosines_by_category_need_categories(shop, tmp_path):
+    data = shutil.copytree(shop.data, tmp_path / "data")
+    schema = json.loads((data / "schema.json").read_text())
+    features = [f for f in schema["features"] if f["name"] != "history_category"]
+    (data / "schema.json").write_text(json.dumps({**schema, "features": features}))
+    configuration = _configuration(shop, {"similarity": "category_cosine"})
+    with pytest.raises(InputError, match="category_cosine: .* no history_category"):
+        check_trees(dataclasses.replace(configuration, data_dir=data))
 
 
 def test_settings_of_networks_are_not_read(shop):

@@ -85,12 +85,12 @@ def test_each_claim_has_its_numbers():
         (
             {"popularity": {"interval": [-0.1, 0.1]}},
             "Not shown to be better than po",
-            "ep",
+            "validate",
         ),
         (
             {"popularity": {"interval": [-0.2, -0.1]}},
             "WORSE than popularity: ",
-            "epochs",
+            "validate",
         ),
         (
             {"trees": {"interval": [-0.1, 0.1]}},
@@ -120,7 +120,11 @@ def test_each_claim_has_its_numbers():
             "more --epochs",
         ),
         (
-            {"kept_epoch": 5, "overfitting": {"gain": 0.2}},
+            {
+                "kept_epoch": 5,
+                "overfitting": {"gain": 0.2},
+                "popularity": {"interval": [-0.1, 0.1]},
+            },
             "It overfits: AUC",
             "--dropout",
         ),

@@ -217,7 +217,7 @@ def make_demo(output_dir, num_items, num_users, num_impressions, seed, request_s
         impressions.to_csv(folder / "oracle.csv", index=False)
         (folder / "oracle.json").write_text(json.dumps(oracle, indent=2) + "\n")
     unseen = (~test.item_id.isin(seen)).mean()
-    said = ", ".join(f"{name} {round(value, 4)}" for name, value in oracle.items())
+    said = ", ".join(f"{name} {value:.4f}" for name, value in oracle.items())
     print(
         f"synthetic shop: {num_items} photos, {num_users} users, {num_impressions} "
         f"impressions, {request_size} at a time, click rate "
