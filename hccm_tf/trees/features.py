@@ -72,10 +72,8 @@ def read_table(batches, split, limit=None, epoch=None, similarity="none"):
     Returns:
         `Table`.
     """
-    dataset, count = (
-        batches.dataset(split, epoch),
-        batches.folder.num_impressions(split),
-    )
+    dataset = batches.dataset(split, epoch)
+    count = batches.folder.num_impressions(split)
     if limit is not None and limit < count:
         dataset, count = dataset.take(-(-limit // batches.batch_size)), limit
     parts = []
