@@ -108,13 +108,24 @@ def _without_dictionaries(schema):
     return schema
 
 
-def read_types(path, required, strings=()):
+def _with_text(schema, dates):
+    """A schema in which dates of these columns are text."""
+    for place, field in enumerate(schema):
+        if field.name in dates and pa.types.is_temporal(field.type):
+            schema = schema.set(place, field.with_type(pa.string()))
+    return schema
+
+
+def read_types(path, required, strings=(), dates=()):
     """Names and types of a table's columns, the same for all its files.
 
     Args:
         path: file or folder.
         required: names of columns that must be there.
         strings: names of columns that are text even where they look like numbers.
+        dates: names of columns whose dates are text if a file is CSV: what is below
+            its first block, or in another file, may be no date or have another zone,
+            and Arrow would read no row then.
 
     Returns:
         dict name → `pyarrow.DataType`.
@@ -122,8 +133,10 @@ def read_types(path, required, strings=()):
     Raises:
         InputError: if the path, a column or an encoding is not as it must be.
     """
-    schemas = []
-    for file in table_files(path):
+    schemas, files = [], table_files(path)
+    if all(map(is_parquet, files)):
+        dates = ()
+    for file in files:
         schema = _without_dictionaries(file_schema(file))
         twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
         if twice:
@@ -134,7 +147,7 @@ def read_types(path, required, strings=()):
                 f"{file}: no column {', '.join(missing)}. Received columns: "
                 f"{', '.join(schema.names)}"
             )
-        schemas.append(schema)
+        schemas.append(_with_text(schema, dates))
     try:
         # Permissive, because pandas writes Parquet with another type of string than
         # CSV is read as; it still refuses text beside numbers.

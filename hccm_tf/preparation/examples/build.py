@@ -45,7 +45,6 @@ from hccm_tf.preparation.examples.job import BuildOptions, Job
 from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
 from hccm_tf.preparation.examples.metadata import write_metadata
 from hccm_tf.preparation.steps import Step, run_steps
-from hccm_tf.preparation.table_files import is_parquet, table_files
 from hccm_tf.preparation.tables import (
     estimate_rows,
     pieces,
@@ -138,7 +137,7 @@ def _choose(items, impressions, schema, options):
         `(read_items, read_log, choices)`: name → Arrow type as which a column of the
         catalogue and of the log is read; name → `Choice` of both.
     """
-    types = _log_types(impressions)
+    types = read_types(impressions, LOG_COLUMNS, dates=["timestamp"])
     item_types = read_types(items, ITEM_COLUMNS, strings=["image"])
     check_names(types, item_types, inferred=schema is None)
     of_items, of_log = choose_columns(
@@ -150,17 +149,6 @@ def _choose(items, impressions, schema, options):
     column_report.warn(choices)
     read = types_to_read(item_types, of_items), types_to_read(types, of_log)
     return *read, choices
-
-
-def _log_types(impressions):
-    """Name → Arrow type as which a column of the log is read, if it is."""
-    types = read_types(impressions, LOG_COLUMNS)
-    is_date = "timestamp" in types and pa.types.is_temporal(types["timestamp"])
-    if is_date and not all(map(is_parquet, table_files(impressions))):
-        # Further down in CSV may be what is no date, or has a zone where the first
-        # ones have none; Arrow would read no row then.
-        types["timestamp"] = pa.string()
-    return types
 
 
 def _plan(work, items, impressions, max_history, schema, seed, options):

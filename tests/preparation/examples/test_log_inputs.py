@@ -367,6 +367,28 @@ def test_dates_as_text_are_read_one_by_one(tmp_path, suffix, zones, monkeypatch)
         assert read_impressions(tmp_path / "text", split, *KEY, HISTORY) == expected
 
 
+def test_files_of_a_folder_have_dates_of_their_own(tmp_path):
+    """Without a zone, with one and a word, and Parquet's in a zone."""
+    log = make_log(120, timestamp=1_709_558_866 + np.arange(120) // 2)
+    build_examples(make_items(), log, tmp_path / "seconds")
+    times = pd.to_datetime(log.timestamp, unit="s", utc=True)
+    folder = tmp_path / "log"
+    folder.mkdir()
+    plain = times.dt.strftime("%Y-%m-%d %H:%M:%S")
+    log[:40].assign(timestamp=plain).to_csv(folder / "a.csv", index=False)
+    rows = log[40:80].assign(timestamp=times.dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    rows = pd.concat([rows, rows[:1].assign(timestamp="yesterday")])
+    rows.to_csv(folder / "b.csv", index=False)
+    berlin = times.dt.tz_convert("Europe/Berlin")
+    log[80:].assign(timestamp=berlin).to_parquet(folder / "c.parquet")
+    with pytest.raises(InputError, match="b.csv: .*row 41: not a time: .*'yesterday'"):
+        build_examples(make_items(), folder, tmp_path / "text")
+    build_examples(make_items(), folder, tmp_path / "text", max_bad_rows=1)
+    for split in ("train", "validation", "test"):
+        expected = read_impressions(tmp_path / "seconds", split, *KEY, HISTORY)
+        assert read_impressions(tmp_path / "text", split, *KEY, HISTORY) == expected
+
+
 @pytest.mark.parametrize("timestamp", [1e300, -1e19, 2.0**62])
 def test_a_time_that_no_integer_holds(tmp_path, timestamp):
     log = make_log().astype({"timestamp": float})
