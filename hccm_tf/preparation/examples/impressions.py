@@ -19,6 +19,7 @@ from hccm_tf.preparation.examples.log_values import (
     find_items,
     has_fractions,
     history_rows,
+    problem_of_time,
     seconds,
 )
 from hccm_tf.preparation.tables import read_batches
@@ -125,8 +126,11 @@ class LogReader:
             if name in self.types:
                 table[name], bad = parse(batch[name])
                 check(name, bad, problem)
-        if "timestamp" in self.types and has_fractions(self.types["timestamp"]):
-            table[FRACTION] = seconds(batch["timestamp"])[1]
+        if "timestamp" in self.types:
+            table["timestamp"], fraction, bad = seconds(batch["timestamp"])
+            check("timestamp", bad, problem_of_time)
+            if has_fractions(self.types["timestamp"]):
+                table[FRACTION] = fraction
         columns = {}
         for name, dtype in self.columns.items():
             columns[name], bad = convert(name, batch[name], dtype)

@@ -91,9 +91,7 @@ def test_a_price_of_400_digits(tmp_path):
         (pa.array([1.25, -1.5, NAN, 5e9]), [(1, 250_000_000), (-2, 500_000_000)]),
         (pa.array(["1.5", "noon", None]), [(1, 500_000_000), None, None]),
         (
-            pa.array(
-                ["1970-01-02", "noon", " 1970-01-01T01:00:01.25+01:00 ", "7"]
-            ).dictionary_encode(),
+            pa.array(["1970-01-02", "noon", " 1970-01-01T01:00:01.25+01:00 ", "7"]),
             [(86_400, 0), None, (1, 250_000_000), (7, 0)],
         ),
         (pa.array(["now", "1970-13-01", "1970-01", "2100-01-01"]), [None] * 4),
@@ -102,6 +100,15 @@ def test_a_price_of_400_digits(tmp_path):
             [(1, 5 * 10**8), (-1, 999 * 10**6)],
         ),
         (pa.array([1, None], pa.timestamp("ns", "Europe/Berlin")), [(0, 1), None]),
+        (
+            # The nanoseconds of one are not the end of another.
+            pa.array(["1600-01-01", "1678-01-01", "1970-01-01T00:00:00.000000001"]),
+            [None, (-9_214_560_000, 0), (0, 1)],
+        ),
+        (pa.array(["1600-01-01", "1677-12-31"]), [None] * 2),
+        (pa.array([-9_214_560_001, -9_214_560_000]), [None, (-9_214_560_000, 0)]),
+        (pa.array([-9_214_560_000.5]), [None]),
+        (pa.array([-135_000], pa.date32()), [None]),
         (pa.array([2], pa.date32()), [(172_800, 0)]),
         (pa.array([86_400_000], pa.date64()), [(86_400, 0)]),
         (pa.array([4_102_444_800], pa.timestamp("s")), [None]),
@@ -115,6 +122,34 @@ def test_seconds_and_their_fractions(times, expected):
     ]
     expected += [None] * (len(times) - len(expected))
     assert found == [pair and list(pair) for pair in expected]
+
+
+DATES = (
+    "1969-12-31 23:59:59.5",
+    "2024-05-31T18",
+    "2024-05-31T18:30",
+    "1678-01-01T00:00:00",
+    "2099-12-31T23:59:59.999999999",
+    "2100-01-01T00:00:00",
+)
+
+
+@pytest.mark.parametrize("zone", ["", "Z", "+02:00", "-0530", "+01"])
+def test_dates_read_at_once_are_those_read_one_by_one(zone, monkeypatch):
+    """A word in the column makes the difference."""
+    dates = [f" {date}{zone}" for date in DATES] + [None]
+    dates += [] if zone else ["2024-05-31"]
+    one_by_one = seconds(pa.array([*dates, "noon"]))
+    assert 3 < sum(~one_by_one[2]) < len(dates)
+
+    def refused(*arguments, **options):
+        raise AssertionError("slow")
+
+    monkeypatch.setattr(pd, "to_datetime", refused)
+    for fast, slow in zip(seconds(pa.array(dates)), one_by_one, strict=True):
+        np.testing.assert_array_equal(fast, slow[:-1])
+    with pytest.raises(AssertionError, match="slow"):
+        seconds(pa.array([*dates, "noon"]))
 
 
 @pytest.mark.parametrize(
