@@ -4,10 +4,11 @@ r"""Scores a table of impressions with the model of a run.
         --history=log.csv --output=scores.parquet
 
 The table has the columns of the log that the run was trained on; it may lack `label`,
-and be larger than memory. SCORES has its ids and times, `row`, the number of the row in
-the table, and `ctr`, the probability of a click, in the table's order; `ctr` is missing
-where the item is not in the catalogue, which is that of the run's DATA unless --items
-names another one. New photos need --feature_maps that hold them, or --image_dir.
+and be larger than memory. SCORES has its ids and times (dates of CSV stay text), `row`,
+the number of the row in the table, and `ctr`, the probability of a click, in the
+table's order; `ctr` is missing where the item is not in the catalogue, which is that of
+the run's DATA unless --items names another one. New photos need --feature_maps that
+hold them, or --image_dir.
 
 Histories are joined point in time: of the clicks of --history, a log of earlier days,
 and of those of the table itself, its rows of split `history` included, which are not
@@ -36,6 +37,7 @@ from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
 from hccm_tf.preparation.tables import pieces, read_batches, read_types
+from hccm_tf.preparation.text import to_text
 from hccm_tf.progress import advance, progress
 from hccm_tf.runs import TrainedModel
 from hccm_tf.training.evaluation import PREDICTION_COLUMNS, impressions, infer_function
@@ -116,14 +118,14 @@ def _build(trained, work, table, items, history):
     log = work / "log"
     log.mkdir()
     texts = _texts(trained.schema, items)
-    types = read_types(table, ["user_id", "item_id"], texts)
+    types = read_types(table, ["user_id", "item_id"], texts, dates=["timestamp"])
     _check_features(table, types, features)
     columns = [name for name in (*OF_ROWS, *features) if name in types]
     # By the alphabet before the other: rows have the numbers that they have in it.
     count = _copy(table, types, columns, log / "0.parquet")
     if history is not None:
         needed = ["user_id", "item_id", "timestamp", "label"]
-        before = read_types(history, needed, texts)
+        before = read_types(history, needed, texts, dates=["timestamp"])
         # A request is what is scored.
         names = [name for name in columns if name in before and name != "request_id"]
         names = list(dict.fromkeys([*names, "label"]))
@@ -183,12 +185,16 @@ def _labels(table, batch):
 def _copy(table, types, columns, path, split="test"):
     """Writes some columns of a table, batch by batch, with split and label.
 
+    Times become text, so that table and history need not write them alike.
+
     Returns:
         Number of rows.
     """
     types = {name: types[name] for name in {*columns, "label", "split"} & {*types}}
     fields = {name: types[name] for name in columns}
     fields |= {"label": pa.float64(), "split": pa.string()}
+    if "timestamp" in fields:
+        fields["timestamp"] = pa.string()
     schema, rows = pa.schema(fields.items()), 0
     with pq.ParquetWriter(path, schema) as writer:
         for piece in pieces(table):
@@ -196,6 +202,8 @@ def _copy(table, types, columns, path, split="test"):
                 found = {name: batch[name] for name in columns}
                 found["label"] = _labels(table, batch)
                 found["split"] = _splits(batch, split)
+                if "timestamp" in found:
+                    found["timestamp"] = to_text(found["timestamp"])
                 writer.write_batch(pa.record_batch(found).select(schema.names))
                 rows += len(batch)
     return rows

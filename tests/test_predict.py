@@ -65,6 +65,29 @@ def test_a_table_and_its_history(shop, run, expected, tmp_path, capsys):
         predict(run, tmp_path / "table", output)
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_dates_of_table_and_history_differ(shop, run, expected, tmp_path, form):
+    """Text, partly with a zone, or times in one, beside times without or seconds."""
+    log = shop.impressions.drop(columns="split", errors="ignore")
+    times = pd.to_datetime(log.timestamp, unit="s")
+    old = log.drop(index=expected.index)
+    if form == "csv":
+        dates = times.dt.strftime("%Y-%m-%dT%H:%M:%S")
+        table = log.assign(timestamp=dates + np.where(log.index % 2, "Z", ""))
+        table = table.loc[expected.index]
+        table.to_csv(tmp_path / "table.csv", index=False)
+        old = old.assign(timestamp=times)
+    else:
+        dates = times.dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin")
+        table = log.assign(timestamp=dates).loc[expected.index]
+        table.to_parquet(tmp_path / "table.parquet")
+    old.to_parquet(tmp_path / "old.parquet")
+    output = tmp_path / "scores.parquet"
+    paths = tmp_path / f"table.{form}", output
+    predict(run, *paths, history=tmp_path / "old.parquet")
+    _check(output, table, expected)
+
+
 def test_it_says_how_many_have_no_history(shop, run, expected, tmp_path, capsys):
     log = shop.impressions.drop(columns="split", errors="ignore")
     table = log.loc[expected.index].reset_index(drop=True)
@@ -108,7 +131,7 @@ def test_the_command(shop, run, expected, tmp_path):
     assert frame.row.tolist() == rows
 
 
-def test_what_is_wrong_is_one_line(shop, run, tmp_path):
+def test_what_is_wrong_is_one_line(shop, run, tmp_path, monkeypatch):
     table = shop.impressions[:40].drop(columns="split", errors="ignore")
     column = next(
         name
@@ -128,6 +151,11 @@ def test_what_is_wrong_is_one_line(shop, run, tmp_path):
     fails(f"table.csv: no column {column}, which", table.drop(columns=column))
     fails("table.csv: no column item_id", table.drop(columns="item_id"))
     fails("table.csv.*row 3: a label is 0 or 1", table.assign(label=[0, 1, 7, 0] * 10))
+    dates = ["2024-05-31"] * 38 + ["2024-05-31T18:30:00Z", "yesterday"]
+    with monkeypatch.context() as patch:
+        patch.setattr("hccm_tf.preparation.tables.CSV_BLOCK_BYTES", 300)
+        message = "table.csv: .*timestamp, row 40: not a time: .*'yesterday'"
+        fails(message, table.assign(timestamp=dates))
     fails("none: no such", items=tmp_path / "none")
 
 
