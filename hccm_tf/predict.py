@@ -4,7 +4,7 @@ r"""Scores a table of impressions with the model of a run.
         --history=log.csv --output=scores.parquet
 
 The table has the columns of the log that the run was trained on; it may lack `label`,
-and be larger than memory. SCORES has its ids and times (dates of CSV stay text), `row`,
+and be larger than memory. SCORES has its ids and times (dates of CSV as text), `row`,
 the number of the row in the table, and `ctr`, the probability of a click, in the
 table's order; `ctr` is missing where the item is not in the catalogue, which is that of
 the run's DATA unless --items names another one. New photos need --feature_maps that
@@ -37,7 +37,6 @@ from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.preparation.examples.build import build_examples
 from hccm_tf.preparation.examples.log_values import HISTORY_ITEM
 from hccm_tf.preparation.tables import pieces, read_batches, read_types
-from hccm_tf.preparation.text import to_text
 from hccm_tf.progress import advance, progress
 from hccm_tf.runs import TrainedModel
 from hccm_tf.training.evaluation import PREDICTION_COLUMNS, impressions, infer_function
@@ -183,18 +182,12 @@ def _labels(table, batch):
 
 
 def _copy(table, types, columns, path, split="test"):
-    """Writes some columns of a table, batch by batch, with split and label.
-
-    Times become text, so that table and history need not write them alike.
-
-    Returns:
-        Number of rows.
-    """
+    """Writes columns of a table with split and label; the number of rows."""
     types = {name: types[name] for name in {*columns, "label", "split"} & {*types}}
-    fields = {name: types[name] for name in columns}
+    # As text, times of table and history need not be of one type.
+    times = dict.fromkeys({"timestamp"} & {*columns}, pa.string())
+    fields = {name: types[name] for name in columns} | times
     fields |= {"label": pa.float64(), "split": pa.string()}
-    if "timestamp" in fields:
-        fields["timestamp"] = pa.string()
     schema, rows = pa.schema(fields.items()), 0
     with pq.ParquetWriter(path, schema) as writer:
         for piece in pieces(table):
@@ -202,9 +195,7 @@ def _copy(table, types, columns, path, split="test"):
                 found = {name: batch[name] for name in columns}
                 found["label"] = _labels(table, batch)
                 found["split"] = _splits(batch, split)
-                if "timestamp" in found:
-                    found["timestamp"] = to_text(found["timestamp"])
-                writer.write_batch(pa.record_batch(found).select(schema.names))
+                writer.write_batch(pa.record_batch(found, schema=schema))
                 rows += len(batch)
     return rows
 
