@@ -114,7 +114,7 @@ class DINAttention(keras.layers.Layer):
                 activation = keras.layers.Activation(
                     self.activation, dtype=self.dtype_policy, name=f"activation{i}"
                 )
-            activation.build((None, None, None, units))
+            activation.build((None, units))
             # Softmax would remove what the last unit's bias adds to all scores.
             use_bias = i < len(self.hidden_units) or self.normalize is None
             dense = keras.layers.Dense(
@@ -123,7 +123,7 @@ class DINAttention(keras.layers.Layer):
                 dtype=self.dtype_policy,
                 name=f"dense{i}",
             )
-            dense.build((None, None, None, units))
+            dense.build((None, units))
             self.activations.append(activation)
             self.denses.append(dense)
             units = next_units
@@ -188,15 +188,19 @@ class DINAttention(keras.layers.Layer):
         kernels = (wk - wd) + query[..., None] * wp
         x = ops.matmul(keys[:, None], kernels)
         x = x + (ops.matmul(query, wq + wd) + self.bias)[:, :, None, :]
+        shape = ops.shape(x)
         if mask is not None:
-            mask = ops.broadcast_to(mask, ops.shape(x)[:-1])
-        scores = ops.squeeze(self._mlp(x, mask, training), axis=-1)
+            mask = ops.reshape(ops.broadcast_to(mask, shape[:-1]), (-1,))
+        # oneDNN overwrites memory in products `[B, 1, T, units] [units, u]`, which
+        # Keras 3.14 gives TensorFlow as they are: uxlfoundation/oneDNN#4396.
+        x = ops.reshape(x, (-1, shape[-1]))
+        scores = self._mlp(x, mask, training)[:, 0]
         if mask is not None:
             scores = ops.where(mask, scores, ops.zeros_like(scores))
-        return scores
+        return ops.reshape(scores, shape[:-1])
 
     def _mlp(self, x, mask, training):
-        """The unit behind its first kernel and bias: `[..., units]` to `[..., 1]`."""
+        """The unit behind its first kernel and bias: `[rows, units]` to `[rows, 1]`."""
         for activation, dense in zip(self.activations, self.denses, strict=True):
             if self.activation == "dice":
                 x = activation(x, mask=mask, training=training)
