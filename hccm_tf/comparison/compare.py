@@ -1,6 +1,5 @@
 """The whole of --compare: search, runs over seeds, report."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -13,40 +12,17 @@ from hccm_tf.comparison.arms import read_arms
 from hccm_tf.comparison.markdown import markdown
 from hccm_tf.comparison.page import render
 from hccm_tf.comparison.results import collect
-from hccm_tf.comparison.runs import read_predictions, run_once
-from hccm_tf.comparison.search import (
-    best,
-    check_same_budget,
-    draw_settings,
-    values_of,
-    written,
-)
+from hccm_tf.comparison.runs import read_predictions
+from hccm_tf.comparison.search import check_same_budget, draw_settings
 from hccm_tf.comparison.slices import read_slices
+from hccm_tf.comparison.third import find_third
+from hccm_tf.comparison.train_arm import num_runs, train_arm
 from hccm_tf.errors import InputError, errors_begin_with, with_flag
 from hccm_tf.flags.groups import ComparisonOptions
 from hccm_tf.flags.read import options_of
-from hccm_tf.progress import advance, progress
+from hccm_tf.progress import progress
 from hccm_tf.training.check import check
 from hccm_tf.trees.fit import check_trees
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedArm:
-    """An arm after its search and its runs.
-
-    Args:
-        arm: `Arm`.
-        trials: list of dicts `{"settings", "validation_auc"}`, `None` if it failed.
-        chosen: place of the trial whose settings the runs have; `None` if all failed.
-        run_dirs: folder of each seed's run.
-        metrics: content of each run's `metrics.json`, `None` of a failed one.
-    """
-
-    arm: object
-    trials: list
-    chosen: int | None
-    run_dirs: list
-    metrics: list
 
 
 def compare(flag_values, typed_names, train):
@@ -84,11 +60,13 @@ def compare(flag_values, typed_names, train):
         _check(arm, flag_values)
     settings = draw_settings(options.search_trials)
     seeds = [first.settings.seed + place for place in range(options.seeds)]
-    tried = sum(len(set(_first_alike(arm, settings))) for arm in arms)
-    total = tried + len(arms) * (len(seeds) - 1)
+    third = find_third(first.data_dir, folder) if len(settings) > 1 else None
+    total = sum(num_runs(arm, settings, seeds) for arm in arms)
     print(f"{total} runs in {folder / 'runs'}", flush=True)
     with progress("training", total, "run"):
-        trained = [_train_arm(folder, arm, settings, seeds, train) for arm in arms]
+        trained = [
+            train_arm(folder, arm, settings, seeds, third, train) for arm in arms
+        ]
     _raise_failures(trained)
     scores = [[read_predictions(d, test) for d in arm.run_dirs] for arm in trained]
     result = collect(trained, seeds, np.array(scores), test, slices, oracle)
@@ -122,46 +100,6 @@ def _read_oracle(path):
         return json.loads(pathlib.Path(path).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"--oracle={path}: {error}") from error
-
-
-def _first_alike(arm, settings):
-    """Of each of the settings the place of the first that is the same to an arm."""
-    tried = [written(arm, drawn) for drawn in settings]
-    return [tried.index(flags) for flags in tried]
-
-
-def _train_arm(folder, arm, settings, seeds, train):
-    def run_dir(trial, seed):
-        return folder / "runs" / arm.folder / f"trial-{trial}" / f"seed-{seed}"
-
-    def run(trial, seed):
-        flags = {**arm.flags, **written(arm, settings[trial]), "seed": f"--seed={seed}"}
-        metrics = run_once(run_dir(trial, seed), flags, train)
-        outcome = "failed"
-        if metrics:
-            outcome = f"validation AUC {metrics['validation']['auc']:.4f}"
-        print(f"{arm.label}, trial {trial}, seed {seed}: {outcome}", flush=True)
-        advance(1)
-        return metrics
-
-    # Of a trial only the validation split counts. An arm that reads nothing of what the
-    # search sets has one run for all of them.
-    same = _first_alike(arm, settings)
-    done = {trial: run(trial, seeds[0]) for trial in dict.fromkeys(same)}
-    runs = [done[trial] for trial in same]
-    trials = [
-        {
-            "settings": values_of(arm, drawn),
-            "validation_auc": metrics and metrics["validation"]["auc"],
-        }
-        for drawn, metrics in zip(settings, runs, strict=True)
-    ]
-    chosen = best([trial["validation_auc"] for trial in trials])
-    if chosen is None:
-        return TrainedArm(arm, trials, None, [], [])
-    run_dirs = [run_dir(chosen, seed) for seed in seeds]
-    metrics = [runs[chosen], *(run(chosen, seed) for seed in seeds[1:])]
-    return TrainedArm(arm, trials, chosen, run_dirs, metrics)
 
 
 def write_report(result, plots, folder):

@@ -1,4 +1,9 @@
-"""The search on validation: one list of settings for every arm."""
+"""The search on validation, by halving: one list of settings for every arm.
+
+All are tried on a third of the users; the command's own, and the best third of the
+others there, on all of them. Successive halving: K. Jamieson, A. Talwalkar, AISTATS
+2016, https://arxiv.org/abs/1502.07943.
+"""
 
 import numpy as np
 
@@ -67,11 +72,30 @@ def check_same_budget(arms):
                 )
 
 
-def best(validation_aucs):
-    """Place of the highest validation AUC, the first of equals; `None` is a failed one.
+def kept(aucs):
+    """Places of the settings that are tried on all of the data.
+
+    Args:
+        aucs: validation AUC after training on a third of them, of the command's own
+            settings and of those drawn; `None` is a failed run.
 
     Returns:
-        int, `None` if all failed.
+        list of int, ascending: 0, and the best third of the others, rounded up.
+    """
+    drawn = np.asarray(aucs[1:], float)
+    order = np.argsort(-drawn, kind="stable")  # NaN is last
+    best_third = [place + 1 for place in order[: -(-len(drawn) // 3)]]
+    return [0, *sorted(p for p in best_third if aucs[p] is not None)]
+
+
+def best(validation_aucs):
+    """Place of the highest validation AUC, the first of equals.
+
+    Args:
+        validation_aucs: list of float, `None` where there is none.
+
+    Returns:
+        int, `None` if there is none at all.
     """
     aucs = np.asarray(validation_aucs, float)
     return None if np.isnan(aucs).all() else int(np.nanargmax(aucs))

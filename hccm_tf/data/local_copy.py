@@ -73,16 +73,19 @@ def _files(path, needed):
     files = {
         name: (size, time)
         for name, (kind, size, time) in sorted(found.items())
-        if kind == "file" and any(_matches(name, pattern) for pattern in needed)
+        if kind == "file" and is_needed(name, needed)
     }
     if not files:
         raise InputError(f"{path}: it has none of {', '.join(needed)}")
     return files
 
 
-def _matches(name, pattern):
-    same_depth = name.count("/") == pattern.count("/")
-    return same_depth and fnmatch.fnmatchcase(name, pattern)
+def is_needed(name, needed):
+    """Whether one of some patterns, see `local_copy`, is that of a file's name."""
+    return any(
+        fnmatch.fnmatchcase(name, pattern) and name.count("/") == pattern.count("/")
+        for pattern in needed
+    )
 
 
 def _copy(path, files, folder):

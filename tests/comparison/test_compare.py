@@ -37,7 +37,7 @@ class Trainer:
         self.test = shop.log[shop.log.split == "test"]
         self.fails = fails
         self.interrupted_after = interrupted_after
-        self.run_dirs = []
+        self.run_dirs, self.data_dirs = [], []
 
     def __call__(self, words, run_dir):
         if len(self.run_dirs) == self.interrupted_after:
@@ -60,6 +60,7 @@ class Trainer:
             epochs = pd.DataFrame({"epoch": [0, 1], "loss": [0.7, 0.6]})
             epochs = epochs.assign(val_auc=[0.6, 0.65])
             epochs.to_csv(run_dir / "history.csv", index=False)
+        self.data_dirs.append(flags.data_dir)
         metrics = {
             "validation": {"auc": 0.6 + (flags.dropout or 0) / 10},
             "test": evaluate_predictions(frame.label, frame.ctr, frame.user_key),
@@ -183,22 +184,38 @@ def test_an_interrupted_comparison_goes_on(shop, tmp_path):
         _compare(_words(shop, tmp_path / "all", "--epochs=6"), third)
 
 
-def test_the_search_looks_at_validation(shop, tmp_path):
+def test_the_search_halves_on_validation(shop, tmp_path, capsys):
     trainer = Trainer(shop)
-    result = _compare(_words(shop, tmp_path, "--search_trials=2"), trainer)
-    # Three trials of each arm; the chosen one is the first seed's run.
-    assert len(trainer.run_dirs) == 4 * (3 + 2)
+    result = _compare(_words(shop, tmp_path, "--search_trials=4"), trainer)
+    # Of each arm five trials on a third, then three on all: the command's own, and of
+    # the four others the best third, rounded up. The chosen is the first seed's run.
+    assert len(trainer.run_dirs) == 4 * (5 + 3 + 2)
+    assert f"{4 * (5 + 3 + 2)} runs in " in capsys.readouterr().out
+    (third,) = tmp_path.glob("third-*")
+    on_third = [data_dir == str(third) for data_dir in trainer.data_dirs[:10]]
+    assert on_third == [True] * 5 + [False] * 5
     first = result["arms"][0]
     assert [trial["settings"] for trial in first["trials"]] == [
         trial["settings"] for trial in result["arms"][3]["trials"]
     ]
-    dropouts = [trial["settings"]["dropout"] for trial in first["trials"]]
-    aucs = [trial["validation_auc"] for trial in first["trials"]]
-    assert aucs == pytest.approx([0.6 + dropout / 10 for dropout in dropouts])
-    assert first["chosen_trial"] == np.argmax(aucs) != 0
+    dropouts = np.array([trial["settings"]["dropout"] for trial in first["trials"]])
+    aucs = [trial["third_auc"] for trial in first["trials"]]
+    assert aucs == pytest.approx((0.6 + dropouts / 10).tolist())
+    whole = {p for p, t in enumerate(first["trials"]) if t["validation_auc"]}
+    assert whole == {0, *np.argsort(-dropouts[1:])[:2] + 1}
+    assert first["chosen_trial"] == np.argmax(dropouts) != 0
     assert f"--dropout={max(dropouts)}" in first["flags"]
     text = (tmp_path / "comparison.md").read_text()
-    assert f"**{max(aucs):.4f}**" in text and f"| {aucs[0]:.4f} |" in text
+    dropped = min({*range(5)} - whole)
+    best, own, other = (f"{auc:.4f}" for auc in (max(aucs), aucs[0], aucs[dropped]))
+    assert f"| {other} |" in text
+    assert f"**{best} → {best}**" in text and f"| {own} → {own} |" in text
+    gain = f"{max(aucs) - aucs[0]:+.4f}"
+    assert f"over the command's own settings: din {gain}, hcm {gain}," in text
+    # What is there already is not trained again.
+    again = Trainer(shop)
+    _compare(_words(shop, tmp_path, "--search_trials=4"), again)
+    assert not again.run_dirs
 
 
 def test_trees_beside_networks(shop, tmp_path):
@@ -206,7 +223,7 @@ def test_trees_beside_networks(shop, tmp_path):
     trainer = Trainer(shop)
     arms = "trees,din,hccm,trees --similarity=cosine"
     result = _compare(_words(shop, tmp_path, "--search_trials=2", arms=arms), trainer)
-    assert len(trainer.run_dirs) == 2 * (3 + 2) + 2 * 3
+    assert len(trainer.run_dirs) == 2 * (3 + 2 + 2) + 2 * 3
     plain, din, *_ = result["arms"]
     assert plain["settings"] == {} and plain["chosen_trial"] == 0
     assert [trial["validation_auc"] for trial in plain["trials"]] == [0.6] * 3
@@ -217,7 +234,7 @@ def test_trees_beside_networks(shop, tmp_path):
     assert "\n| trees |  |  |  |\n" in text
     tried = din["trials"][1]["settings"]
     row = " | ".join(str(value) for value in tried.values())
-    assert f"\n| {row} | **0.6000** | " not in text and f"\n| {row} | 0.6000 | " in text
+    assert f"\n| {row} | 0.6000 | " in text and "settings: din +0.0" in text
 
 
 def test_a_failed_trial_is_not_chosen(shop, tmp_path):
