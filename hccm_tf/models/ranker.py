@@ -52,9 +52,11 @@ def build_ranker(model, layers, many_candidates=False, explain=False):
     non_visual = NonVisual(model, layers, many_candidates)
     inputs = dict(non_visual.inputs)
     user, candidate = list(non_visual.user), list(non_visual.candidate)
-    attention_weights, matches = {}, []
+    attention_weights, similarities = {}, []
     if options.match_shares:
-        matches += non_visual.match_shares()
+        # As they are: on the scale of the training split, those of longer histories
+        # would be others.
+        candidate += non_visual.match_shares()
     if non_visual.history is not None:
         if model.has_attention:
             interest, weights = _item_interest(non_visual, options, layers, explain)
@@ -75,14 +77,13 @@ def build_ranker(model, layers, many_candidates=False, explain=False):
                 images, non_visual, options, layers, explain
             )
             candidate += interest
-            matches += similarities
             attention_weights.update(weights)
     name = "ranker" if model.has_images else model.name
     if explain:
         return keras.Model(inputs, attention_weights, name=name)
-    if matches:
-        matches = [_normalized(matches, non_visual.candidate_mask, layers)]
-    ctr = _click_probability(user, candidate, matches, options, layers)
+    if similarities:
+        similarities = [_normalized(similarities, non_visual.candidate_mask, layers)]
+    ctr = _click_probability(user, candidate, similarities, options, layers)
     # Of a schema without candidates' columns nothing tells a request's apart.
     return keras.Model(inputs, non_visual.of_candidates(ctr), name=name)
 
@@ -104,17 +105,17 @@ def _item_interest(non_visual, options, layers, explain):
 def _normalized(features, mask, layers):
     """Features of few values `[B, *, ·]`, side by side, on the scale of the batch."""
     make = functools.partial(BatchNormalization, momentum=MOMENTUM)
-    normalize = layers.get("match_normalization", make)
+    normalize = layers.get("similarity_normalization", make)
     return normalize(ops.concatenate(features, axis=-1), mask=mask)
 
 
-def _click_probability(user, candidate, matches, options, layers):
+def _click_probability(user, candidate, similarities, options, layers):
     """The final MLP (Eq. 4 and 15): concatenation → hidden units → probability.
 
     Args:
         user: list of tensors `[B, ·]`.
         candidate: list of tensors `[B, *, ·]`.
-        matches: likewise, which no dropout hides.
+        similarities: likewise, which no dropout hides.
         options: `NetworkOptions`.
         layers: `LayerPool`.
     """
@@ -125,7 +126,7 @@ def _click_probability(user, candidate, matches, options, layers):
         make = functools.partial(keras.layers.Dropout, options.input_dropout)
         return [layers.get(f"dropout_{name}", make)(ops.concatenate(side, axis=-1))]
 
-    sides = [*hidden("candidate", candidate), *matches], hidden("user", user)
+    sides = [*hidden("candidate", candidate), *similarities], hidden("user", user)
     x = [ops.concatenate(side, axis=-1) for side in sides if side]
     for index, units in enumerate(options.hidden_units):
         kind = keras.layers.Dense if index else CandidateDense

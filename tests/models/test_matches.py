@@ -19,21 +19,27 @@ from tests.models.batches import (
 )
 
 
-def matches_of(ranker, inputs):
+def similarities_of(ranker, inputs):
     """What the ranker normalizes and shows its MLP past all dropout, `[B, ·]`."""
-    normalization = ranker.get_layer("match_normalization")
+    normalization = ranker.get_layer("similarity_normalization")
     # The other is the mask.
-    matches = keras.Model(ranker.input, normalization.input[0])
-    return matches(inputs).numpy()[MASK]
+    similarities = keras.Model(ranker.input, normalization.input[0])
+    return similarities(inputs).numpy()[MASK]
+
+
+def seen_of_candidates(model, inputs, training=False):
+    """What the first layer of the final MLP gets of each candidate, `[B, N, ·]`."""
+    candidate, _ = model.get_layer("hidden_0").input
+    return keras.Model(model.input, candidate)(inputs, training=training).numpy()
 
 
 def test_shares_equal_numpy():
-    model = build("din", match_shares=True)
-    inputs = inputs_of("din")
+    model = build("base", match_shares=True)
+    inputs = inputs_of("base")
     inputs["history_item_id"][1, :2] = inputs["item_id"][1, 0] = 5
-    found = matches_of(model, inputs)
+    # As they are, after the candidate's own features.
+    found = seen_of_candidates(model, inputs)[MASK][:, -2:]
     places = np.argwhere(MASK)
-    assert found.shape == (len(places), 2)
     for column, name in enumerate(("item_id", "category")):
         clicks, shown = inputs[f"history_{name}"], inputs[name]
         for row, (request, candidate) in enumerate(places):
@@ -48,8 +54,13 @@ def test_shares_equal_numpy():
 
 def test_no_history_has_no_shares():
     schema = Schema((Feature("a", "integer", size=3, candidate=True),))
-    model = build_model("din", schema, match_shares=True, **small("din"))
-    assert "match_normalization" not in {layer.name for layer in model.layers}
+    widths = [
+        build_model("din", schema, match_shares=shares, **small("din"))
+        .get_layer("hidden_0")
+        .kernel.shape
+        for shares in (False, True)
+    ]
+    assert widths[0] == widths[1]
 
 
 @pytest.mark.parametrize("heads", [1, 3])
@@ -58,7 +69,7 @@ def test_cosines_within_the_category_equal_numpy(name, heads):
     options = {"similarity": "category_cosine", "similarity_heads": heads}
     model = build(name, **options)
     inputs = inputs_of(name)
-    found = matches_of(model.get_layer("ranker"), ranker_inputs(model, inputs))
+    found = similarities_of(model.get_layer("ranker"), ranker_inputs(model, inputs))
     vectors = encode(model, inputs["image_map"], inputs["image_category"])
     parts = np.split(vectors.astype("float64"), heads, axis=1)
     for row, (request, candidate) in enumerate(np.argwhere(MASK)):
@@ -94,12 +105,11 @@ def test_what_a_schema_lacks_is_named():
         build_model("hcm", schema, feature_map_shape=SHAPE, **options)
 
 
-def test_dropout_leaves_the_matches():
-    """All else is hidden: what the MLP's first layer gets of the candidate."""
-    model = build("din", match_shares=True, input_dropout=0.999)
-    hidden = model.get_layer("hidden_0")
-    seen = keras.Model(model.input, hidden.input)
-    candidate, user = seen(inputs_of("din"), training=True)
-    assert np.abs(user.numpy()).max() == 0
-    assert np.abs(candidate.numpy()[..., :-2]).max() == 0
-    assert candidate.numpy()[..., -2:].std() > 0.1
+def test_dropout_leaves_the_similarities():
+    """All else is hidden, shares included."""
+    options = {"similarity": "cosine", "similarity_heads": 1, "match_shares": True}
+    model = build("hcm", input_dropout=0.999, **options)
+    inputs = ranker_inputs(model, inputs_of("hcm"))
+    candidate = seen_of_candidates(model.get_layer("ranker"), inputs, training=True)
+    assert np.abs(candidate[..., :-3]).max() == 0
+    assert candidate[..., -3:].std() > 0.1
