@@ -14,6 +14,7 @@ SPACE = {
     "learning_rate": (5e-4, 5e-3, "log"),
     "dropout": (0.0, 0.5, "linear"),
     "id_dropout": (3.0, 300.0, "log"),
+    "match_shares": (False, True, "either"),
 }
 
 
@@ -35,6 +36,9 @@ def draw_settings(trials, rng_seed=0):
         drawn = {}
         for name, (low, high, scale) in SPACE.items():
             place = rng.random()
+            if scale == "either":
+                drawn[name] = high if place < 0.5 else low
+                continue
             value = low + place * (high - low)
             if scale == "log":
                 value = low * (high / low) ** place
@@ -51,9 +55,9 @@ def written(arm, settings):
 
 
 def values_of(arm, settings):
-    """The values of the searched flags in a run; dict name → float."""
+    """The values of the searched flags in a run; dict name → float or bool."""
     values = arm.configuration.values()
-    return {n: float({**values, **settings}[n]) for n in SPACE if n in values}
+    return {n: {**values, **settings}[n] for n in SPACE if n in values}
 
 
 def check_same_budget(arms):

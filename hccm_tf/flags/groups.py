@@ -109,8 +109,9 @@ class ComparisonOptions(Options):
     seeds: int = option(5, "The runs of each arm, with seeds from --seed on.", lower=1)
     search_trials: int = option(
         4,
-        "The settings of learning rate, dropout and id dropout that each arm tries "
-        "beside its own: on a third of the users, the best third of them on all.",
+        "The settings of learning rate, dropout, id dropout and match shares that each "
+        "arm tries beside its own: on a third of the users, the best third of them on "
+        "all.",
         lower=0,
     )
     oracle: str | None = option(

@@ -171,10 +171,12 @@ def test_the_search_is_the_same_for_every_arm():
         assert 3 <= drawn["id_dropout"] <= 300
         assert values_of(arms[0], drawn) == drawn
     assert len({drawn["dropout"] for drawn in settings[1:]}) > 15
+    assert {drawn["match_shares"] for drawn in settings[1:]} == {False, True}
     assert values_of(arms[1], {}) == {
         "learning_rate": 1e-3,
         "dropout": 0.0,
         "id_dropout": 3.0,
+        "match_shares": False,
     }
 
 

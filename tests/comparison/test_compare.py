@@ -231,7 +231,7 @@ def test_trees_beside_networks(shop, tmp_path):
     assert text.startswith("# Comparison: din < hccm\n")
     assert "**din is NOT shown to gain over trees**: " in text
     assert "**hccm gains over trees --similarity=cosine**: " in text
-    assert "\n| trees |  |  |  |\n" in text
+    assert "\n| trees |  |  |  |  |\n" in text
     tried = din["trials"][1]["settings"]
     row = " | ".join(str(value) for value in tried.values())
     assert f"\n| {row} | 0.6000 | " in text and "settings: din +0.0" in text
