@@ -60,8 +60,9 @@ def compare(flag_values, typed_names, train):
         _check(arm, flag_values)
     settings = draw_settings(options.search_trials)
     seeds = [first.settings.seed + place for place in range(options.seeds)]
-    third = find_third(first.data_dir, folder) if len(settings) > 1 else None
-    total = sum(num_runs(arm, settings, seeds) for arm in arms)
+    total, third = sum(num_runs(arm, settings, seeds) for arm in arms), None
+    if total > len(arms) * len(seeds):
+        third = find_third(first.data_dir, folder)
     print(f"{total} runs in {folder / 'runs'}", flush=True)
     with progress("training", total, "run"):
         trained = [

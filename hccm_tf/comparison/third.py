@@ -39,6 +39,7 @@ def find_third(data_dir, folder):
     path = folder / f"third-{checksum:08x}"
     if not path.exists():
         _write(source, path)
+        print(f"training data of a third of the users -> {path}", flush=True)
     return path
 
 

@@ -177,6 +177,7 @@ def test_an_interrupted_comparison_goes_on(shop, tmp_path):
     aucs = [_auc(shop, path) for path in first.run_dirs + second.run_dirs]
     means = [arm["test"]["auc"]["mean"] for arm in result["arms"]]
     assert means == pytest.approx(np.reshape(aucs, (4, 3)).mean(axis=1).tolist())
+    assert not list(tmp_path.glob("all/third-*"))  # which only a search needs
     third = Trainer(shop)
     _compare(_words(shop, tmp_path / "all", "--seeds=4"), third)
     assert len(third.run_dirs) == 4
