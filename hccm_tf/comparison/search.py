@@ -37,7 +37,7 @@ def draw_settings(trials, rng_seed=0):
         for name, (low, high, scale) in SPACE.items():
             place = rng.random()
             if scale == "either":
-                drawn[name] = high if place < 0.5 else low
+                drawn[name] = place < 0.5
                 continue
             value = low + place * (high - low)
             if scale == "log":

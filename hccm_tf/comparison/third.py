@@ -48,7 +48,7 @@ def _write(source, path):
     with new_folder(path) as folder:
         target, shards = DataFolder(folder), source.files("train")
         _copy_all_but(shards, str(source.path), folder)
-        lengths, impressions = [], 0
+        lengths, size, impressions = [], 0, 0
         for number, shard in enumerate(shards):
             name = target.shard_file("train", number, len(shards))
             with source.report_damage(), tf.io.TFRecordWriter(name) as writer:
@@ -56,6 +56,7 @@ def _write(source, path):
                 for records, candidates in _chosen(shard):
                     for record in records:
                         writer.write(record)
+                        size += len(record)
                     lengths[-1] += len(records)
                     impressions += int(candidates.sum())
         if not impressions:
@@ -63,7 +64,7 @@ def _write(source, path):
                 f"{source.path}: too few users to search with a third of them; set "
                 "--search_trials=0"
             )
-        _write_counts(target, lengths, impressions)
+        _write_counts(target, lengths, size, impressions)
 
 
 def _copy_all_but(shards, data_dir, folder):
@@ -95,10 +96,10 @@ def _chosen(shard):
         yield records[chosen], candidates[chosen]
 
 
-def _write_counts(target, lengths, impressions):
+def _write_counts(target, lengths, size, impressions):
     info, summary = read_json(target.info_file), read_json(target.summary_file)
     train = next(split for split in info["splits"] if split["name"] == "train")
-    train["shardLengths"] = list(map(str, lengths))
+    train |= {"shardLengths": list(map(str, lengths)), "numBytes": str(size)}
     summary["splits"]["train"], summary["requests"]["train"] = impressions, sum(lengths)
     for file, content in ((target.info_file, info), (target.summary_file, summary)):
         with open(file, "w") as handle:

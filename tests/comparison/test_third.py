@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hccm_tf.comparison.third import find_third
 from hccm_tf.data.dataset import Batches
@@ -33,6 +34,10 @@ def test_a_third_of_the_users_with_all_of_their_requests(shop, tmp_path):
     assert some == [request for request in every if request[0] in users]
     share = len(users) / len({user for user, _ in every})
     assert share == pytest.approx(1 / 3, abs=0.15)
+    info = json.loads(pathlib.Path(DataFolder(third).info_file).read_text())
+    told = next(s["numBytes"] for s in info["splits"] if s["name"] == "train")
+    records = tf.data.TFRecordDataset(DataFolder(third).files("train"))
+    assert int(told) == sum(len(record) for record in records.as_numpy_iterator())
     schemas = [DataFolder(folder).schema() for folder in (third, shop.data)]
     assert schemas[0].features == schemas[1].features
     for name, values in schemas[0].vocabularies.items():
