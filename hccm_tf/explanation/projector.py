@@ -13,6 +13,7 @@ from hccm_tf.data.catalogue import image_categories
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.images.read import decode_images
+from hccm_tf.models.ensemble import rankers_of
 from hccm_tf.models.non_visual import embedding_name
 from hccm_tf.serving.representations import encode
 
@@ -124,9 +125,12 @@ def _vectors(trained, batches, items, rows):
         vectors["photos"] = found[1:]
     if "item_id" in schema and schema["item_id"].is_embedded:
         ranker = trained.definition.ranker_of(trained.keras_model)
-        table = ranker.get_layer(embedding_name(schema["item_id"]))
-        ids = tf.constant(items["item_id"].to_numpy())
-        vectors["item_id"] = table(schema.index("item_id", ids)).numpy()
+        name = embedding_name(schema["item_id"])
+        tables = [one.get_layer(name) for one in rankers_of(ranker)]
+        ids = schema.index("item_id", tf.constant(items["item_id"].to_numpy()))
+        vectors["item_id"] = tf.concat(
+            [table(ids) for table in tables], axis=-1
+        ).numpy()
     return vectors
 
 

@@ -95,6 +95,9 @@ class ImageModel(Model, abc.ABC):
         """The part of a built model that is no image encoder."""
         return model.get_layer("ranker")
 
+    def _layers_of(self, model):
+        return LayerPool(model.get_layer("image_encoder"), self.ranker_of(model))
+
     def _require_categories(self):
         """Raises an `InputError` unless what is seen of images has a category.
 

@@ -12,6 +12,7 @@ class LayerPool:
     def __init__(self, *models):
         self._complete = bool(models)
         self._layers = {layer.name: layer for model in models for layer in model.layers}
+        self._parts = {}
 
     def get(self, name, make):
         """The layer of this name, by `make(name=name)` if there is none yet.
@@ -27,3 +28,10 @@ class LayerPool:
                 )
             self._layers[name] = make(name=name)
         return self._layers[name]
+
+    def part(self, name):
+        """The pool of what is a `keras.Model` of this name among the layers."""
+        if name not in self._parts:
+            models = [self.get(name, None)] if self._complete else []
+            self._parts[name] = LayerPool(*models)
+        return self._parts[name]

@@ -2,12 +2,11 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
+from hccm_tf.models.ensemble import build_ensemble
 from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.options import NetworkOptions
-from hccm_tf.models.ranker import build_ranker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,8 @@ class Model:
 
         Returns:
             `keras.Model` from the dict of tensors that `hccm_tf.data` makes to the
-            click probabilities `[R, N, 1]` of R requests' candidates.
+            click probabilities `[R, N, 1]` of R requests' candidates; in training,
+            `[R, N, K]` of K rankers, see `hccm_tf.models.ensemble`.
         """
         return self.ranker(LayerPool(), many_candidates=True)
 
@@ -105,15 +105,14 @@ class Model:
         return model
 
     def ranker(self, layers, many_candidates=False, explain=False):
-        """Builds the ranker, see `hccm_tf.models.ranker`.
+        """Builds the ranker, see `hccm_tf.models.ranker` and `ensemble`.
 
         Args:
             layers: `LayerPool`; another ranker of the same pool has the same weights.
             many_candidates: whether a row has N candidates.
             explain: whether the outputs are the attentions' weights instead.
         """
-        return build_ranker(self, layers, many_candidates, explain)
+        return build_ensemble(self, layers, many_candidates, explain)
 
     def _layers_of(self, model):
-        parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-        return LayerPool(model, *parts)
+        return LayerPool(model)

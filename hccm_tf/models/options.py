@@ -36,6 +36,12 @@ class NetworkOptions(Options):
         "Whether the final MLP sees, for each history, the share of its clicks that "
         "have the candidate's value.",
     )
+    ensemble_size: int = option(
+        1,
+        "How many rankers learn from the same images' vectors, each with embeddings, "
+        "attention, MLP and loss of its own; their mean is the click probability.",
+        lower=1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from hccm_tf.data.shard_check import checked
 from hccm_tf.errors import InputError
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models.cscnn import CSCNN
+from hccm_tf.models.ensemble import EnsembleLoss
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.run_folder import RunFolder
 from hccm_tf.runs import TrainedModel
@@ -281,7 +282,7 @@ def _make_trainer(trained, batches, strategy):
         model.compile(
             LazyAdam(trained.configuration.settings.learning_rate),
             # An impression counts as its weight, what pads a request not at all.
-            keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight"),
+            EnsembleLoss(reduction="mean_with_sample_weight"),
             jit_compile=False,
         )
     kind = ParameterServerTrainer if on_servers else SynchronousTrainer

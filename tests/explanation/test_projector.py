@@ -8,10 +8,14 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins import projector
 
+from hccm_tf import CTREstimator
 from hccm_tf.errors import InputError
 from hccm_tf.explanation.projector import GREY, SIZE, write_projector
 from hccm_tf.images.read import decode_image
+from hccm_tf.models.ensemble import rankers_of
+from tests.conftest import tiny
 from tests.reference import read_maps
+from tests.untrained import fit_untrained
 
 COUNT = 30
 
@@ -81,8 +85,12 @@ def _check_embeddings(estimator, vectors, item_ids):
     for layer in list(layers):
         layers = [*layers, *getattr(layer, "layers", [])]
     (table,) = [one for one in layers if one.name == "item_id_embedding"]
-    table = table.get_weights()[0]
-    known = list(estimator.schema_.vocabularies["item_id"])
+    _check_table(table, estimator.schema_, vectors, item_ids)
+
+
+def _check_table(layer, schema, vectors, item_ids):
+    table = layer.get_weights()[0]
+    known = list(schema.vocabularies["item_id"])
     rows = [known.index(item) + 2 if item in known else 1 for item in item_ids]
     np.testing.assert_allclose(vectors, table[rows], rtol=1e-4, atol=1e-5)
 
@@ -108,6 +116,19 @@ def test_a_model_without_photos(shop, fitted, shown, tmp_path):
     ]
     grey = [bool((photo == GREY).all()) for photo in photos[: len(names)]]
     assert grey == [not one for one in readable] and sum(grey) > 2
+
+
+def test_an_ensemble_has_a_table_of_each_ranker(shop, tmp_path):
+    estimator = CTREstimator("din", **tiny("din", ensemble_size=2))
+    fitted = fit_untrained(estimator, shop.data).fitted_
+    batches = fitted.batches_of(shop.data)
+    write_projector(tmp_path / "items", fitted.trained, batches, None, COUNT)
+    vectors, metadata, _ = read(tmp_path / "items")
+    halves = np.split(vectors["item_id"], 2, axis=1)
+    for ranker, half in zip(rankers_of(estimator.model_), halves, strict=True):
+        layer = ranker.get_layer("item_id_embedding")
+        _check_table(layer, estimator.schema_, half, metadata.item_id)
+    assert (halves[0] != halves[1]).any()
 
 
 def test_what_it_refuses(shop, fitted, tmp_path, monkeypatch):

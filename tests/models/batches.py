@@ -9,6 +9,7 @@ from hccm_tf.data.deduplication import deduplicate
 from hccm_tf.data.feature import Feature
 from hccm_tf.data.schema import Schema
 from hccm_tf.models import ImageInput, build_model, find_model
+from hccm_tf.models.ensemble import EnsembleLoss
 from tests.conftest import TINY
 
 # Those that take pixels have tests of their own.
@@ -20,7 +21,7 @@ REQUESTS, CANDIDATES, BATCH = len(SIZES), SIZES.max(), SIZES.sum()
 MASK = np.arange(CANDIDATES) < SIZES[:, None]
 LENGTH, ROWS, CATEGORIES = 4, 9, 5
 # As models are compiled for training.
-LOSS = keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight")
+LOSS = EnsembleLoss(reduction="mean_with_sample_weight")
 # The impression whose candidate has no image: of the third request, one of several.
 WITHOUT_IMAGE = 5
 SMALL = {**TINY, "id_dropout": 0.0}

@@ -47,7 +47,10 @@ def _answers(model, inputs):
     return model(inputs, training=False)[..., 0].numpy()[inputs["candidate_mask"]]
 
 
-@pytest.mark.parametrize(("name", "options"), [("hcm", {}), ("hccm", OPTIONS)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("hcm", {}), ("hccm", OPTIONS), ("hccm", {"ensemble_size": 2})],
+)
 def test_every_kind_of_feature_in_training_and_serving(shop, tmp_path, name, options):
     """Of one schema with all kinds, where negatives were sampled, and any weights."""
     kinds = {

@@ -17,6 +17,7 @@ from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.models import ImageInput
+from hccm_tf.models.ensemble import rankers_of
 from hccm_tf.runs import TrainedModel
 from hccm_tf.training.images import check_same_cnn
 from hccm_tf.training.warm_start import (
@@ -72,7 +73,11 @@ def _estimator(model, shop, **arguments):
 
 
 def _values(model):
-    return {weight.path: np.array(weight) for weight in model.keras_model.weights}
+    return _by_path(model.keras_model)
+
+
+def _by_path(model):
+    return {weight.path: np.array(weight) for weight in model.weights}
 
 
 def _with(schema, **changes):
@@ -128,6 +133,29 @@ def test_every_weight(shop, fitted, started, name, how):
         np.testing.assert_array_equal(value, expected, err_msg=path)
     hidden = next(path for path in values if "hidden_0" in path)
     assert (values[hidden] != initial[hidden]).any()
+
+
+def test_every_ranker_of_an_ensemble(shop):
+    schema = _of_another_day(shop.schema)
+    old, model = (_model("din", s, ensemble_size=2) for s in (shop.schema, schema))
+    rng = np.random.default_rng(0)
+    for weight in old.keras_model.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    keys = [s.vocabularies["item_id"] for s in (shop.schema, schema)]
+    members = [rankers_of(one.keras_model) for one in (old, model)]
+    weights = [[_by_path(member) for member in both] for both in members]
+    warm_start(model, old, "all")
+    for member, (before, initial) in zip(
+        members[1], zip(*weights, strict=True), strict=True
+    ):
+        after, table = _by_path(member), "item_id_embedding/embeddings"
+        expected = _expected_table(before[table], initial[table], *keys)
+        np.testing.assert_array_equal(after[table], expected)
+        path = "hidden_0/kernel"
+        np.testing.assert_array_equal(after[path], before[path])
+    other = _model("din", schema, ensemble_size=3)
+    with pytest.raises(InputError, match="has shape None there. Received: .*options"):
+        warm_start(other, old, "all")
 
 
 @pytest.mark.parametrize("name", ["din", "hccm"])
