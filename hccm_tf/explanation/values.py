@@ -22,7 +22,8 @@ class Explained:
         row: column → list of raw values, of a history those that the model sees.
         label: int.
         ctr: the click probability.
-        attention: name → weights `[T]` of the clicks, oldest first.
+        attention: name → weights `[T]` of the clicks, oldest first; of an ensemble,
+            their mean.
         channels: category → weights `[c]` of the candidate's channels, were it of that
             category; its own comes first. `None` without an image, or if the model has
             no channel attention that sees the category.

@@ -108,7 +108,8 @@ def build_model(
 
     Returns:
         `keras.Model` from the dict of tensors that `hccm_tf.data` makes to the click
-        probabilities `[R, N, 1]` of R requests' candidates.
+        probabilities `[R, N, 1]` of R requests' candidates. With `ensemble_size=K` they
+        are `[R, N, K]` in training, for `hccm_tf.models.ensemble.EnsembleLoss`.
 
     Raises:
         ValueError: if the name or an option's value is unknown, or it is no network's.

@@ -18,6 +18,7 @@ from keras import ops
 
 from hccm_tf.errors import InputError
 from hccm_tf.layers import PooledShortcut
+from hccm_tf.models.ensemble import build_ensemble
 from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.model import Model
 from hccm_tf.models.options import ImageHistoryOptions
@@ -75,7 +76,7 @@ class ImageModel(Model, abc.ABC):
             self._require_categories()
         layers = LayerPool()
         encoder = self.image_encoder(layers)
-        ranker = self.ranker(layers, many_candidates=True)
+        ranker = build_ensemble(self, layers, many_candidates=True)
         vectors = encoder(encoder.input)
         inputs = {name: ranker.input[name] for name in ranker.input}
         representations = {}
@@ -94,9 +95,6 @@ class ImageModel(Model, abc.ABC):
     def ranker_of(self, model):
         """The part of a built model that is no image encoder."""
         return model.get_layer("ranker")
-
-    def _layers_of(self, model):
-        return LayerPool(model.get_layer("image_encoder"), self.ranker_of(model))
 
     def _require_categories(self):
         """Raises an `InputError` unless what is seen of images has a category.

@@ -30,8 +30,11 @@ class LayerPool:
         return self._layers[name]
 
     def part(self, name):
-        """The pool of what is a `keras.Model` of this name among the layers."""
+        """The pool of the layers of a `keras.Model` that is one of the layers.
+
+        Where none is there from the start, the pool is empty at first.
+        """
         if name not in self._parts:
-            models = [self.get(name, None)] if self._complete else []
+            models = [self._layers[name]] if self._complete else []
             self._parts[name] = LayerPool(*models)
         return self._parts[name]

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
-from hccm_tf.models.ensemble import build_ensemble
+from hccm_tf.models.ensemble import build_ensemble, rankers_of
 from hccm_tf.models.layer_pool import LayerPool
 from hccm_tf.models.options import NetworkOptions
+from hccm_tf.models.ranker import build_ranker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +77,11 @@ class Model:
 
         Returns:
             `keras.Model` from the dict of tensors that `hccm_tf.data` makes to the
-            click probabilities `[R, N, 1]` of R requests' candidates; in training,
-            `[R, N, K]` of K rankers, see `hccm_tf.models.ensemble`.
+            click probabilities `[R, N, 1]` of R requests' candidates. Of an ensemble
+            of K rankers they are `[R, N, K]` in training, for
+            `hccm_tf.models.ensemble.EnsembleLoss`.
         """
-        return self.ranker(LayerPool(), many_candidates=True)
+        return build_ensemble(self, LayerPool(), many_candidates=True)
 
     def forms(self, model):
         """The other graphs over a built model's weights, for serving and explanation.
@@ -91,13 +94,22 @@ class Model:
             as it was trained, whose rows are requests of one user with N candidates;
             `ranker`, whose rows are impressions; and `explain`, the ranker of
             impressions to its attentions' weights.
+
+        Raises:
+            ValueError: if the model was built with other options.
         """
+        size = len(rankers_of(self.ranker_of(model)))
+        if size != self.options.ensemble_size:
+            raise ValueError(
+                "these are not the options that the model was built with: "
+                f"ensemble_size is {size}. Received: {self.options.ensemble_size}"
+            )
         layers = self._layers_of(model)
-        forms = {"ranker": self.ranker(layers)}
+        forms = {"ranker": build_ensemble(self, layers)}
         if any(feature.candidate for feature in self.schema.scalars):
             forms["rank"] = self.ranker_of(model)
         if (self.has_attention and self.schema.sequences) or "history" in self.sides:
-            forms["explain"] = self.ranker(layers, explain=True)
+            forms["explain"] = build_ensemble(self, layers, explain=True)
         return forms
 
     def ranker_of(self, model):
@@ -105,14 +117,15 @@ class Model:
         return model
 
     def ranker(self, layers, many_candidates=False, explain=False):
-        """Builds the ranker, see `hccm_tf.models.ranker` and `ensemble`.
+        """Builds a ranker, see `hccm_tf.models.ranker`; one of an ensemble's.
 
         Args:
             layers: `LayerPool`; another ranker of the same pool has the same weights.
             many_candidates: whether a row has N candidates.
             explain: whether the outputs are the attentions' weights instead.
         """
-        return build_ensemble(self, layers, many_candidates, explain)
+        return build_ranker(self, layers, many_candidates, explain)
 
     def _layers_of(self, model):
-        return LayerPool(model)
+        parts = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+        return LayerPool(model, *parts)

@@ -38,8 +38,8 @@ class NetworkOptions(Options):
     )
     ensemble_size: int = option(
         1,
-        "How many rankers learn from the same images' vectors, each with embeddings, "
-        "attention, MLP and loss of its own; their mean is the click probability.",
+        "How many rankers are trained side by side, each with embeddings, attention, "
+        "MLP and loss of its own, over one image encoder; their mean answers.",
         lower=1,
     )
 

@@ -25,7 +25,7 @@ from hccm_tf.models.non_visual import NonVisual, mean_pool, products
 MOMENTUM = 0.9
 
 
-def build_ranker(model, layers, many_candidates=False, explain=False, name=None):
+def build_ranker(model, layers, many_candidates=False, explain=False):
     """Builds a ranker.
 
     With N candidates, an input is `candidate_mask [B, N]`, true where there is one:
@@ -41,7 +41,6 @@ def build_ranker(model, layers, many_candidates=False, explain=False, name=None)
         layers: `LayerPool`; a second ranker from the same pool has the same weights.
         many_candidates: whether a row has N candidates.
         explain: whether the outputs are the attentions' weights instead.
-        name: its name; by default the model's, or `ranker` in a model with images.
 
     Returns:
         `keras.Model` to the click probability `[B, 1]`, or `[B, N, 1]`; with `explain`
@@ -79,7 +78,7 @@ def build_ranker(model, layers, many_candidates=False, explain=False, name=None)
             )
             candidate += interest
             attention_weights.update(weights)
-    name = name or ("ranker" if model.has_images else model.name)
+    name = "ranker" if model.has_images else model.name
     if explain:
         return keras.Model(inputs, attention_weights, name=name)
     if similarities:

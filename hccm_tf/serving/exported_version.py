@@ -1,5 +1,6 @@
 """An exported version as what its tables can be made anew with, without the model."""
 
+import collections
 import contextlib
 import json
 import shutil
@@ -79,13 +80,17 @@ class Version:
         )
         # Name in the checkpoint → type, and variable → name in the checkpoint.
         self._dtypes = checkpoint.get_variable_to_dtype_map()
+        attributes = [one for node in graph.nodes for one in node.attributes]
+        if len(attributes) + 1 != len(self._dtypes):
+            raise ValueError("a variable has no name")
+        # The rankers of an ensemble have variables of the same names, which are not
+        # needed here.
+        count = collections.Counter(one.full_name for one in attributes)
         self._names = {
-            attribute.full_name: attribute.checkpoint_key
-            for node in graph.nodes
-            for attribute in node.attributes
+            one.full_name: one.checkpoint_key
+            for one in attributes
+            if count[one.full_name] == 1
         }
-        if len(self._names) + 1 != len(self._dtypes):
-            raise ValueError("two variables have one name")
 
     def _load_signatures(self):
         # Their own variables only, and not the table's.

@@ -196,20 +196,20 @@ def warm_start(model, started, how):
             weight.assign(values)
 
 
-def _weights(model, part=""):
-    """Weights by their layer's name and their place in it, those not of the schema.
+def _weights(model, parts=()):
+    """Weights by their layer's name, its parts' and the place, those not of the schema.
 
     Args:
         model: `keras.Model`.
-        part: its name, if it is one of the rankers of an ensemble.
+        parts: tuple, the names of the `keras.Model`s that it is in, and its own.
     """
     found = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found |= _weights(layer, layer.name)
+            found |= _weights(layer, (*parts, layer.name))
         else:
             weights = enumerate(layer.weights)
-            found |= {(layer.name, part, i): w for i, w in weights if w.name != RATES}
+            found |= {(layer.name, parts, i): w for i, w in weights if w.name != RATES}
     return found
 
 

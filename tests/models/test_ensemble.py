@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import log_loss
 
+from hccm_tf.models import find_model
 from hccm_tf.models.ensemble import EnsembleLoss, rankers_of
 from tests.models.batches import (
     LOSS,
@@ -20,9 +21,12 @@ from tests.models.batches import (
 from tests.models.rows import impressions
 
 SIZE = 3
+OWN = "tests.models.own_model:"
 OPTIONS = {
-    "din": {},
-    "hccm": {"similarity": "category_cosine", "shortcut": True},
+    "din": {"products": True},
+    "hccm": {"products": True, "similarity": "category_cosine", "shortcut": True},
+    f"{OWN}MyModel": {},
+    f"{OWN}Linear": {},
 }
 
 
@@ -33,14 +37,14 @@ def name(request):
 
 def _ensemble(name):
     """The model, its definition, and a model of one ranker for each of its weights."""
-    options = {**OPTIONS[name], "products": True}
+    options = OPTIONS[name]
     definition = define(name, ensemble_size=SIZE, **options)
     model, one = build(name, ensemble_size=SIZE, **options), define(name, **options)
     alone = []
     for ranker in rankers_of(definition.ranker_of(model)):
         alone.append(one.build())
         one.ranker_of(alone[-1]).set_weights(ranker.get_weights())
-        if name == "hccm":
+        if one.has_images:
             encoder = model.get_layer("image_encoder").get_weights()
             alone[-1].get_layer("image_encoder").set_weights(encoder)
     assert len(alone) == SIZE
@@ -68,9 +72,9 @@ def _step(model, inputs):
     return p.numpy(), loss.numpy(), [tf.convert_to_tensor(g).numpy() for g in gradients]
 
 
-def test_each_learns_as_if_it_were_alone(name):
+def test_each_learns_from_its_own_loss(name):
     """And the images' vectors from all of them."""
-    model, _, alone = _ensemble(name)
+    model, definition, alone = _ensemble(name)
     inputs, (labels, counts) = inputs_of(name), outcomes()
     p, loss, gradients = _step(model, inputs)
     assert p.shape == (*MASK.shape, SIZE)
@@ -81,7 +85,7 @@ def test_each_learns_as_if_it_were_alone(name):
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     steps = [_step(one, inputs)[2] for one in alone]
     shared = 0
-    if name == "hccm":
+    if find_model(name).has_images:
         shared = len(model.get_layer("image_encoder").trainable_weights)
     of_images = zip(*(step[:shared] for step in steps), strict=True)
     expected = [np.mean(same, axis=0) for same in of_images]
@@ -89,6 +93,11 @@ def test_each_learns_as_if_it_were_alone(name):
     for found, value in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(found, value, atol=1e-6)
         assert np.abs(value).max() > 0 or value.ndim == 1
+    for number, one in enumerate(alone):
+        ranker = rankers_of(definition.ranker_of(model))[number]
+        moved = definition.ranker_of(one).non_trainable_weights
+        for found, value in zip(ranker.non_trainable_weights, moved, strict=True):
+            np.testing.assert_allclose(found, value, atol=1e-6)
 
 
 def test_the_loss_of_one_ranker_is_that_of_keras():
@@ -110,7 +119,9 @@ def test_its_forms_and_its_file(name, tmp_path):
     forms = definition.forms(model)
     rows = impressions(ranker_inputs(model, inputs))
     np.testing.assert_allclose(predict(forms["ranker"], rows), expected, atol=1e-5)
-    one = define(name, **OPTIONS[name], products=True)
+    if "explain" not in forms:
+        return
+    one = define(name, **OPTIONS[name])
     weights = [one.forms(member)["explain"](rows) for member in alone]
     found = forms["explain"](rows)
     assert set(found) == set(weights[0])
@@ -121,8 +132,21 @@ def test_its_forms_and_its_file(name, tmp_path):
 
 def test_another_size_than_the_models_is_an_error(name):
     model, *_ = _ensemble(name)
-    for size in (1, SIZE + 1):
+    for size in (1, SIZE - 1, SIZE + 1):
         with pytest.raises(
             ValueError, match="not the options that the model was built"
         ):
             define(name, ensemble_size=size, **OPTIONS[name]).forms(model)
+
+
+def test_probabilities_stay_float32_under_mixed_precision():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build("din", ensemble_size=SIZE)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    hidden = model.get_layer("ranker_0").get_layer("hidden_0")
+    assert hidden.compute_dtype == "bfloat16"
+    for training in (False, True):
+        assert model(inputs_of("din"), training=training).dtype == "float32"

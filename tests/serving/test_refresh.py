@@ -18,7 +18,7 @@ from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module
-from hccm_tf.serving.export import CNN
+from hccm_tf.serving.export import CNN, export
 from hccm_tf.serving.items import item_table
 from hccm_tf.serving.model_card import CARD
 from hccm_tf.serving.refresh import refresh
@@ -29,6 +29,7 @@ from hccm_tf.serving.versions import versions as versions_in
 from hccm_tf.serving.whole import WARMUP
 from tests import processes
 from tests.reference import COLLIDING, read_maps
+from tests.untrained import untrained
 
 NEW = ["new0.jpg", "new1.jpg", "new2.jpg"]
 # Refreshes a version and is killed when the variables are written.
@@ -146,22 +147,22 @@ def read_table(version):
     return dict(zip(keys, zip(vectors[1:], scales[1:], strict=True), strict=True))
 
 
-def _pairs(estimator, items, maps):
+def _pairs(schema, items, maps):
     """Key → (image, category index) of the items whose image has a map."""
     items = items[items.image.isin(list(maps))]
-    category = estimator.schema_.index("category", tf.constant(items.category))
+    category = schema.index("category", tf.constant(items.category))
     keys = ids.pair_keys(ids.image_keys(tf.constant(items.image)), category)
     pairs = zip(items.image, category.numpy(), strict=True)
     return dict(zip(keys.numpy(), pairs, strict=True))
 
 
-def _encoded(estimator, maps, pairs):
+def _encoded(model, maps, pairs):
     """Rows of pairs by the Keras model."""
     inputs = {
         "image_map": np.stack([maps[image] for image, _ in pairs]),
         "image_category": np.array([category for _, category in pairs]),
     }
-    return estimator.model_.get_layer("image_encoder")(inputs, training=False).numpy()
+    return model.get_layer("image_encoder")(inputs, training=False).numpy()
 
 
 @both_types
@@ -179,7 +180,7 @@ def test_the_table_is_the_old_one_and_the_models_new_rows(
     version = refresh(export_dir, items_csv, store, remove_missing)
     assert version == export_dir / "2" and versions_in(export_dir) == [1, 2]
     old, table = read_table(export_dir / "1"), read_table(version)
-    wanted = _pairs(fitted["hccm"], items, maps)
+    wanted = _pairs(fitted["hccm"].schema_, items, maps)
     new = {key: pair for key, pair in wanted.items() if key not in old}
     # 4 of new images, of which two are of one image and an unknown category.
     assert len(new) == 6 and len(encoded) == 6
@@ -190,7 +191,7 @@ def test_the_table_is_the_old_one_and_the_models_new_rows(
         for now, before in zip(table[key], old[key], strict=True):
             np.testing.assert_array_equal(now, before)
     vectors = np.stack([np.float32(table[key][0]) * table[key][1] for key in new])
-    expected = _encoded(fitted["hccm"], maps, new.values())
+    expected = _encoded(fitted["hccm"].model_, maps, new.values())
     steps = np.abs(expected).max(axis=1, keepdims=True) / 127
     bound = 0.501 * steps + 1e-5 if export_dir.name == "int8" else 1e-5
     assert (np.abs(vectors - expected) <= bound).all()
@@ -231,6 +232,20 @@ def test_answers_are_those_of_a_table_made_afresh(
     is_new = np.isin(request["image"].numpy().astype(str), NEW)
     difference = np.abs(found - old(**request)["ctr"].numpy())
     assert is_new.any() and (difference[is_new] > 1e-5).all()
+
+
+def test_an_ensemble_is_refreshed(shop, items_csv, items, maps, store, tmp_path):
+    """Its rankers have variables of the same names."""
+    trained = untrained("hccm", shop.schema, shop.store, ensemble_size=2)
+    export(trained, shop.data, shop.store, tmp_path)
+    version = refresh(tmp_path, items_csv, store)
+    old, table = read_table(tmp_path / "1"), read_table(version)
+    wanted = _pairs(trained.schema, items, maps)
+    new = {key: pair for key, pair in wanted.items() if key not in old}
+    assert len(new) == 6
+    expected = _encoded(trained.keras_model, maps, new.values())
+    found = np.stack([table[key][0] for key in new])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @both_types

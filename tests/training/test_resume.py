@@ -86,6 +86,7 @@ def test_a_run_that_is_resumed_at_any_step_is_the_same(request_shop):
         "image_sides": "candidate",
         "dropout": 0.3,
         "id_dropout": 20.0,
+        "ensemble_size": 2,
     }
     folders = request_shop.data, request_shop.maps
     process = run_script(SCRIPT, *folders, json.dumps(options))

@@ -11,6 +11,7 @@ from tests.training.cluster import PATIENCE, run_script
 OPTIONS = {
     "embedding_dim": 4,
     "hidden_units": [8],
+    "ensemble_size": 2,
     "attention_hidden_units": [6],
     "image_embedding_dim": 6,
     "cnn_filters": [5, 7],
@@ -40,6 +41,7 @@ from hccm_tf.data.dataset import Batches
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.schema import Schema
 from hccm_tf.models import build_model
+from hccm_tf.models.ensemble import EnsembleLoss
 from hccm_tf.optimizers import LazyAdam
 from hccm_tf.training.checkpoints import restore_checkpoint, save_checkpoint
 from hccm_tf.training.synchronous import SynchronousTrainer
@@ -58,7 +60,7 @@ with strategy.scope():
             layer.trainable = False
             frozen += 1
     assert frozen
-    loss = keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight")
+    loss = EnsembleLoss(reduction="mean_with_sample_weight")
     model.compile(LazyAdam(0.01), loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
 
