@@ -28,8 +28,8 @@ def write_projector(folder, trained, batches, image_dir, count):
     The folder gets a table with a row for each item of each of: the vectors that the
     model makes of photos under their category, `photos`, and its embeddings of ids,
     `item_id`, those of an ensemble side by side, as far as it has them; the items' ids,
-    categories and impressions; their photos; and the projector's configuration. Of a model that sees photos there are no
-    items without one.
+    categories and impressions; their photos; and the projector's configuration. Of a
+    model that sees photos there are no items without one.
 
     Args:
         folder: `pathlib.Path` to write; an older one is replaced.
