@@ -70,16 +70,31 @@ class CosineSimilarity(keras.layers.Layer):
             )
 
     def call(self, query, keys, keys_mask=None):
-        heads = zip(
-            ops.split(query, self.num_heads, axis=-1),
-            ops.split(keys, self.num_heads, axis=-1),
-            strict=True,
-        )
-        features = [self._summarize(q, k, keys_mask) for q, k in heads]
-        return ops.concatenate(features, axis=-1)
+        one_candidate = len(query.shape) == 2
+        if one_candidate:
+            query = query[:, None]
+        values, mask = cosines(self._parts(query), self._parts(keys))
+        batch, candidates, _ = ops.shape(query)
+        heads, mask = self.num_heads, mask[:1, None]
+        values = ops.reshape(values, (batch, heads, candidates, ops.shape(keys)[1]))
+        if keys_mask is not None:
+            mask = ops.cast(keys_mask, "bool")
+            mask = mask[:, None] if len(mask.shape) == 3 else mask[:, None, None]
+        # [B, H, N, 3] → [B, N, 3 H]
+        features = ops.transpose(self._summarize(values, mask), (0, 2, 1, 3))
+        features = ops.reshape(features, (batch, candidates, 3 * heads))
+        features = features[:, 0] if one_candidate else features
+        return ops.cast(features, self.compute_dtype)
 
-    def _summarize(self, query, keys, keys_mask):
-        values, mask = cosines(query, keys, keys_mask)
+    def _parts(self, vectors):
+        """`[B, ·, D]` as `[B H, ·, D / H]`: all heads in the same operations."""
+        heads, (batch, count, dim) = self.num_heads, ops.shape(vectors)
+        parts = ops.reshape(vectors, (batch, count, heads, dim // heads))
+        parts = ops.transpose(parts, (0, 2, 1, 3))
+        return ops.reshape(parts, (batch * heads, count, dim // heads))
+
+    def _summarize(self, values, mask):
+        """`[..., 3]` of cosines `[..., T]`."""
         count = ops.sum(ops.cast(mask, values.dtype), axis=-1)
         empty = ops.equal(count, 0)
         count = ops.maximum(count, 1.0)
@@ -88,10 +103,7 @@ class CosineSimilarity(keras.layers.Layer):
         exponents = ops.where(mask, self.sharpness * values, -1e9)
         soft = ops.logsumexp(exponents, axis=-1) - ops.log(count)
         features = ops.stack([mean, maximum, soft / self.sharpness], axis=-1)
-        features = ops.where(empty[..., None], 0.0, features)
-        if len(query.shape) == 2:
-            features = features[:, 0]
-        return ops.cast(features, self.compute_dtype)
+        return ops.where(empty[..., None], 0.0, features)
 
     def compute_mask(self, inputs, previous_mask):
         # That of the candidates; one candidate, [B, D], has none.
