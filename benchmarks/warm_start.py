@@ -5,9 +5,10 @@
 Cuts the log of the shop that `make quickstart` made into five spans of equal length,
 here called days. A model trained on the first is what three days begin with; each day
 trains on its own impressions, the newest tenth of them for validation, and is tested on
-the next day's. With configs/demo.flags, from one day to the next:
+the next day's. With configs/hccm.flags, from one day to the next:
 
 - `scratch`: a new model on all impressions so far,
+- `shrink`: `--warm_start=shrink` from the day before, on all impressions so far,
 - `all`, `all_but_ids`: `--warm_start` from the day before, on the day's impressions,
 - `not trained`: the model that `all` begins with, as it is; its time is what a command
   takes without training.
@@ -31,13 +32,14 @@ from hccm_tf.preparation.examples.build import build_examples
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DAYS = 5
-ARMS = ("scratch", "all", "all_but_ids", "not trained")
+SO_FAR = ("scratch", "shrink")
+ARMS = (*SO_FAR, "all", "all_but_ids", "not trained")
 FLAGS = flags.FLAGS
 
 
-def build(folder, log, items, day, from_scratch):
+def build(folder, log, items, day, so_far):
     """The data folder of a day: its own impressions, or all so far."""
-    path = folder / "data" / f"{day}-{'all' if from_scratch else 'day'}"
+    path = folder / "data" / f"{day}-{'all' if so_far else 'day'}"
     if path.exists():
         return path
     log = log[log.day <= day + 1]
@@ -45,7 +47,7 @@ def build(folder, log, items, day, from_scratch):
     splits = {
         "test": log.day > day,
         "validation": (log.day == day) & newest,
-        "train": (log.day == day) | from_scratch,
+        "train": (log.day == day) | so_far,
     }
     split = np.select(list(splits.values()), list(splits), "history")
     log = log.drop(columns="day").assign(split=split)
@@ -61,7 +63,7 @@ def run(folder, maps, data, name, arguments, seed):
         command = [
             sys.executable,
             str(ROOT / "train_main.py"),
-            f"--flagfile={ROOT / 'configs' / 'demo.flags'}",
+            f"--flagfile={ROOT / 'configs' / 'hccm.flags'}",
             f"--model={FLAGS.model}",
             f"--feature_maps={maps}",
             f"--data_dir={data}",
@@ -96,7 +98,7 @@ def three_days(folder, maps, data, seed):
             results[day, arm], yesterday[arm] = run(
                 folder,
                 maps,
-                data[day, arm == "scratch"],
+                data[day, arm in SO_FAR],
                 f"{day}-{arm}",
                 arguments,
                 seed,
@@ -114,8 +116,8 @@ def main(argv):
     items = pd.read_csv(shop / "shop" / "items.csv")
     data = {(0, True): build(folder, log, items, 0, True)}
     for day in range(1, DAYS - 1):
-        for from_scratch in (True, False):
-            data[day, from_scratch] = build(folder, log, items, day, from_scratch)
+        for so_far in (True, False):
+            data[day, so_far] = build(folder, log, items, day, so_far)
     seeds = [
         three_days(folder, shop / "maps", data, seed) for seed in range(FLAGS.seeds)
     ]

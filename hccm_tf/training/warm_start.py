@@ -12,9 +12,16 @@ features' embedding tables begin anew, all rows of them; T. Ge et al. (Image Mat
 CIKM '18) found that best. They call every sparse feature an id; that the category
 priors, a part of the image encoder, do not count as ids is our choice.
 
-With `"all"` the vocabularies keep the old ids beside today's: one day does not show all
-that a model knows. Float features and feature maps stay standardised as they were, for
-the weights know no other scale. The optimizer's state is not taken over.
+With `"shrink"` every trained weight begins as a fifth of the old one and four fifths of
+a new one, embeddings included. It is for data that hold the run's days once more:
+trained on them from the old weights, a model is worse on new data than one that begins
+anew (J. Ash and R. Adams, On Warm-Starting Neural Network Training, NeurIPS 2020). How
+much is kept is our choice.
+
+Except with `"all_but_ids"` the vocabularies keep the old ids beside today's: one day
+does not show all that a model knows. Float features and feature maps stay standardised
+as they were, for the weights know no other scale. The optimizer's state is not taken
+over.
 """
 
 import dataclasses
@@ -27,7 +34,8 @@ from hccm_tf.data.feature_kinds import RESERVED
 from hccm_tf.errors import InputError
 from hccm_tf.models.non_visual import embedding_name
 
-WARM_STARTS = ("all", "all_but_ids")
+WARM_STARTS = ("all", "all_but_ids", "shrink")
+KEPT = 0.2  # of a trained weight, with "shrink"
 TABLE = "embeddings"  # Keras' name of an embedding layer's weight
 RATES = "rates"  # of `IdDropout`, which follow from the schema
 
@@ -83,7 +91,8 @@ def check_not_changed(configuration, started):
 def started_schema(schema, old, how):
     """The schema of a model that a run starts.
 
-    Floats are standardised as in the run and, with `"all"`, its ids are kept.
+    Floats are standardised as in the run and, except with `"all_but_ids"`, its ids are
+    kept.
 
     Args:
         schema: `Schema` of today's data.
@@ -187,12 +196,14 @@ def warm_start(model, started, how):
                 f"warm_start_from: weight {path} has shape {_shape(old)} there. "
                 f"Received: {_shape(weight)}; give the model's options as in that run"
             )
+        kept = KEPT if how == "shrink" and weight.trainable else 1.0
+        values, old = (keras.ops.convert_to_numpy(w) for w in (weight, old))
         if feature is None:
-            weight.assign(old)
-        elif how == "all" or place[0] != embedding_name(model.schema[feature]):
-            values = keras.ops.convert_to_numpy(weight).copy()
+            weight.assign(kept * old + (1 - kept) * values)
+        elif how != "all_but_ids" or place[0] != embedding_name(model.schema[feature]):
+            values = values.copy()
             rows, old_rows = _common_rows(feature, model.schema, started.schema)
-            values[rows] = keras.ops.convert_to_numpy(old)[old_rows]
+            values[rows] = kept * old[old_rows] + (1 - kept) * values[rows]
             weight.assign(values)
 
 

@@ -106,7 +106,7 @@ def _expected_table(old, new, old_keys, new_keys):
     return np.stack([old[0], old[OOV], *rows])
 
 
-@pytest.mark.parametrize("how", ["all", "all_but_ids"])
+@pytest.mark.parametrize("how", ["all", "all_but_ids", "shrink"])
 @pytest.mark.parametrize("name", ["din", "hccm"])
 def test_every_weight(shop, fitted, started, name, how):
     schema = _of_another_day(shop.schema)
@@ -120,6 +120,7 @@ def test_every_weight(shop, fitted, started, name, how):
     if name == "hccm":
         tables["hybrid_cnn/prior/embedding/embeddings"] = "category"
     assert set(tables) <= set(values)
+    trained = {weight.path for weight in model.keras_model.trainable_weights}
     for path, value in values.items():
         if path.endswith("/rates"):  # which follow from the schema
             expected = initial[path]
@@ -130,6 +131,10 @@ def test_every_weight(shop, fitted, started, name, how):
         else:
             keys = (s.vocabularies[tables[path]] for s in (shop.schema, schema))
             expected = _expected_table(old[path], initial[path], *keys)
+        if how == "shrink" and path in trained:
+            expected = 0.2 * expected + 0.8 * initial[path]
+            np.testing.assert_allclose(value, expected, 1e-6, 1e-8, err_msg=path)
+            continue
         np.testing.assert_array_equal(value, expected, err_msg=path)
     hidden = next(path for path in values if "hidden_0" in path)
     assert (values[hidden] != initial[hidden]).any()
