@@ -54,7 +54,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         resume: whether `fit` goes on from the newest checkpoint in `run_dir`.
         warm_start_from: folder of a run, or of `save`, whose weights `fit` begins with;
             options of the model that are not given are that run's.
-        warm_start: `"all"` of them, or `"all_but_ids"`, see
+        warm_start: `"all"` of them, `"all_but_ids"` or `"shrink"`, see
             `hccm_tf.training.warm_start`.
         strategy: `tf.distribute.Strategy` of
             `hccm_tf.training.strategies.make_strategy`, made before TensorFlow does

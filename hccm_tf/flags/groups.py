@@ -47,7 +47,9 @@ class RunOptions(Options):
         "taken over unless others are given.",
     )
     warm_start: str = option(
-        "all", "Which of its weights: {choices}.", tuple(WARM_STARTS)
+        "all",
+        "What of its weights: {choices}; shrink is for DATA of all days so far.",
+        tuple(WARM_STARTS),
     )
     from_run: str | None = option(
         None,
