@@ -83,14 +83,10 @@ class Version:
         attributes = [one for node in graph.nodes for one in node.attributes]
         if len(attributes) + 1 != len(self._dtypes):
             raise ValueError("a variable has no name")
-        # The rankers of an ensemble have variables of the same names, which are not
-        # needed here.
+        # Of the names that the rankers of an ensemble share, none is needed here.
+        self._names = {one.full_name: one.checkpoint_key for one in attributes}
         count = collections.Counter(one.full_name for one in attributes)
-        self._names = {
-            one.full_name: one.checkpoint_key
-            for one in attributes
-            if count[one.full_name] == 1
-        }
+        self._shared = {name for name in count if count[name] > 1}
 
     def _load_signatures(self):
         # Their own variables only, and not the table's.
@@ -103,6 +99,8 @@ class Version:
         for signature in filter(None, found):
             for variable in signature.variables:
                 name = variable.name.removesuffix(":0")
+                if name in self._shared:
+                    raise ValueError(f"two variables are called {name}")
                 variable.assign(self._read(self._names[name]))
 
     def _read(self, name):

@@ -13,15 +13,14 @@ CIKM '18) found that best. They call every sparse feature an id; that the catego
 priors, a part of the image encoder, do not count as ids is our choice.
 
 With `"shrink"` every trained weight begins as a fifth of the old one and four fifths of
-a new one, embeddings included. It is for data that hold the run's days once more:
-trained on them from the old weights, a model is worse on new data than one that begins
-anew (J. Ash and R. Adams, On Warm-Starting Neural Network Training, NeurIPS 2020). How
-much is kept is our choice.
+a new one, embeddings included. It is for data that hold the run's days once more, whose
+ids and their counts are all that there are: trained on such data from the old weights,
+a model is worse on new data than one that begins anew (J. Ash and R. Adams, On
+Warm-Starting Neural Network Training, NeurIPS 2020). How much is kept is our choice.
 
-Except with `"all_but_ids"` the vocabularies keep the old ids beside today's: one day
-does not show all that a model knows. Float features and feature maps stay standardised
-as they were, for the weights know no other scale. The optimizer's state is not taken
-over.
+With `"all"` the vocabularies keep the old ids beside today's: one day does not show all
+that a model knows. Float features and feature maps stay standardised as they were, for
+the weights know no other scale. The optimizer's state is not taken over.
 """
 
 import dataclasses
@@ -91,8 +90,7 @@ def check_not_changed(configuration, started):
 def started_schema(schema, old, how):
     """The schema of a model that a run starts.
 
-    Floats are standardised as in the run and, except with `"all_but_ids"`, its ids are
-    kept.
+    Floats are standardised as in the run and, with `"all"`, its ids are kept.
 
     Args:
         schema: `Schema` of today's data.
@@ -110,7 +108,7 @@ def started_schema(schema, old, how):
         for f in schema.features
     )
     schema = dataclasses.replace(schema, features=features)
-    if how == "all_but_ids":
+    if how != "all":
         return schema
     known = {name: _union(old, schema, name) for name in schema.vocabularies}
     vocabularies = {name: keys for name, (keys, _) in known.items()}
@@ -196,15 +194,24 @@ def warm_start(model, started, how):
                 f"warm_start_from: weight {path} has shape {_shape(old)} there. "
                 f"Received: {_shape(weight)}; give the model's options as in that run"
             )
-        kept = KEPT if how == "shrink" and weight.trainable else 1.0
-        values, old = (keras.ops.convert_to_numpy(w) for w in (weight, old))
+        begin = _shrunk if how == "shrink" and weight.trainable else _kept
         if feature is None:
-            weight.assign(kept * old + (1 - kept) * values)
+            weight.assign(begin(old, weight))
         elif how != "all_but_ids" or place[0] != embedding_name(model.schema[feature]):
-            values = values.copy()
+            values = keras.ops.convert_to_numpy(weight).copy()
             rows, old_rows = _common_rows(feature, model.schema, started.schema)
-            values[rows] = kept * old[old_rows] + (1 - kept) * values[rows]
+            old = keras.ops.convert_to_numpy(old)[old_rows]
+            values[rows] = begin(old, values[rows])
             weight.assign(values)
+
+
+def _kept(old, new):
+    del new
+    return old
+
+
+def _shrunk(old, new):
+    return KEPT * old + (1 - KEPT) * new
 
 
 def _weights(model, parts=()):

@@ -146,18 +146,22 @@ def test_every_ranker_of_an_ensemble(shop):
     rng = np.random.default_rng(0)
     for weight in old.keras_model.weights:
         weight.assign(rng.normal(size=weight.shape))
-    keys = [s.vocabularies["item_id"] for s in (shop.schema, schema)]
+    tables = {f"{n}_embedding/embeddings": n for n in shop.schema.vocabularies}
     members = [rankers_of(one.keras_model) for one in (old, model)]
     weights = [[_by_path(member) for member in both] for both in members]
     warm_start(model, old, "all")
     for member, (before, initial) in zip(
         members[1], zip(*weights, strict=True), strict=True
     ):
-        after, table = _by_path(member), "item_id_embedding/embeddings"
-        expected = _expected_table(before[table], initial[table], *keys)
-        np.testing.assert_array_equal(after[table], expected)
-        path = "hidden_0/kernel"
-        np.testing.assert_array_equal(after[path], before[path])
+        after = _by_path(member)
+        assert set(tables) < set(after)
+        for path in set(after) - set(tables):
+            expected = initial if path.endswith("/rates") else before
+            np.testing.assert_array_equal(after[path], expected[path], err_msg=path)
+        for path, name in tables.items():
+            keys = (s.vocabularies[name] for s in (shop.schema, schema))
+            expected = _expected_table(before[path], initial[path], *keys)
+            np.testing.assert_array_equal(after[path], expected, err_msg=path)
     other = _model("din", schema, ensemble_size=3)
     with pytest.raises(InputError, match="has shape None there. Received: .*options"):
         warm_start(other, old, "all")
@@ -210,7 +214,7 @@ def test_what_is_standardised_keeps_its_scale(shop, fitted, runs, started, tmp_p
     first, second = (json.loads((f / "run.json").read_text()) for f in folders)
     assert first["images"] == second["images"] and first["images"]["channel_mean"]
     assert first["options"] == second["options"]
-    for how in ("all", "all_but_ids"):
+    for how in ("all", "all_but_ids", "shrink"):
         schema = started_schema(Schema.load(data), started["hccm"].schema, how)
         # Training teaches the model how many negatives there are.
         assert schema.negative_keep_rate == 0.25
@@ -432,7 +436,8 @@ def test_without_training_no_option_may_change(shop, runs, changed, message):
 
 
 @pytest.mark.parametrize(
-    ("how", "expected"), [("all", [1, 7, 12]), ("all_but_ids", [7, 10])]
+    ("how", "expected"),
+    [("all", [1, 7, 12]), ("all_but_ids", [7, 10]), ("shrink", [7, 10])],
 )
 def test_rates_follow_how_often_both_have_seen_an_id(how, expected):
     def of(keys, counts):
