@@ -1,5 +1,6 @@
 """Steps in which all replicas take part: one device, mirrored, several workers."""
 
+import contextlib
 import functools
 import zlib
 
@@ -71,8 +72,11 @@ class SynchronousTrainer(Trainer):
         with self.strategy.scope():
             for weight in self.model.weights:
                 checksum = zlib.crc32(local_value(weight), checksum)
-        checksums = self._gather({"checksum": np.array([checksum])}, workers)
-        if len(set(checksums["checksum"].tolist())) > 1:
+        checksums = {"checksum": np.array([checksum])}
+        if len(set(self._gather(checksums, workers)["checksum"].tolist())) > 1:
+            # A worker that ends while another still gathers leaves it another error.
+            with contextlib.suppress(tf.errors.OpError):
+                self._gather(checksums, workers)
             raise InputError(
                 "strategy=multi_worker_mirrored: the workers have different weights, "
                 "or are at different steps; start all of them with resume=True"
