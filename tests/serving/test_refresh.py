@@ -19,7 +19,7 @@ from hccm_tf.errors import InputError
 from hccm_tf.serving import exported_version as version_module
 from hccm_tf.serving import refresh as module
 from hccm_tf.serving.export import CNN, export
-from hccm_tf.serving.items import item_table
+from hccm_tf.serving.items import ITEM_KEYS, item_table
 from hccm_tf.serving.model_card import CARD
 from hccm_tf.serving.refresh import refresh
 from hccm_tf.serving.representations import encode_catalogue
@@ -409,6 +409,18 @@ def test_what_is_copied_is_looked_at(export_dir, items_csv, store, name, damage)
         refresh(export_dir, items_csv, store)
     assert "\n" not in str(error.value)
     assert [path.name for path in export_dir.iterdir()] == ["1"]
+
+
+def test_variables_that_share_a_name_are_refused(tmp_path):
+    """A signature that reads one of them could be given the values of another."""
+    own = tf.Module()
+    own.keys = tf.Variable([1], name=ITEM_KEYS)
+    own.first, own.second = (tf.Variable(i, name="kernel") for i in (1.0, 2.0))
+    signature = [tf.TensorSpec([None], name="price")]
+    encode = tf.function(lambda price: own.first * price, input_signature=signature)
+    tf.saved_model.save(own, tmp_path / "1", signatures={"encode_items": encode})
+    with pytest.raises(InputError, match="1 is damaged.*variables are called kernel"):
+        version_module.Version(tmp_path / "1")
 
 
 def test_categories_that_are_numbers(tmp_path):
