@@ -82,7 +82,10 @@ def _number(value, digits=4):
 
 def _gain(row):
     low, high = row["interval"]
-    return f"{row['gain']:+.4f}, 95% [{low:+.4f}, {high:+.4f}]"
+    text = f"{row['gain']:+.4f}, 95% [{low:+.4f}, {high:+.4f}]"
+    # It may say no where the interval, which is of this row alone, says yes.
+    p_holm = row["p_holm"]
+    return text if p_holm is None else f"{text}, corrected p {p_holm:.4f}"
 
 
 def is_shown(row):
@@ -105,7 +108,7 @@ def _verdicts(result, order):
         names = "; ".join(f"{r['arm']} over {r['base']} {_gain(r)}" for r in missing)
         yield (
             f"**The order {' < '.join(order)} is not shown.** No gain at p < "
-            f"{SIGNIFICANT}, corrected: {names}."
+            f"{SIGNIFICANT}: {names}."
         )
     for row in result["comparisons"]:
         if row["kind"] == "control":

@@ -148,7 +148,7 @@ def test_an_order_that_does_not_hold_and_a_control_that_gains(
     _compare(_words(shop, tmp_path, arms=arms), Trainer(shop))
     text = (tmp_path / "comparison.md").read_text()
     assert "**The order hcm < din < hccm is not shown.**" in text
-    assert "corrected: hccm over din" in text and "hcm over" not in text
+    assert "p < 0.05: hccm over din" in text and "hcm over" not in text
     assert "**hccm gains over the same with shuffled photos**" in text
     monkeypatch.setitem(STRENGTH, "hccm", 0.2)
     _compare(_words(shop, tmp_path / "same", arms=arms), Trainer(shop))
@@ -230,7 +230,15 @@ def test_trees_beside_networks(shop, tmp_path):
     assert [trial["validation_auc"] for trial in plain["trials"]] == [0.6] * 3
     text = (tmp_path / "comparison.md").read_text()
     assert text.startswith("# Comparison: din < hccm\n")
-    assert "**din is NOT shown to gain over trees**: " in text
+    (row,) = (
+        row
+        for row in result["comparisons"]
+        if (row["arm"], row["base"]) == ("din", "trees")
+    )
+    low, high = row["interval"]
+    told = f"{row['gain']:+.4f}, 95% [{low:+.4f}, {high:+.4f}]"
+    told += f", corrected p {row['p_holm']:.4f}"
+    assert f"**din is NOT shown to gain over trees**: {told}." in text
     assert "**hccm gains over trees --similarity=cosine**: " in text
     assert "\n| trees |  |  |  |  |\n" in text
     tried = din["trials"][1]["settings"]
