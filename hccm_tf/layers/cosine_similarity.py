@@ -18,12 +18,8 @@ class CosineSimilarity(keras.layers.Layer):
     mean to the maximum. The cosine with a zero vector is 0 and passes no gradient to
     that vector. An empty history gives zeros. The layer has no weights.
 
-    With several heads the vectors are cut into as many parts of `D / H` values, each of
-    which has these values of its own.
-
     Args:
         sharpness: float, the `s` of the formula. Defaults to `10.0`.
-        num_heads: int, the `H` above. Defaults to `1`.
         **kwargs: Args to pass to the base class.
 
     Call arguments:
@@ -34,11 +30,10 @@ class CosineSimilarity(keras.layers.Layer):
             hold any finite values.
 
     Output:
-        Tensor of shape `[B, 3 H]` or `[B, N, 3 H]`, in the layer's compute dtype.
+        Tensor of shape `[B, 3]` or `[B, N, 3]`, in the layer's compute dtype.
 
     Raises:
-        ValueError: If `sharpness` or `num_heads` is not positive, or `D` is no multiple
-            of `num_heads`.
+        ValueError: If `sharpness` is not positive.
 
     Example:
     ```python
@@ -49,52 +44,19 @@ class CosineSimilarity(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, sharpness=10.0, num_heads=1, **kwargs):
+    def __init__(self, sharpness=10.0, **kwargs):
         super().__init__(**kwargs)
         if sharpness <= 0:
             raise ValueError(
                 f"`sharpness` must be positive. Received: sharpness={sharpness}"
             )
-        if num_heads < 1:
-            raise ValueError(
-                f"`num_heads` must be positive. Received: num_heads={num_heads}"
-            )
         self.sharpness = sharpness
-        self.num_heads = num_heads
 
     def build(self, query_shape, keys_shape):
-        if query_shape[-1] % self.num_heads:
-            raise ValueError(
-                "The last dimension of `query` must be a multiple of `num_heads`. "
-                f"Received: query.shape={query_shape}, num_heads={self.num_heads}"
-            )
+        pass
 
     def call(self, query, keys, keys_mask=None):
-        one_candidate = len(query.shape) == 2
-        if one_candidate:
-            query = query[:, None]
-        values, mask = cosines(self._parts(query), self._parts(keys))
-        batch, candidates, _ = ops.shape(query)
-        heads, mask = self.num_heads, mask[:1, None]
-        values = ops.reshape(values, (batch, heads, candidates, ops.shape(keys)[1]))
-        if keys_mask is not None:
-            mask = ops.cast(keys_mask, "bool")
-            mask = mask[:, None] if len(mask.shape) == 3 else mask[:, None, None]
-        # [B, H, N, 3] → [B, N, 3 H]
-        features = ops.transpose(self._summarize(values, mask), (0, 2, 1, 3))
-        features = ops.reshape(features, (batch, candidates, 3 * heads))
-        features = features[:, 0] if one_candidate else features
-        return ops.cast(features, self.compute_dtype)
-
-    def _parts(self, vectors):
-        """`[B, ·, D]` as `[B H, ·, D / H]`: all heads in the same operations."""
-        heads, (batch, count, dim) = self.num_heads, ops.shape(vectors)
-        parts = ops.reshape(vectors, (batch, count, heads, dim // heads))
-        parts = ops.transpose(parts, (0, 2, 1, 3))
-        return ops.reshape(parts, (batch * heads, count, dim // heads))
-
-    def _summarize(self, values, mask):
-        """`[..., 3]` of cosines `[..., T]`."""
+        values, mask = cosines(query, keys, keys_mask)
         count = ops.sum(ops.cast(mask, values.dtype), axis=-1)
         empty = ops.equal(count, 0)
         count = ops.maximum(count, 1.0)
@@ -103,18 +65,21 @@ class CosineSimilarity(keras.layers.Layer):
         exponents = ops.where(mask, self.sharpness * values, -1e9)
         soft = ops.logsumexp(exponents, axis=-1) - ops.log(count)
         features = ops.stack([mean, maximum, soft / self.sharpness], axis=-1)
-        return ops.where(empty[..., None], 0.0, features)
+        features = ops.where(empty[..., None], 0.0, features)
+        if len(query.shape) == 2:
+            features = features[:, 0]
+        return ops.cast(features, self.compute_dtype)
 
     def compute_mask(self, inputs, previous_mask):
         # That of the candidates; one candidate, [B, D], has none.
         return previous_mask if len(inputs.shape) == 3 else None
 
     def compute_output_shape(self, query_shape, keys_shape):
-        return (*query_shape[:-1], 3 * self.num_heads)
+        return (*query_shape[:-1], 3)
 
     def get_config(self):
         config = super().get_config()
-        config.update(sharpness=self.sharpness, num_heads=self.num_heads)
+        config.update(sharpness=self.sharpness)
         return config
 
 

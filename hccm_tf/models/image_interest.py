@@ -120,9 +120,8 @@ def _similarities(query, keys, mask, non_visual, options, layers):
         options: `ImageHistoryOptions`.
         layers: `LayerPool`.
     """
-    make = functools.partial(CosineSimilarity, num_heads=options.similarity_heads)
-    if options.similarity == "histogram":
-        make = SimilarityHistogram
+    histogram = options.similarity == "histogram"
+    make = SimilarityHistogram if histogram else CosineSimilarity
     similarity = layers.get("image_similarity", make)
     similarities = [similarity(query, keys, mask)]
     if options.similarity == "category_cosine":

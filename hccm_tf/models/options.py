@@ -101,23 +101,12 @@ class ImageHistoryOptions(ImageOptions):
         "histogram is SimTier (CIKM '24).",
         ("none", "cosine", "category_cosine", "histogram"),
     )
-    similarity_heads: int = option(
-        1, "The parts of an image's vector, of which each has a cosine.", lower=1
-    )
     image_sides: str = option(
         "both",
         "Whose images the model sees: {choices}; with history, a projection of the "
         "candidate's ids is the query, with candidate its vector joins the final MLP.",
         ("both", "history", "candidate"),
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.image_embedding_dim % self.similarity_heads:
-            raise ValueError(
-                "similarity_heads: as many as divide image_embedding_dim, which is "
-                f"{self.image_embedding_dim}. Received: {self.similarity_heads}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,29 +124,6 @@ def test_trains_on_zero_vectors():
     assert (after != before).any()
 
 
-def test_heads_are_cosines_of_parts():
-    layer = CosineSimilarity(num_heads=3)
-    outputs = to_numpy(layer(QUERY, KEYS, keys_mask=MASK))
-    for head in range(3):
-        part = slice(2 * head, 2 * head + 2)
-        expected = to_numpy(
-            CosineSimilarity()(QUERY[..., part], KEYS[..., part], keys_mask=MASK)
-        )
-        found = outputs[..., 3 * head : 3 * head + 3]
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    run_layer_test(
-        CosineSimilarity,
-        {"num_heads": 2},
-        {"query": QUERY, "keys": KEYS, "keys_mask": MASK},
-        expected_num_trainable_weights=0,
-        num_dynamic_dims={"query": 2, "keys": 2, "keys_mask": 2},
-    )
-    with pytest.raises(ValueError, match=r"num_heads=4"):
-        CosineSimilarity(num_heads=4)(QUERY, KEYS)
-    with pytest.raises(ValueError, match="Received: num_heads=0"):
-        CosineSimilarity(num_heads=0)
-
-
 def test_a_mask_of_each_query():
     mask = RNG.random((4, 3, 7)) < 0.5
     mask[0, 1] = False

@@ -57,7 +57,6 @@ ATTENTIONS = {
     "dot_product": {
         "image_attention": "dot_product",
         "similarity": "category_cosine",
-        "similarity_heads": 2,
         "shortcut": True,
         "match_shares": True,
     },

@@ -63,15 +63,13 @@ def test_no_history_has_no_shares():
     assert widths[0] == widths[1]
 
 
-@pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_cosines_within_the_category_equal_numpy(name, heads):
-    options = {"similarity": "category_cosine", "similarity_heads": heads}
-    model = build(name, **options)
+def test_cosines_within_the_category_equal_numpy(name):
+    model = build(name, similarity="category_cosine")
     inputs = inputs_of(name)
     found = similarities_of(model.get_layer("ranker"), ranker_inputs(model, inputs))
     vectors = encode(model, inputs["image_map"], inputs["image_category"])
-    parts = np.split(vectors.astype("float64"), heads, axis=1)
+    vectors = vectors.astype("float64")
     for row, (request, candidate) in enumerate(np.argwhere(MASK)):
         images = inputs["history_image"][request]
         category = inputs["category"][request, candidate]
@@ -79,13 +77,12 @@ def test_cosines_within_the_category_equal_numpy(name, heads):
         shown = inputs["candidate_image"][request, candidate]
         same = (images != 0) & (clicked == category) & (clicked > 1)
         expected = [
-            summary(part[shown], part[images[mask]])
+            summary(vectors[shown], vectors[images[mask]])
             for mask in (images != 0, same)
-            for part in parts
         ]
         expected = np.concatenate(expected) * (shown != 0)
         np.testing.assert_allclose(found[row], expected, atol=1e-4)
-    assert (np.abs(found[:, 3 * heads :]).max(axis=1) > 0).any()
+    assert (np.abs(found[:, 3:]).max(axis=1) > 0).any()
 
 
 def summary(query, keys, sharpness=10):
@@ -107,7 +104,7 @@ def test_what_a_schema_lacks_is_named():
 
 def test_dropout_leaves_the_similarities():
     """All else is hidden, shares included."""
-    options = {"similarity": "cosine", "similarity_heads": 1, "match_shares": True}
+    options = {"similarity": "cosine", "match_shares": True}
     model = build("hcm", input_dropout=0.999, **options)
     inputs = ranker_inputs(model, inputs_of("hcm"))
     candidate = seen_of_candidates(model.get_layer("ranker"), inputs, training=True)

@@ -25,7 +25,6 @@ OPTIONS = {
     "map_dropout": 0.3,
     "image_attention": "dot_product",
     "similarity": "category_cosine",
-    "similarity_heads": 2,
     "match_shares": True,
     "input_dropout": 0.3,
     "products": True,
