@@ -76,7 +76,12 @@ def _read_metrics(folder):
         raise InputError(f"{run.metrics}: no metrics of a run ({error!r})") from error
 
 
-def _read_oracle(path):
+def read_oracle(path):
+    """The test metrics of an oracle, the content of `oracle.json` of `make_demo`.
+
+    Raises:
+        InputError: names the file.
+    """
     try:
         oracle = read_json(path)
         [oracle[column] for column in COLUMNS]
@@ -99,7 +104,7 @@ def main(words):
     folders = [pathlib.Path(word) for word in words]
     metrics = [_read_metrics(folder) for folder in folders]
     names = row_names(folders, [found["model"] for found in metrics])
-    oracle = _read_oracle(FLAGS.oracle) if FLAGS.oracle else None
+    oracle = read_oracle(FLAGS.oracle) if FLAGS.oracle else None
     print("\n".join(table(names, metrics, oracle)))
 
 

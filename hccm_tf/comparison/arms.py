@@ -104,7 +104,7 @@ def read_arms(flag_values, typed_names):
     labels = options_of(ComparisonOptions, flag_values).compare
     arms = [_read_arm(flag_values, label) for label in labels]
     arms[0] = dataclasses.replace(arms[0], is_control=False)
-    read = {name for arm in arms for name in readable(arm.configuration.model)}
+    read = {name for arm in arms for name in _shared(arm.configuration.model)}
     given = given_options(flag_values, arms[0].configuration.model)
     unread = [name for name in given if name not in read]
     for name in unread:
@@ -130,6 +130,14 @@ def read_arms(flag_values, typed_names):
     return arms
 
 
+def _shared(model):
+    """Names that a model reads of what is given for all arms.
+
+    What is of networks is not of trees, even by the same name.
+    """
+    return readable(model) if model is not Trees else Trees.settings
+
+
 def _read_arm(flag_values, label):
     try:
         model, *words = shlex.split(label) or [""]
@@ -148,12 +156,9 @@ def _read_arm(flag_values, label):
         )
     try:
         model = model_of(model, None)
-        reads = readable(model)
-        # What is given for all arms may be read by some, and what is of networks is not
-        # of trees, even by the same name.
-        shared = reads if model is not Trees else Trees.settings
+        # What is given for all arms may be read by some.
         for name in given_options(values, model):
-            if name not in shared and name not in own:
+            if name not in _shared(model) and name not in own:
                 values[name].value = None
         configuration = read_configuration_flags(values, own)
     except InputError as error:

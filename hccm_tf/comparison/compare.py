@@ -1,6 +1,5 @@
 """The whole of --compare: search, runs over seeds, report."""
 
-import json
 import pathlib
 
 import numpy as np
@@ -13,7 +12,11 @@ from hccm_tf.comparison.markdown import markdown
 from hccm_tf.comparison.page import render
 from hccm_tf.comparison.results import collect
 from hccm_tf.comparison.runs import read_predictions
-from hccm_tf.comparison.search import check_same_budget, draw_settings
+from hccm_tf.comparison.search import (
+    check_can_choose,
+    check_same_budget,
+    draw_settings,
+)
 from hccm_tf.comparison.slices import read_slices
 from hccm_tf.comparison.third import find_third
 from hccm_tf.comparison.train_arm import num_runs, train_arm
@@ -21,6 +24,7 @@ from hccm_tf.errors import InputError, errors_begin_with, with_flag
 from hccm_tf.flags.groups import ComparisonOptions
 from hccm_tf.flags.read import options_of
 from hccm_tf.progress import progress
+from hccm_tf.report import read_oracle
 from hccm_tf.training.check import check
 from hccm_tf.trees.fit import check_trees
 
@@ -48,13 +52,14 @@ def compare(flag_values, typed_names, train):
     plots = _plots()
     options = options_of(ComparisonOptions, flag_values)
     arms = read_arms(flag_values, typed_names)
+    first = arms[0].configuration
     if options.search_trials:
         check_same_budget(arms)
-    first = arms[0].configuration
+        check_can_choose(first.data_dir)
     folder = pathlib.Path(first.run_dir)
     with errors_begin_with("run_dir="):
         check_can_make(folder / "comparison.json")
-    oracle = _read_oracle(options.oracle)
+    oracle = options.oracle and read_oracle(options.oracle)
     test, slices = read_slices(first.data_dir)
     for arm in arms:
         _check(arm, flag_values)
@@ -92,15 +97,6 @@ def _plots():
             "pip install 'hccm_tf[compare]'"
         ) from error
     return plots
-
-
-def _read_oracle(path):
-    if path is None:
-        return None
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"--oracle={path}: {error}") from error
 
 
 def write_report(result, plots, folder):

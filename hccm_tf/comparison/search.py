@@ -7,6 +7,8 @@ others there, on all of them. Successive halving: K. Jamieson, A. Talwalkar, AIS
 
 import numpy as np
 
+from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.labels import missing_label
 from hccm_tf.errors import InputError
 
 # Name → lowest, highest, scale.
@@ -60,19 +62,27 @@ def values_of(arm, settings):
     return {n: {**values, **settings}[n] for n in SPACE if n in values}
 
 
+def check_can_choose(data_dir):
+    """Raises an `InputError` if the validation split has one label only, so no AUC."""
+    lacks = missing_label(DataFolder(data_dir), "validation")
+    if lacks:
+        raise InputError(f"--search_trials: {lacks}; set it to 0")
+
+
 def check_same_budget(arms):
     """Every arm is searched alike: none may set by itself what the search sets.
 
     Raises:
-        InputError: names the arm and the flag.
+        InputError: names the arms and the flag.
     """
     for name in SPACE:
         reading = [arm for arm in arms if name in arm.flags]
         for arm in reading[1:]:
             if arm.flags[name] != reading[0].flags[name]:
                 raise InputError(
-                    f"--compare: arm {arm.label!r} sets --{name}, which the search "
-                    "sets; set --search_trials=0, or leave it out"
+                    f"--compare: arms {reading[0].label!r} and {arm.label!r} differ "
+                    f"in --{name}, which the search sets; set --search_trials=0, or "
+                    "leave it out"
                 )
 
 

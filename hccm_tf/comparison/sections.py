@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from hccm_tf.comparison.search import SPACE
+from hccm_tf.models import Trees
 
 SIGNIFICANT = 0.05
 # With fewer seeds their variance is hardly known.
@@ -45,10 +46,10 @@ def sections(result):
     Args:
         result: dict of `hccm_tf.comparison.results.collect`.
     """
-    trees = [row["base"] for row in result["comparisons"] if row["kind"] == "trees"]
     labels = [arm["label"] for arm in result["arms"]]
-    order = [next(label for label in labels if label not in trees)]
-    order += [row["arm"] for row in result["comparisons"] if row["kind"] == "step"]
+    networks = [label for label in labels if label.split()[0] != Trees.name]
+    steps = [row["arm"] for row in result["comparisons"] if row["kind"] == "step"]
+    order = [(networks or labels)[0], *steps]
     auc = Plot("auc", "Test AUC of each arm, its seeds and their mean")
     gains = Plot("gains", "AUC gains with their 95% intervals")
     slices = Plot("slices", "AUC of each arm on the slices of the test split")

@@ -86,7 +86,9 @@ def train_arm(folder, arm, settings, seeds, third, train):
         }
         for drawn, trial in zip(settings, same, strict=True)
     ]
-    chosen = best([trial["validation_auc"] for trial in trials])
+    whole = [trial for trial, metrics in runs.items() if metrics]
+    # Without a choice, validation may have one label only, and no AUC.
+    chosen = whole[0] if len(whole) == 1 else best([_auc(runs.get(t)) for t in same])
     if chosen is None:
         return TrainedArm(arm, trials, None, [], [])
     run_dirs = [run_dir(chosen, f"seed-{seed}") for seed in seeds]

@@ -73,7 +73,8 @@ def grouped_impressions(dataset, batch_size, seed):
     A window of `SHUFFLE_BUFFER` impressions, shuffled again because a request's come
     one after the other, is sorted by a hash of the candidate's image, another one for
     each window, and cut into batches: a batch then has few images, and another choice
-    of them with each seed.
+    of them with each seed. Those without an image are spread: a batch of them alone
+    would have no image to learn from.
 
     Args:
         dataset: of serialized requests, shuffled.
@@ -98,8 +99,12 @@ def grouped_impressions(dataset, batch_size, seed):
 
     def to_batches(impressions, salt):
         *impressions, image = impressions
+        anywhere = tf.random.stateless_uniform(
+            tf.shape(image), [salt, 0], None, None, tf.int64
+        )
         # Multiplied by an odd number, distinct keys stay distinct.
-        order = tf.argsort(image * (2 * salt + 1), stable=True)
+        place = tf.where(image == 0, anywhere, image * (2 * salt + 1))
+        order = tf.argsort(place, stable=True)
         impressions = tuple(tf.gather(values, order) for values in impressions)
         return tf.data.Dataset.from_tensor_slices(impressions).batch(batch_size)
 

@@ -53,16 +53,24 @@ def normalize_batch(x, epsilon, scale=None, offset=None):
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis, with `normalize_batch`.
 
-    In training without a mask, where a batch without any position leaves the moving
-    averages as they are; else it is Keras' layer. Inference takes inputs of any rank.
+    In training, where a batch without any position, or with none that the mask has,
+    leaves the moving averages as they are; else it is Keras' layer. Inference takes
+    inputs of any rank.
+
+    Call arguments:
+        inputs: float tensor of shape `[..., c]`.
+        training: Python boolean: batch statistics (`True`) or moving averages.
+        mask: optional boolean tensor of the shape of `inputs` without its last axis,
+            `True` where a position counts.
+        update: optional boolean tensor, `False` to leave the averages as they are.
     """
 
     def build(self, input_shape):
         super().build(input_shape)
         self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
 
-    def call(self, inputs, training=None, mask=None):
-        if not (training and self.trainable) or mask is not None:
+    def call(self, inputs, training=None, mask=None, update=True):
+        if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         # Statistics of float16 inputs would overflow.
         dtype = keras.backend.result_type(inputs.dtype, "float32")
@@ -70,10 +78,21 @@ class BatchNormalization(keras.layers.BatchNormalization):
             None if weight is None else ops.cast(weight, dtype)
             for weight in (self.gamma, self.beta)
         )
-        outputs, mean, variance = normalize_batch(
-            ops.cast(inputs, dtype), self.epsilon, scale, offset
-        )
-        update_averages(self, mean, variance, ops.size(inputs) > 0)
+        x = ops.cast(inputs, dtype)
+        if mask is None:
+            count = ops.size(x)
+            outputs, *moments = normalize_batch(x, self.epsilon, scale, offset)
+        else:
+            mask = ops.cast(mask, dtype)[..., None]
+            count = ops.sum(mask)
+            axes = tuple(range(len(x.shape) - 1))
+            mean = ops.sum(x * mask, axes) / ops.maximum(count, 1.0)
+            variance = ops.sum(ops.square(x - mean) * mask, axes)
+            moments = mean, variance / ops.maximum(count, 1.0)
+            outputs = ops.batch_normalization(
+                x, *moments, -1, offset=offset, scale=scale, epsilon=self.epsilon
+            )
+        update_averages(self, *moments, ops.logical_and(count > 0, update))
         return ops.cast(outputs, self.compute_dtype)
 
 

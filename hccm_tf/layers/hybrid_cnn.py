@@ -237,13 +237,14 @@ class HybridCNN(keras.layers.Layer):
     def _encode_unmasked(self, x, category, mask):
         """The same in training, without a mask, so that the normalization is fused."""
         # All of them if there is no image: oneDNN's convolutions need one.
-        rows = ops.nonzero(ops.logical_or(mask, ops.logical_not(ops.any(mask))))[0]
+        there = ops.any(mask)
+        rows = ops.nonzero(ops.logical_or(mask, ops.logical_not(there)))[0]
         if category is not None:
             category = ops.take(category, rows, axis=0)
-        images = self._encode(ops.take(x, rows, axis=0), category, None, True)
+        images = self._encode(ops.take(x, rows, axis=0), category, None, True, there)
         return ops.scatter(rows[:, None], images, (ops.shape(x)[0], self.embedding_dim))
 
-    def _encode(self, x, category, mask, training):
+    def _encode(self, x, category, mask, training, update=True):
         """Images `[N, embedding_dim]` from maps `[N, h, w, c]`."""
         v = None if category is None else self.prior(category)
         if self.attention is not None:
@@ -257,7 +258,8 @@ class HybridCNN(keras.layers.Layer):
             positions = mask
             if mask is not None:
                 positions = ops.broadcast_to(mask[:, None, None], ops.shape(x)[:-1])
-            x = ops.relu(norm(x, mask=positions, training=training))
+            x = norm(x, mask=positions, training=training, update=update)
+            x = ops.relu(x)
         return self.project(ops.mean(x, axis=(1, 2)))
 
     def _check_category(self, category):

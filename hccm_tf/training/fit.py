@@ -26,7 +26,7 @@ from hccm_tf.training.evaluation import infer_function, predict
 from hccm_tf.training.images import measure, open_images, with_names_of
 from hccm_tf.training.loop import run_epochs
 from hccm_tf.training.parameter_servers import ParameterServerTrainer
-from hccm_tf.training.pretraining import begin_cnn
+from hccm_tf.training.pretraining import begin_cnn, check_pretraining
 from hccm_tf.training.strategies import has_parameter_servers, is_chief, num_tasks
 from hccm_tf.training.synchronous import SynchronousTrainer
 from hccm_tf.training.trainer import Trainer
@@ -133,6 +133,7 @@ def fit(configuration, strategy=None):
         raise InputError("epochs=0: it trains nothing and needs warm_start_from")
     if configuration.resume and run_dir is None:
         raise InputError("resume: the run_dir in which to go on is missing")
+    check_pretraining(configuration)
     trained, batches, started = prepare(configuration)
     if not epochs:
         return FittedModel(trained, batches)

@@ -13,6 +13,22 @@ from hccm_tf.models.attended_backbone import copy_weights
 BATCH_SIZE = 128
 
 
+def check_pretraining(configuration):
+    """Raises an `InputError` if the processes of a run would pretrain different CNNs.
+
+    Args:
+        configuration: `Configuration`.
+    """
+    pretrains = getattr(configuration.options, "pretrain_epochs", 0)
+    starts_anew = configuration.warm_start_from is None
+    if pretrains and starts_anew and configuration.strategy == "multi_worker_mirrored":
+        raise InputError(
+            "pretrain_epochs: with strategy=multi_worker_mirrored each worker would "
+            "pretrain a CNN of its own; pretrain in a run on one device, and give that "
+            "as warm_start_from, with warm_start=all"
+        )
+
+
 def begin_cnn(trained, batches):
     """Gives the CNN of `cscnn` what its options say that it begins with.
 

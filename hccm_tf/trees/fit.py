@@ -126,7 +126,8 @@ def fit_trees(configuration, limit=MAX_IMPRESSIONS):
     if share < 1:
         print(f"the trees see {share:.1%} of the training split's impressions")
     start = time.perf_counter()
-    trained = fit_tables(configuration, train, validation)
+    keep_rate = batches.schema.negative_keep_rate
+    trained = fit_tables(configuration, train, validation, keep_rate)
     training = {
         "seconds": time.perf_counter() - start,
         "epochs": trained.classifier.n_iter_ * share,
@@ -134,7 +135,7 @@ def fit_trees(configuration, limit=MAX_IMPRESSIONS):
     return FittedTrees(trained, batches, training)
 
 
-def fit_tables(configuration, train, validation):
+def fit_tables(configuration, train, validation, negative_keep_rate):
     """Trains the trees on impressions whose features are made.
 
     A category becomes its click rate in training, and for an impression of training
@@ -144,6 +145,8 @@ def fit_tables(configuration, train, validation):
         configuration: `Configuration` of `hccm_tf.models.Trees`.
         train: `Table` of impressions with both labels.
         validation: `Table` of those that say when to stop.
+        negative_keep_rate: share of its negatives that `train` has; `validation` has
+            all, which weigh as much less there.
 
     Returns:
         `TrainedTrees`.
@@ -155,6 +158,8 @@ def fit_tables(configuration, train, validation):
         known = place[indices], rows.label, rows.weight, size
         own.append(out_of_fold(*known, rng))
         rates.append(click_rates(*known)[place])
+    told = validation.rows
+    kept = np.where(told.label == 1, 1.0, negative_keep_rate)
     classifier = HistGradientBoostingClassifier(
         **SETTINGS, early_stopping=True, random_state=seed
     )
@@ -163,8 +168,8 @@ def fit_tables(configuration, train, validation):
         rows.label,
         rows.weight,
         X_val=_inputs(validation, rates),
-        y_val=validation.rows.label,
-        sample_weight_val=validation.rows.weight,
+        y_val=told.label,
+        sample_weight_val=told.weight * kept,
     )
     return TrainedTrees(configuration, rates, classifier)
 

@@ -41,7 +41,8 @@ def measure(fitted, validation, test, history):
     popularity = of_trees = None
     if _has_both(train.rows) and _has_both(test):
         popularity = _popularity(batches.schema, train, table, test)
-        of_trees = _trees(trees, train, stop, table, test)
+        base = fit_tables(trees, train, stop, batches.schema.negative_keep_rate)
+        of_trees = _trees(trees, train, base.predict(table), test)
     return {
         "constant": _constant(batches.schema, train, test),
         "popularity": popularity,
@@ -121,10 +122,9 @@ def _popularity(schema, train, table, test):
     return {"impressions": len(rows), **found}
 
 
-def _trees(trees, train, stop, table, test):
+def _trees(trees, train, predictions, test):
     """Over boosted trees."""
-    base = fit_tables(trees, train, stop).predict(table)
-    found = auc_gain(test, test.ctr, base)
+    found = auc_gain(test, test.ctr, predictions)
     similarity = trees.options.similarity
     return {"similarity": similarity, "impressions": len(train.rows), **found}
 

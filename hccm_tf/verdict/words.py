@@ -44,7 +44,10 @@ def advice(figures, has_images):
     if photos is None:
         return "--check_photos, which says whether the photos pay."
     if _outcome(photos) != "better":
-        return "other feature maps, by another --backbone or a larger --image_size."
+        return (
+            "photos of a larger --image_size, or another CNN: --backbone of "
+            "extract_feature_maps, --cnn_backbone of cscnn."
+        )
     return '--compare="din,hccm", which says what the photos are worth over seeds.'
 
 

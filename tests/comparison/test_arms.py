@@ -160,7 +160,7 @@ def test_trees_stand_beside_the_order():
 
 def test_the_search_is_the_same_for_every_arm():
     arms = arms_of("--compare=din,hccm --id_dropout=3")
-    with pytest.raises(InputError, match="'hccm --id_dropout=3' sets --id_dropout"):
+    with pytest.raises(InputError, match="'din' and 'hccm --id_dropout=3' differ in"):
         check_same_budget(arms)
     check_same_budget(arms_of("--compare=trees,din,hccm", "--id_dropout=3"))
     settings = draw_settings(30)
@@ -188,6 +188,8 @@ def test_flags_for_all_arms_may_be_read_by_some(tmp_path):
     assert hccm.configuration.options.prior_channel is False
     with pytest.raises(InputError, match="--prior_channel: no arm of --compare reads"):
         arms_of("--compare=din,hcm", *words)
+    with pytest.raises(InputError, match="--similarity: no arm of --compare reads it"):
+        arms_of("--compare=din,trees", words[0])
 
 
 def test_a_flag_of_a_flagfile_may_be_read_by_no_arm(tmp_path, capsys):

@@ -8,11 +8,14 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 import train_main
+from hccm_tf import finite_json
 from hccm_tf.comparison.compare import compare
 from hccm_tf.comparison.search import draw_settings
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.schema import Schema
 from hccm_tf.errors import InputError
 from hccm_tf.flags.read import typed
@@ -31,12 +34,20 @@ class Trainer:
         shop: the fixture.
         fails: tells from the flags whether the run fails.
         interrupted_after: number of runs.
+        validation_auc: of each run without dropout.
     """
 
-    def __init__(self, shop, fails=lambda flags: False, interrupted_after=10**9):
+    def __init__(
+        self,
+        shop,
+        fails=lambda flags: False,
+        interrupted_after=10**9,
+        validation_auc=0.6,
+    ):
         self.test = shop.log[shop.log.split == "test"]
         self.fails = fails
         self.interrupted_after = interrupted_after
+        self.validation_auc = validation_auc
         self.run_dirs, self.data_dirs = [], []
 
     def __call__(self, words, run_dir):
@@ -62,12 +73,12 @@ class Trainer:
             epochs.to_csv(run_dir / "history.csv", index=False)
         self.data_dirs.append(flags.data_dir)
         metrics = {
-            "validation": {"auc": 0.6 + (flags.dropout or 0) / 10},
+            "validation": {"auc": self.validation_auc + (flags.dropout or 0) / 10},
             "test": evaluate_predictions(frame.label, frame.ctr, frame.user_key),
             "examples_per_second": 1000.0 + flags.seed,
             "training": {"seconds": 2.0, "epochs": 2, "parameters": 1234},
         }
-        (run_dir / "metrics.json").write_text(json.dumps(metrics))
+        (run_dir / "metrics.json").write_text(finite_json.to_text(metrics))
 
 
 def _words(shop, folder, *words, arms="din,hcm,hccm,hccm --shuffle_images"):
@@ -246,6 +257,37 @@ def test_trees_beside_networks(shop, tmp_path):
     assert f"\n| {row} | 0.6000 | " in text and "settings: din +0.0" in text
 
 
+def test_a_control_of_trees_is_no_step(shop, tmp_path):
+    trees = "trees --similarity=cosine"
+    arms = f"{trees},{trees} --shuffle_images,din,hccm"
+    _compare(_words(shop, tmp_path, arms=arms), Trainer(shop))
+    text = (tmp_path / "comparison.md").read_text()
+    assert text.startswith("# Comparison: din < hccm\n")
+    assert "**The order din < hccm holds**" in text
+
+
+def test_without_auc_on_validation_nothing_is_chosen(shop, tmp_path):
+    """A search is refused; what is not searched is compared on test."""
+    data = shutil.copytree(shop.data, tmp_path / "data")
+    for file in DataFolder(data).files("validation"):
+        records = [*tf.data.TFRecordDataset(file).as_numpy_iterator()]
+        with tf.io.TFRecordWriter(file) as writer:
+            for record in map(tf.train.Example.FromString, records):
+                labels = record.features.feature["label"].int64_list.value
+                labels[:] = [0] * len(labels)
+                writer.write(record.SerializeToString())
+    trainer = Trainer(shop, validation_auc=float("nan"))
+
+    def words(*more):
+        return _words(shop, tmp_path, f"--data_dir={data}", *more, arms="din,hccm")
+
+    with pytest.raises(InputError, match="--search_trials: .*validation.* no click"):
+        _compare(words("--search_trials=2"), trainer)
+    assert not trainer.run_dirs
+    result = _compare(words(), trainer)
+    assert len(trainer.run_dirs) == 6 and result["arms"][0]["chosen_trial"] == 0
+
+
 def test_a_failed_trial_is_not_chosen(shop, tmp_path):
     best = max(draw_settings(2)[1:], key=lambda drawn: drawn["dropout"])
     trainer = Trainer(shop, lambda flags: flags.dropout == best["dropout"])
@@ -283,9 +325,14 @@ def test_matplotlib_is_missed_before_anything_is_trained(shop, tmp_path, monkeyp
     assert not trainer.run_dirs and not list(tmp_path.iterdir())
 
 
-def test_an_oracle_that_is_not_there(shop, tmp_path):
-    with pytest.raises(InputError, match="--oracle=.*no_oracle"):
-        _compare(_words(shop, tmp_path, "--oracle=no_oracle"), Trainer(shop))
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"test": {"auc": 0.8}}'])
+def test_an_oracle_that_is_none(shop, tmp_path, content):
+    path, trainer = tmp_path / "oracle.json", Trainer(shop)
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=rf"oracle={path}: cannot be read"):
+        _compare(_words(shop, tmp_path, f"--oracle={path}"), trainer)
+    assert not trainer.run_dirs
 
 
 @pytest.mark.parametrize(

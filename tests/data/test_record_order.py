@@ -51,13 +51,21 @@ def test_grouping_by_item_loses_nothing(any_shop, monkeypatch, window):
     maps = [np.mean([count for _, count in arm]) for arm in (grouped, plain)]
     assert maps[0] < maps[1]
     images = np.concatenate([columns[1] for columns, _ in grouped])
+    images = images[images > 1]
     if window == 10_000:
         # One window: an image stands in as few batches as it can.
         assert np.count_nonzero(np.diff(images)) == len(np.unique(images)) - 1
     else:
-        for start in range(0, total, window):
-            part = images[start : start + window]
+        for start in range(0, len(grouped), window // 50):
+            part = np.concatenate([c[1] for c, _ in grouped[start : start + 4]])
+            part = part[part > 1]
             assert np.count_nonzero(np.diff(part)) == len(np.unique(part)) - 1
+
+
+def test_impressions_without_an_image_are_spread(any_shop):
+    _, grouped = _groups(any_shop, 1)
+    share = np.array([np.mean(columns[1] == 1) for columns, _ in grouped[:-1]])
+    assert share.max() < 0.5
 
 
 def test_grouping_by_item_is_seeded_and_differs_by_epoch(any_shop):

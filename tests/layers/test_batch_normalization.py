@@ -38,8 +38,10 @@ def test_one_position():
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_layer_equals_keras(shape, dtype):
+@pytest.mark.parametrize("masked", [False, True])
+def test_layer_equals_keras(shape, dtype, masked):
     x = random_inputs(shape)
+    mask = RNG.random(shape[:-1]) < 0.6 if masked else None
     layers = [
         kind(momentum=0.8, dtype=dtype)
         for kind in (keras.layers.BatchNormalization, BatchNormalization)
@@ -49,7 +51,9 @@ def test_layer_equals_keras(shape, dtype):
         randomize_weights(layer)
     tolerance = 1e-5 if dtype == "float32" else 2e-2
     for training in (True, False):
-        expected, actual = [to_numpy(layer(x, training=training)) for layer in layers]
+        expected, actual = [
+            to_numpy(layer(x, training=training, mask=mask)) for layer in layers
+        ]
         assert actual.dtype == expected.dtype
         np.testing.assert_allclose(
             actual.astype("float32"), expected.astype("float32"), tolerance, tolerance
@@ -79,11 +83,21 @@ def test_gradients_equal_keras(shape):
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_an_empty_batch_leaves_the_averages():
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"inputs": np.zeros((0, 5), "float32")},
+        {"inputs": random_inputs((8, 5)), "mask": np.zeros(8, bool)},
+        {"inputs": random_inputs((8, 5)), "update": np.array(False)},
+    ],
+    ids=["empty", "masked", "update"],
+)
+def test_averages_that_stay(arguments):
     layer = BatchNormalization()
     layer.build((None, 5))
     randomize_weights(layer)
     before = layer.get_weights()
-    assert layer(np.zeros((0, 5), "float32"), training=True).shape == (0, 5)
+    outputs = to_numpy(layer(**arguments, training=True))
+    assert outputs.shape == arguments["inputs"].shape and np.isfinite(outputs).all()
     for old, new in zip(before, layer.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)

@@ -2,9 +2,12 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from hccm_tf.training.pretraining import load_cnn_weights, pretrain
+from hccm_tf.configuration import configure
+from hccm_tf.errors import InputError
+from hccm_tf.training.pretraining import check_pretraining, load_cnn_weights, pretrain
 from tests.models.pixels import SHAPE, build, define
 
 
@@ -67,3 +70,16 @@ def test_pretraining_learns_the_categories_and_is_not_told_them():
     # Without anything to see there is nothing to learn, category attention or not.
     blank = np.full_like(pixels, 128)
     assert pretrain(build(), _Painted(blank), *arguments) < 0.6
+
+
+def test_workers_do_not_pretrain_each_for_itself():
+    cluster = {"data_dir": "DATA", "strategy": "multi_worker_mirrored"}
+    with pytest.raises(InputError, match="pretrain_epochs: .*warm_start_from"):
+        check_pretraining(configure("cscnn", {"pretrain_epochs": 1}, **cluster))
+    for model, given, more in (
+        ("cscnn", {}, {}),
+        ("hccm", {}, {}),
+        ("cscnn", {"pretrain_epochs": 1}, {"warm_start_from": "RUN"}),
+        ("cscnn", {"pretrain_epochs": 1}, {"strategy": "parameter_server"}),
+    ):
+        check_pretraining(configure(model, given, **{**cluster, **more}))

@@ -66,7 +66,7 @@ def _table(rng, count, weight=None):
 def test_what_numbers_and_categories_tell_is_learnt(shop):
     rng = np.random.default_rng(0)
     configuration = _configuration(shop)
-    trained = fit_tables(configuration, _table(rng, 20_000), _table(rng, 4_000))
+    trained = fit_tables(configuration, _table(rng, 20_000), _table(rng, 4_000), 1.0)
     test = _table(rng, 8_000)
     logit = 2 * test.numbers[:, 0] + 1.5 * (test.categories[:, 1] == 3)
     oracle = 1 / (1 + np.exp(-logit))
@@ -83,10 +83,25 @@ def test_impressions_without_weight_do_not_count(shop):
     changed = dataclasses.replace(train, rows=train.rows.assign(label=wrong))
     test, configuration = _table(rng, 4_000), _configuration(shop)
     right, found = (
-        fit_tables(configuration, table, validation).predict(test)
+        fit_tables(configuration, table, validation, 1.0).predict(test)
         for table in (train, changed)
     )
     np.testing.assert_array_equal(found, right)
+
+
+def test_validation_counts_as_training_was_sampled(shop):
+    rng, rate = np.random.default_rng(0), 0.05
+    train, validation = _table(rng, 60_000), _table(rng, 20_000)
+    held = np.flatnonzero((train.rows.label == 1) | (rng.random(60_000) < rate))
+    parts = train.rows.iloc[held], train.numbers[held], train.categories[held]
+    sampled, test = Table(*parts, train.sizes), _table(rng, 20_000)
+
+    def loss(told):
+        trained = fit_tables(_configuration(shop), sampled, validation, told)
+        odds = 1 / (1 / trained.predict(test) - 1) * rate
+        return log_loss(test.rows.label, odds / (1 + odds))
+
+    assert loss(rate) < loss(1.0) - 1e-4
 
 
 @pytest.mark.parametrize(

@@ -137,12 +137,12 @@ def test_each_claim_has_its_numbers():
         (
             {"photos": {**PHOTOS, "interval": [-0.01, 0.06]}},
             "Photos are not shown to pay: ",
-            "feature maps",
+            "another CNN",
         ),
         (
             {"photos": {**PHOTOS, "interval": [-0.06, -0.01]}},
             "Photos do HARM: ",
-            "feature maps",
+            "another CNN",
         ),
     ],
 )
