@@ -26,7 +26,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tensorflow as tf
 from absl import flags
 
 from hccm_tf.atomic import check_can_make, new_file
@@ -227,8 +226,8 @@ def _without_history(schema, inputs):
     """Number of a batch's impressions whose history is empty."""
     if not schema.sequences:
         return 0
-    is_empty = tf.reduce_all(inputs[schema.sequences[0].input_name] == 0, axis=1)
-    return int(tf.math.count_nonzero(inputs["candidate_mask"] & is_empty[:, None]))
+    is_empty = (inputs[schema.sequences[0].input_name].numpy() == 0).all(axis=1)
+    return int((inputs["candidate_mask"].numpy() & is_empty[:, None]).sum())
 
 
 def _write(output, table, types, scores):

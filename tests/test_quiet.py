@@ -77,6 +77,13 @@ def test_the_noise_alone_is_hidden(fake):
     assert (found.returncode, found.stderr.splitlines()) == (0, TELLING)
 
 
+@pytest.mark.parametrize("command", ["train_main", "hccm_tf.predict"])
+def test_no_command_imports_tensorflow_before(fake, command):
+    found = run(f"import {command}", fake("raise ImportError('it is only looked for')"))
+    assert "it is only looked for" in found.stderr
+    assert not any(line in found.stderr for line in NOISY)
+
+
 def test_everything_is_shown_on_request(fake):
     found = run("import hccm_tf.commands, tensorflow", fake() | {LEVEL: "0"})
     assert set(NOISY) - set(found.stderr.splitlines()) == {NOISY[2]}

@@ -28,7 +28,8 @@ def plain_request(requests, schema, items, with_images=True, clicks=None, sides=
             with `item_id` as its index it is not indexed anew each time.
         with_images: whether the model takes images.
         clicks: data frame `user_id, item_id, timestamp` of what users clicked up to
-            now, for requests without `history`; without it those have none.
+            now, for requests without `history`; without it those have none. Of a log,
+            with `label`, its clicks count.
         sides: of `hccm_tf.data.image_inputs.SIDES`, whose images the model takes.
 
     Raises:
@@ -70,6 +71,8 @@ def _clicked(request, clicks):
     if clicks is None:
         return []
     own = clicks[clicks.user_id == request.get("user_id")]
+    if "label" in own:
+        own = own[own.label == 1]
     return own.sort_values("timestamp", kind="stable").item_id.tolist()
 
 

@@ -91,6 +91,9 @@ def test_clicks_are_the_history_of_requests_without(shop, rows):
     found = plain_request([request], shop.schema, shop.items, clicks=shuffled)
     _same(found, rank_request([[row]], shop.schema, with_images=True))
     assert found["history_length"][0] > 0
+    shown = log[log.timestamp < row["timestamp"][0]]
+    of_log = plain_request([request], shop.schema, shop.items, clicks=shown)
+    np.testing.assert_array_equal(of_log["history_item_id"], found["history_item_id"])
     alone = plain_request([request], shop.schema, shop.items)
     assert alone["history_length"].tolist() == [0]
 

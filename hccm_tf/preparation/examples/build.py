@@ -162,11 +162,12 @@ def _plan(work, items, impressions, max_history, schema, seed, options):
     table = read_columns(items, item_types)
     image_is_item = prepare_items(table, becomes, work.parent, work)
     columns = {**becomes, "image": pa.int64()}
-    columns.pop("request_id", None)
+    if columns.pop("request_id", None):
+        choices["request_id"] = Choice(None, "no feature: it tells requests apart")
     if schema is None:
         if image_is_item:
             del columns["image"]
-            choices["image"] = Choice(None, "no two items share one: item_id says it")
+            choices["image"] = Choice(None, "no feature: no two items share one")
         histories = history_columns(table, columns, options.history_columns)
         schema = infer_schema(columns, histories)
     schema = complete_schema(

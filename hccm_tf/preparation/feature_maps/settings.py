@@ -139,10 +139,12 @@ def _load_fixed_cnn(settings, images):
             settings["max_pixels"],
             **{name: settings[name] for name in ALLOWED},
         )
-        sample = [pixels for pixels, reason in sample if reason is None]
-        if not sample:
-            raise InputError("weights=random needs at least one readable image")
-        estimate_normalization(model, sample)
+        sample = [*sample]
+        readable = [pixels for pixels, reason in sample if reason is None]
+        if not readable:
+            first = f"; {images[0]}: {sample[0][1]}" if sample else ""
+            raise InputError(f"weights=random needs at least one readable image{first}")
+        estimate_normalization(model, readable)
     return model
 
 

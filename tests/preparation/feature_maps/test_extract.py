@@ -118,6 +118,13 @@ def test_the_last_line_names_the_file_of_skipped_images(shop, names, tmp_path, c
         shutil.rmtree(maps)
 
 
+def test_random_weights_need_an_image(shop, tmp_path):
+    with pytest.raises(InputError, match="readable image; none.jpg: no such file"):
+        _extract(shop, ["none.jpg", "no.jpg"], tmp_path / "maps")
+    with pytest.raises(InputError, match="readable image$"):
+        _extract(shop, [], tmp_path / "maps")
+
+
 def test_random_weights_are_no_zero_function(shop):
     maps = np.stack(list(read_maps(shop.maps).values())).astype(np.float64)
     assert maps.std() > 1e-3
