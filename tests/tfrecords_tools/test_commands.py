@@ -112,7 +112,9 @@ def test_train_main(shop, tmp_path):
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    # A slow machine shows its progress.
+    said = [row for row in result.stderr.splitlines() if not row.endswith(" left")]
+    assert (result.returncode, said) == (0, [])
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["model"], metrics["seed"]) == ("hcm", 5)
     names = {"auc", "gauc", "log_loss", "calibration", "impressions"}

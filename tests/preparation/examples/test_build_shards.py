@@ -147,9 +147,11 @@ def test_more_shards_than_users(tmp_path):
     assert len(read_impressions(tmp_path / "data", "train", "row")) == 36
 
 
-# The command, with a log that is large to it.
+# The command, with a log that is large to it, on a machine that may be slow.
 IN_PROCESSES = """
+from hccm_tf import progress
 from hccm_tf.preparation.examples import build
+progress.LINE_SECONDS = 10**6
 build.SHARDS_FOR_PROCESSES, build.SHARD_ROWS = 2, 250
 from tfrecords_tools.build_examples import define_flags, main
 from hccm_tf.commands import run
