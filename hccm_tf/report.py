@@ -12,11 +12,10 @@ from absl import flags
 
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
-from hccm_tf.files import read_json
+from hccm_tf.oracle import METRICS, read_oracle
 from hccm_tf.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
-COLUMNS = ("auc", "gauc", "log_loss", "calibration")
 
 
 def row_names(folders, models):
@@ -57,7 +56,7 @@ def table(names, metrics, oracle=None):
         rows.append(("oracle", oracle, ""))
     baseline = rows[0][1]["auc"]
     for place, (name, test, speed) in enumerate(rows):
-        cells = [name, *(f"{test[column]:.4f}" for column in COLUMNS), speed]
+        cells = [name, *(f"{test[column]:.4f}" for column in METRICS), speed]
         if oracle:
             share = (test["auc"] - baseline) / (oracle["auc"] - baseline)
             cells.append(f"{share:.0%}" if place else "")
@@ -69,25 +68,11 @@ def _read_metrics(folder):
     run = RunFolder(folder)
     metrics = run.read_metrics()
     try:
-        [metrics["test"][column] for column in COLUMNS]
+        [metrics["test"][column] for column in METRICS]
         metrics["model"], metrics["examples_per_second"]
         return metrics
     except (KeyError, TypeError) as error:
         raise InputError(f"{run.metrics}: no metrics of a run ({error!r})") from error
-
-
-def read_oracle(path):
-    """The test metrics of an oracle, the content of `oracle.json` of `make_demo`.
-
-    Raises:
-        InputError: names the file.
-    """
-    try:
-        oracle = read_json(path)
-        [oracle[column] for column in COLUMNS]
-        return oracle
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"oracle={path}: cannot be read ({error})") from error
 
 
 def define_flags():

@@ -23,8 +23,8 @@ from hccm_tf.comparison.train_arm import num_runs, train_arm
 from hccm_tf.errors import InputError, errors_begin_with, with_flag
 from hccm_tf.flags.groups import ComparisonOptions
 from hccm_tf.flags.read import options_of
+from hccm_tf.oracle import read_oracle
 from hccm_tf.progress import progress
-from hccm_tf.report import read_oracle
 from hccm_tf.training.check import check
 from hccm_tf.trees.fit import check_trees
 

@@ -13,8 +13,8 @@ from hccm_tf.comparison.statistics import (
     gain_test,
     holm,
 )
+from hccm_tf.oracle import METRICS
 
-METRICS = ("auc", "gauc", "log_loss", "calibration")
 COSTS = ("examples_per_second", "seconds", "epochs", "parameters")
 
 

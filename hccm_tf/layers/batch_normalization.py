@@ -49,6 +49,32 @@ def normalize_batch(x, epsilon, scale=None, offset=None):
     return tf.reshape(outputs, shape), mean, variance
 
 
+def normalize_masked(x, mask, epsilon):
+    """Normalizes each channel by its moments over the positions of a mask.
+
+    The moments are products with a row of weights: Keras' `BatchNormalization` has the
+    same numbers but writes masked copies of `x`.
+
+    Args:
+        x: float tensor of shape `[..., c]`.
+        mask: tensor of shape `[...]`, true where a position counts.
+        epsilon: float, at least `1e-8`.
+
+    Returns:
+        `(outputs, mean, variance, count)`, of the shapes `[..., c]`, `[c]`, `[c]` and
+        `[]`; the moments of no position at all are 0.
+    """
+    channels = x.shape[-1]
+    mask = ops.reshape(ops.cast(mask, x.dtype), (1, -1))
+    count = ops.sum(mask)
+    weights = mask / ops.maximum(count, 1.0)
+    mean = ops.matmul(weights, ops.reshape(x, (-1, channels)))[0]
+    centered = x - mean
+    squares = ops.reshape(ops.square(centered), (-1, channels))
+    variance = ops.matmul(weights, squares)[0]
+    return centered * ops.rsqrt(variance + epsilon), mean, variance, count
+
+
 @keras.saving.register_keras_serializable(package="hccm_tf")
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis, with `normalize_batch`.
@@ -83,15 +109,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
             count = ops.size(x)
             outputs, *moments = normalize_batch(x, self.epsilon, scale, offset)
         else:
-            mask = ops.cast(mask, dtype)[..., None]
-            count = ops.sum(mask)
-            axes = tuple(range(len(x.shape) - 1))
-            mean = ops.sum(x * mask, axes) / ops.maximum(count, 1.0)
-            variance = ops.sum(ops.square(x - mean) * mask, axes)
-            moments = mean, variance / ops.maximum(count, 1.0)
-            outputs = ops.batch_normalization(
-                x, *moments, -1, offset=offset, scale=scale, epsilon=self.epsilon
-            )
+            outputs, *moments, count = normalize_masked(x, mask, self.epsilon)
+            outputs = outputs if scale is None else outputs * scale
+            outputs = outputs if offset is None else outputs + offset
         update_averages(self, *moments, ops.logical_and(count > 0, update))
         return ops.cast(outputs, self.compute_dtype)
 

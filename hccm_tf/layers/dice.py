@@ -3,7 +3,11 @@
 import keras
 from keras import ops
 
-from hccm_tf.layers.batch_normalization import normalize_batch, update_averages
+from hccm_tf.layers.batch_normalization import (
+    normalize_batch,
+    normalize_masked,
+    update_averages,
+)
 
 
 @keras.saving.register_keras_serializable(package="hccm_tf")
@@ -80,18 +84,9 @@ class Dice(keras.layers.Layer):
             normalized, mean, variance = normalize_batch(x, self.epsilon)
             update_averages(self, mean, variance, ops.size(x) > 0)
             return normalized
-        # The moments are products with a row of weights: BatchNormalization's `mask`
-        # gives the same numbers but writes masked copies of `x`.
-        channels = x.shape[-1]
-        mask = ops.reshape(ops.cast(mask, x.dtype), (1, -1))
-        count = ops.sum(mask)
-        weights = mask / ops.maximum(count, 1.0)
-        mean = ops.matmul(weights, ops.reshape(x, (-1, channels)))[0]
-        centered = x - mean
-        squares = ops.reshape(ops.square(centered), (-1, channels))
-        variance = ops.matmul(weights, squares)[0]
+        normalized, mean, variance, count = normalize_masked(x, mask, self.epsilon)
         update_averages(self, mean, variance, count > 0)
-        return centered * ops.rsqrt(variance + self.epsilon)
+        return normalized
 
     def compute_output_shape(self, inputs_shape):
         return inputs_shape
