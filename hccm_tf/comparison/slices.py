@@ -28,7 +28,7 @@ def read_columns(data_dir, split, names):
     """
     require_scheme(data_dir)
     folder = DataFolder(data_dir)
-    spec = parse_spec(folder.schema())
+    spec = parse_spec(folder.schema(with_vocabularies=False))
     spec["history_length"] = tf.io.RaggedFeature(tf.int64, value_key=HISTORY_IMAGE)
     spec["weight"] = tf.io.RaggedFeature(tf.float32)
     spec["timestamp"] = tf.io.RaggedFeature(tf.int64)
@@ -132,7 +132,8 @@ def read_slices(data_dir):
         `(test, slices)`: data frame with `row`, `user_key`, `label` and `weight` in the
         data's order, and `make_slices`' dict.
     """
-    items = ["item_id"] if "item_id" in DataFolder(data_dir).schema() else []
+    schema = DataFolder(data_dir).schema(with_vocabularies=False)
+    items = ["item_id"] if "item_id" in schema else []
     names = ["row", "user_key", "label", "weight", "history_length", *items]
     test = read_columns(data_dir, "test", names)
     train_items = None

@@ -38,7 +38,7 @@ def _is_number(value):
 # What the fields of a feature must be, in words and as a function.
 FIELDS = {
     "name": ("text", _is_text),
-    "kind": (f"one of {tuple(KINDS)}", _is_text),
+    "kind": (f"one of {tuple(KINDS)}", lambda v: _is_text(v) and v in KINDS),
     "dtype": (f"one of {tuple(MISSING)}", lambda v: _is_text(v) and v in MISSING),
     "size": (f"a number of values, at most {MAX_SIZE}", _is_count),
     "embedding_dim": ("a number of columns", lambda v: _is_count(v) and v > 0),
@@ -87,11 +87,6 @@ class Feature:
 
     def __post_init__(self):
         self._check_types()
-        if self.kind not in KINDS:
-            raise InputError(
-                f"feature {self.name}: kind is one of {tuple(KINDS)}. Received: "
-                f"{self.kind}"
-            )
         if self._kind.needs_size and not self.size:
             raise InputError(f"feature {self.name}: kind {self.kind} needs a size")
         if self.is_sequence and self.name != f"{HISTORY}{self.shares}":
@@ -104,7 +99,8 @@ class Feature:
         """Raises an `InputError` for a field that is not what it must be."""
         for name, (expected, is_right) in FIELDS.items():
             value = getattr(self, name)
-            if value != getattr(Feature, name, None) and not is_right(value):
+            default = getattr(Feature, name, dataclasses.MISSING)
+            if value != default and not is_right(value):
                 raise InputError(
                     f"feature {self.name}: {name} is {expected}. Received: {value!r}"
                 )

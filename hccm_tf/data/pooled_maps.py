@@ -13,9 +13,15 @@ class PooledMaps:
 
     Args:
         store: `FeatureMapStore` of the maps.
+
+    Raises:
+        InputError: if a file of the store is not what was written; names it.
     """
 
     store: FeatureMapStore
+
+    def __post_init__(self):
+        self.store.check_once()
 
     def find(self, image_keys):
         """As `ImageStore.find`."""

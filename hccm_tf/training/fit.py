@@ -69,9 +69,10 @@ class FittedModel:
     def batches_of(self, data_dir=None):
         """`Batches` of a data folder; by default of the one that it was trained on."""
         own = self.trained.configuration.data_dir
-        data_dir = data_dir or own
-        if self.batches is None and data_dir == own:
-            self.batches = open_batches(self.trained, own)
+        if data_dir in (None, own):
+            if self.batches is None:
+                self.batches = open_batches(self.trained, own)
+            return self.batches
         if self.batches is None:
             return open_batches(self.trained, data_dir)
         images = with_names_of(self.batches.images, data_dir)
@@ -101,7 +102,7 @@ class FittedModel:
         if size != batches.batch_size:
             batches = dataclasses.replace(batches, batch_size=size)
         with checked(batches.images), DataFolder(batches.data_dir).report_damage():
-            if self.trainer is not None and batches == self.batches:
+            if self.trainer is not None and batches is self.batches:
                 frame = self.trainer.predict(split)
             else:
                 frame = predict(self._infer, batches, split)

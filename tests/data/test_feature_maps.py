@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.data.feature_maps import FeatureMapStore
+from hccm_tf.data.pooled_maps import PooledMaps
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.feature_maps import settings as feature_map_settings
 from hccm_tf.preparation.feature_maps import shards as feature_map_shards
@@ -261,6 +262,17 @@ def test_a_store_without_checksums(sharded, tmp_path):
     (path / "feature_maps.json").write_text(json.dumps(metadata))
     with pytest.raises(InputError, match="crc32"):
         FeatureMapStore.open(path).check()
+
+
+def test_pooled_maps_of_a_store_with_a_flipped_bit(sharded, tmp_path):
+    path = tmp_path / "maps"
+    shutil.copytree(sharded[0], path)
+    shard = sorted(path.glob("*.f16"))[-1]
+    content = bytearray(shard.read_bytes())
+    content[0] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match=shard.name):
+        PooledMaps(FeatureMapStore.open(path))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ SCHEMAS = {
     "a list for dtype": {"dtype": ["int64"]},
     "a number for a name": {"name": 5},
     "no name": {"name": ""},
+    "null for a name": {"name": None},
     "half a character": {"name": HALF},
     "text for embedding_dim": {"embedding_dim": "8"},
     "no column": {"embedding_dim": 0},
