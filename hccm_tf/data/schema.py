@@ -85,7 +85,8 @@ class Schema:
         for feature in self.features:
             if feature.name == name:
                 return feature
-        raise InputError(f"schema: no feature {name}")
+        names = ", ".join(feature.name for feature in self.features)
+        raise InputError(f"schema: no feature {name}. Received: {names}")
 
     def __contains__(self, name):
         return any(feature.name == name for feature in self.features)

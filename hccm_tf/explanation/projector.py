@@ -93,7 +93,10 @@ def _most_shown(trained, batches, count):
         rows = batches.images.find(items["image_key"].to_numpy()).numpy()
         chosen = np.flatnonzero(rows)
         if not len(chosen):
-            raise InputError("projector: no image of the catalogue is in the store")
+            raise InputError(
+                f"projector: none of the {len(items)} items' images is in the feature "
+                "maps; extract those of this catalogue"
+            )
     if impressions is not None:
         chosen = chosen[np.argsort(-impressions[chosen], kind="stable")]
     chosen = chosen[:count]

@@ -104,7 +104,10 @@ class ImageModel(Model, abc.ABC):
         clicks = ("history_category",) if "history" in self.sides else ()
         for name in ("category", *clicks):
             if name not in self.schema:
-                raise InputError(f"schema: a model with category prior needs {name}")
+                raise InputError(
+                    f"schema: a model with category prior needs {name}; build the "
+                    "examples with it, or take another model"
+                )
 
 
 def map_encoder(images, encode, dropout=0.0, pool=False):

@@ -32,9 +32,9 @@ def refresh_items(version, columns, remove_missing):
         InputError: if an id is missing or there twice, or there is none.
     """
     check_item_ids(columns["item_id"])
-    keys, order, checks = item_keys(_to_numpy(columns["item_id"]))
+    keys, order, checks = item_keys(columns["item_id"].to_numpy(False))
     if not len(keys):
-        raise InputError("items: none")
+        raise InputError("items: none; the catalogue has no row")
     columns = {name: column.take(pa.array(order)) for name, column in columns.items()}
     values = _encoded(version, columns)
     old_keys = version.variable(ITEM_KEYS)
@@ -62,13 +62,9 @@ def _encoded(version, columns):
     found = []
     for start in range(0, len(columns["item_id"]), CHUNK):
         chunk = {
-            name: tf.constant(_to_numpy(column.slice(start, CHUNK)))
+            name: tf.constant(column.slice(start, CHUNK).to_numpy(False))
             for name, column in columns.items()
         }
         found.append(version.encode_items(chunk))
     names = set(found[0]) - {"item_id"}
     return {name: np.concatenate([part[name] for part in found]) for name in names}
-
-
-def _to_numpy(column):
-    return column.to_numpy(zero_copy_only=False)

@@ -169,7 +169,10 @@ def encode_catalogue(
     rows = feature_maps.find(image_keys).numpy()
     with_map = np.flatnonzero(rows > 0)
     if not with_map.size:
-        raise InputError("no image of the catalogue is in the store")
+        raise InputError(
+            f"none of the {len(image_keys)} images of the catalogue is in the feature "
+            "maps; extract those of this catalogue"
+        )
     pairs = np.stack([rows[with_map], categories[with_map]], axis=1)
     _, places, counts = np.unique(pairs, axis=0, return_index=True, return_counts=True)
     chosen = with_map[places]
