@@ -21,7 +21,6 @@ import concurrent.futures
 import os
 import pathlib
 import tempfile
-import time
 
 import keras
 import numpy as np
@@ -29,6 +28,7 @@ import pandas as pd
 import tensorflow as tf
 from absl import app, flags
 from PIL import Image, ImageDraw
+from timing import seconds
 
 from hccm_tf.images.read import decode_image
 from hccm_tf.models.backbones import load_backbone
@@ -54,13 +54,6 @@ def make_photo(path, seed):
     noise = rng.normal(0, 6, (*size[::-1], 3))
     pixels = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(path, quality=85)
-
-
-def seconds(function):
-    """Wall time of a call."""
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
 
 
 def decode_all(names, folder):

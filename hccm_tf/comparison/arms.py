@@ -12,6 +12,7 @@ from hccm_tf.errors import InputError, with_flag
 from hccm_tf.flags.groups import ComparisonOptions, ResultOptions
 from hccm_tf.flags.read import (
     given_options,
+    leave_out,
     model_of,
     options_of,
     read_configuration_flags,
@@ -107,14 +108,7 @@ def read_arms(flag_values, typed_names):
     read = {name for arm in arms for name in _shared(arm.configuration.model)}
     given = given_options(flag_values, arms[0].configuration.model)
     unread = [name for name in given if name not in read]
-    for name in unread:
-        if name in typed_names:
-            raise InputError(f"--{name}: no arm of --compare reads it")
-    if unread:
-        print(
-            f"left out of the flagfile: --{', --'.join(unread)} (no arm of --compare "
-            "reads it)"
-        )
+    leave_out(unread, typed_names, "no arm of --compare reads it")
     folders = [arm.folder for arm in arms]
     if len(arms) < 2 or len(set(folders)) < len(folders):
         raise InputError(

@@ -25,7 +25,7 @@ def mean_and_sd(values):
     return {"mean": float(values.mean()), "sd": sd}
 
 
-def compare_arms(arms, test, scores, replicates=REPLICATES):
+def compare_arms(arms, test, scores):
     """Gains of AUC with intervals and p-values, for each of `arms.pairs`.
 
     Holm's correction is over all but the controls: of those no gain is claimed, and a
@@ -35,7 +35,6 @@ def compare_arms(arms, test, scores, replicates=REPLICATES):
         arms: list of `Arm`.
         test: data frame of the test split with `user_key`, `label` and `weight`.
         scores: float, shape `[arms, seeds, N]`.
-        replicates: of the bootstrap.
 
     Returns:
         list of dicts.
@@ -46,7 +45,7 @@ def compare_arms(arms, test, scores, replicates=REPLICATES):
     observed = np.array(
         [[roc_auc_score(labels, r, sample_weight=weights) for r in a] for a in scores]
     )
-    resampled = bootstrap_aucs(labels, scores, users, replicates, weights=weights)
+    resampled = bootstrap_aucs(labels, scores, users, weights=weights)
     rows = []
     for pair in pairs(arms):
         by_seed = observed[pair.arm] - observed[pair.base]
@@ -70,7 +69,7 @@ def compare_arms(arms, test, scores, replicates=REPLICATES):
     return rows
 
 
-def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES):
+def collect(trained, seeds, scores, test, slices, oracle):
     """All figures of a comparison.
 
     Args:
@@ -80,7 +79,6 @@ def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES)
         test: data frame of the test split with `user_key`, `label` and `weight`.
         slices: dict name → bool mask `[N]`.
         oracle: content of `oracle.json`, or `None`.
-        replicates: of the bootstrap.
 
     Returns:
         dict that JSON can hold.
@@ -99,11 +97,9 @@ def collect(trained, seeds, scores, test, slices, oracle, replicates=REPLICATES)
         "seeds": seeds,
         "impressions": len(test),
         "users": test.user_key.nunique(),
-        "replicates": replicates,
+        "replicates": REPLICATES,
         "arms": [_arm(one) for one in trained],
-        "comparisons": compare_arms(
-            [one.arm for one in trained], test, scores, replicates
-        ),
+        "comparisons": compare_arms([one.arm for one in trained], test, scores),
         "slices": aucs_by_slice,
         "oracle": oracle,
     }

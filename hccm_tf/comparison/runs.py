@@ -13,7 +13,7 @@ import zlib
 
 import pandas as pd
 
-from hccm_tf.atomic import new_file
+from hccm_tf.atomic import write_text
 from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
@@ -52,8 +52,7 @@ def run_once(run_dir, flags, train):
             with folder.training(resume=True):
                 shutil.rmtree(folder.path)
         folder.path.mkdir(parents=True, exist_ok=True)
-        with new_file(folder.arm) as file:
-            file.write_text(json.dumps(now, indent=2) + "\n")
+        write_text(folder.arm, json.dumps(now, indent=2) + "\n")
         resume = ["--resume"] * (now == before)
         train([*flags.values(), *resume, f"--run_dir={run_dir}"], run_dir)
         if not folder.metrics.exists():

@@ -1,8 +1,8 @@
-"""The search on validation, by halving: one list of settings for every arm.
+"""The search on validation: one list of settings for every arm.
 
 All are tried on a third of the users; the command's own, and the best third of the
-others there, on all of them. Successive halving: K. Jamieson, A. Talwalkar, AISTATS
-2016, https://arxiv.org/abs/1502.07943.
+others there, on all of them. A round of successive halving (K. Jamieson, A. Talwalkar,
+AISTATS 2016, https://arxiv.org/abs/1502.07943), but for a third.
 """
 
 import numpy as np
@@ -20,19 +20,18 @@ SPACE = {
 }
 
 
-def draw_settings(trials, rng_seed=0):
+def draw_settings(trials):
     """Settings to try: the command's own, then `trials` drawn at random.
 
     More trials begin with the same settings, so that a longer search goes on.
 
     Args:
         trials: number of settings to draw.
-        rng_seed: of the draws.
 
     Returns:
         list of dicts flag → value; the first is empty.
     """
-    rng = np.random.default_rng(rng_seed)
+    rng = np.random.default_rng(0)
     settings = [{}]
     for _ in range(trials):
         drawn = {}

@@ -46,9 +46,7 @@ def weighted_auc(labels, scores, users, impression_weights=None):
     return auc
 
 
-def bootstrap_aucs(
-    labels, scores, users, replicates=REPLICATES, rng_seed=0, weights=None
-):
+def bootstrap_aucs(labels, scores, users, replicates=REPLICATES, weights=None):
     """AUCs of all arms in resamples of users and seeds, the same for every arm.
 
     A replicate draws U of the U users, and S - 1 of the S seeds, with replacement, and
@@ -64,7 +62,6 @@ def bootstrap_aucs(
         scores: float, shape `[arms, seeds, N]`.
         users: ids, shape `[N]`.
         replicates: number of resamples.
-        rng_seed: of the draws.
         weights: float `[N]`, of the impressions; `None` for 1 each.
 
     Returns:
@@ -75,7 +72,7 @@ def bootstrap_aucs(
     aucs = [
         [weighted_auc(labels, run, users, weights) for run in arm] for arm in scores
     ]
-    rng = np.random.default_rng(rng_seed)
+    rng = np.random.default_rng(0)
     result = np.empty((replicates, len(aucs)))
     for replicate in result:
         draw = rng.integers(num_users, size=num_users)
@@ -89,7 +86,7 @@ def bootstrap_aucs(
     return result
 
 
-def gain_test(gain_by_seed, resampled, level=LEVEL):
+def gain_test(gain_by_seed, resampled):
     """Interval of a gain, and its p-value against no gain.
 
     t = gain / sd(resampled gains) has about the t distribution of
@@ -101,7 +98,6 @@ def gain_test(gain_by_seed, resampled, level=LEVEL):
     Args:
         gain_by_seed: float `[S]`, on the whole test split.
         resampled: float `[replicates]`, gains of `bootstrap_aucs`.
-        level: of the interval.
 
     Returns:
         `(interval, p)`: `[low, high]` and the two-sided p-value.
@@ -116,7 +112,7 @@ def gain_test(gain_by_seed, resampled, level=LEVEL):
         # The bootstrap's own noise must not make the part larger than the whole.
         freedom = (count - 1) * max(variance / of_seeds, 1.0) ** 2
     deviation = np.sqrt(variance)
-    reach = stats.t.ppf((1 + level) / 2, freedom) * deviation
+    reach = stats.t.ppf((1 + LEVEL) / 2, freedom) * deviation
     p = 2 * stats.t.sf(abs(gain) / deviation, freedom)
     return [float(gain - reach), float(gain + reach)], float(p)
 

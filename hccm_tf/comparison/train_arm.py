@@ -35,7 +35,7 @@ def num_runs(arm, settings, seeds):
 
 
 def train_arm(folder, arm, settings, seeds, third, train):
-    """Searches the settings of an arm by halving, and trains it with every seed.
+    """Searches the settings of an arm, and trains it with every seed.
 
     Args:
         folder: `pathlib.Path` of the comparison.

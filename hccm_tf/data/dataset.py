@@ -35,7 +35,7 @@ class Batches:
         data_dir: data folder of `tfrecords_tools.build_examples`.
         schema: `Schema` of the model.
         batch_size: number of impressions, on average: R × N without what is masked.
-        images: `ImageStore`, `None` for a model without images.
+        images: `ImageStore`, `None` for a model without images; `PooledMaps` for trees.
         sides: of `SIDES`, whose images the model takes.
         group_by_item: whether shuffled impressions of the same item come in the same
             batch, each a request of its own, see

@@ -136,7 +136,8 @@ class FeatureMapStore(ImageStore):
             ) from error
         if dtype not in MAP_DTYPES:
             raise InputError(
-                f"{path / METADATA}: dtype is none of {MAP_DTYPES}: {dtype}"
+                f"{path / METADATA}: dtype is one of {MAP_DTYPES}. Received: {dtype}; "
+                "extract the feature maps again"
             )
         store = cls(path, metadata, table["key"].to_numpy(), table["row"].to_numpy())
         for files in store.shards:
@@ -214,10 +215,6 @@ class FeatureMapStore(ImageStore):
         ]
         return [{self.path / name: f for name, f in s.items()} for s in shards]
 
-    def shard_path(self, shard):
-        """Path of a shard's maps."""
-        return next(iter(self.shards[shard]))
-
     def standardised_as(self, channel_mean, channel_std):
         channels = {
             "channel_mean": np.asarray(channel_mean).tolist(),
@@ -232,9 +229,8 @@ class FeatureMapStore(ImageStore):
     def with_names(self, keys, names):
         table = pq.read_table(self.path / IMAGES, columns=["image", "key"])
         own = table["key"].to_numpy()
-        place = np.searchsorted(own, keys)
-        place[place == len(own)] = 0
-        found = np.flatnonzero(own[place] == keys)
+        place = ids.find(own, keys).numpy()
+        found = np.flatnonzero(place >= 0)
         same = pc.equal(table["image"].take(place[found]), names.take(found))
         other = keys[found[~same.to_numpy()]]
         if not other.size:

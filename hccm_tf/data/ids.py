@@ -17,6 +17,8 @@ NO_IMAGE = 0  # key of the empty image name
 # Of the hash behind checks: any, but never another one.
 CHECK_KEY = (0x68_63_63_6D, 0x74_66)
 CHECK_BUCKETS = 2**63 - 1
+# An odd number (2**64 / golden ratio) that spreads small numbers over all bits.
+SPREAD = -7046029254386353131
 
 
 def to_keys(ids):
@@ -63,8 +65,7 @@ def pair_keys(image_keys, categories):
     Returns:
         int64 tensor; `NO_IMAGE` where there is no image.
     """
-    # An odd multiplier (2**64 / golden ratio) spreads small numbers over all bits.
-    spread = tf.cast(categories, tf.int64) * tf.constant(-7046029254386353131, tf.int64)
+    spread = tf.cast(categories, tf.int64) * tf.constant(SPREAD, tf.int64)
     pairs = tf.bitwise.bitwise_xor(image_keys, spread)
     return tf.where(image_keys == NO_IMAGE, tf.constant(NO_IMAGE, tf.int64), pairs)
 

@@ -1,6 +1,6 @@
 """A page that shows what a model looked at in some test impressions."""
 
-from hccm_tf.atomic import new_file
+from hccm_tf.atomic import write_text
 from hccm_tf.data.shard_check import checked
 from hccm_tf.explanation.page import render
 from hccm_tf.explanation.pictures import read_pictures
@@ -26,5 +26,4 @@ def write_explanation(path, trained, batches, image_dir, count):
     pictures = read_pictures(
         sorted(names), image_dir, **trained.configuration.settings.allowed
     )
-    with new_file(path) as temporary:
-        temporary.write_text(render(trained.name, impressions, pictures), "utf-8")
+    write_text(path, render(trained.name, impressions, pictures))

@@ -51,10 +51,7 @@ def own_models(words):
     found = []
     for name in _named_models(words):
         if ":" in name and name not in CHOICES:
-            try:
-                found.append(find_model(name))
-            except ValueError as error:
-                raise InputError(f"--model: {error}") from error
+            found.append(model_of(name, None))
     return found
 
 
@@ -144,13 +141,13 @@ def read_configuration_flags(flag_values, typed_names):
     if run.from_run is not None:
         unread = [*given, "model"] if run.model is not None else [*given]
         why = f"--from_run={run.from_run} takes the run as it is"
-        _leave_out(unread, typed_names, why)
+        leave_out(unread, typed_names, why)
         told = _as_it_is(base, run.from_run, run.strategy, folders)
         return _with_copies(told, run.cache_dir)
     read = readable(model)
     unread = [name for name in given if name not in read]
     why = f"model {model.name} does not read it; it reads --{', --'.join(read)}"
-    _leave_out(unread, typed_names, why)
+    leave_out(unread, typed_names, why)
     given = {name: value for name, value in given.items() if name in read}
     if folders["data_dir"] is None:
         raise InputError("--data_dir: the folder DATA of build_examples is missing")
@@ -168,7 +165,7 @@ def read_configuration_flags(flag_values, typed_names):
     return _with_copies(told, run.cache_dir)
 
 
-def _leave_out(unread, typed_names, why):
+def leave_out(unread, typed_names, why):
     """Names what is left out of a flagfile; what was typed is an `InputError`."""
     for name in unread:
         if name in typed_names:

@@ -37,8 +37,8 @@ class SimilarityHistogram(keras.layers.Layer):
     Call arguments:
         query: float tensor of shape `[B, D]` or `[B, N, D]`.
         keys: float tensor of shape `[B, T, D]`.
-        keys_mask: optional boolean tensor of shape `[B, T]`, `True` where a position
-            counts. Masked positions may hold any finite values.
+        keys_mask: optional boolean tensor of shape `[B, T]` or `[B, N, T]`, `True`
+            where a position counts. Masked positions may hold any finite values.
 
     Output:
         Tensor of shape `[B, num_bins * embedding_dim]` or `[B, N, num_bins *

@@ -1,4 +1,4 @@
-"""CTR models as Keras graphs; pure graph building, no input or output.
+"""CTR models as Keras graphs. Only `backbones` reads files: weights.
 
 | name | image branch |
 |---|---|

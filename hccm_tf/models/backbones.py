@@ -43,7 +43,8 @@ def load_backbone(name, weights, image_size, layer=None):
         MobileNetV3 is a zero function.
 
     Raises:
-        InputError: if a name is unknown or the weights cannot be had.
+        InputError: if a name is unknown, the weights cannot be had, or the CNN cannot
+            be built for `image_size`.
     """
     pixels, model = _whole(name, weights, image_size)
     layers = stable_names(model)

@@ -68,8 +68,8 @@ class EnsembleMean(keras.layers.Layer):
     under mixed precision.
     """
 
-    def __init__(self, autocast=False, **kwargs):
-        super().__init__(autocast=autocast, **kwargs)
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
 
     def call(self, probabilities, training=False):
         if training:

@@ -188,7 +188,7 @@ def _check_categories(version, items, columns):
     asked = pa.array(["", *found.filter(pc.not_equal(found, "")).to_pylist()])
     named = {
         "image": tf.fill([len(asked)], "x"),
-        "category": tf.constant(_to_numpy(asked)),
+        "category": tf.constant(asked.to_numpy(False)),
     }
     keys = version.image_keys(named)
     if len(keys) > 1 and (keys == keys[0]).all():
@@ -196,7 +196,3 @@ def _check_categories(version, items, columns):
             "column category: numbers, none of which the model knows; write them as in "
             f"the catalogue that it was trained with. Received: {asked[1]}"
         )
-
-
-def _to_numpy(column):
-    return column.to_numpy(zero_copy_only=False)

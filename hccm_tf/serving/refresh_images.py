@@ -56,7 +56,7 @@ def _keys(version, columns):
     found = [np.zeros((3, 0), np.int64)]
     for start in range(0, len(columns["image"]), CHUNK):
         chunk = {
-            name: tf.constant(_to_numpy(column.slice(start, CHUNK)))
+            name: tf.constant(column.slice(start, CHUNK).to_numpy(False))
             for name, column in columns.items()
         }
         images, checks = ids.image_keys(chunk["image"]), ids.to_checks(chunk["image"])
@@ -126,11 +126,7 @@ def _compare(version, columns, open_store, remove_missing):
     new = np.flatnonzero(absent & (rows > 0))
     categories = None
     if "category" in columns:
-        categories = _to_numpy(columns["category"].take(items[new]))
+        categories = columns["category"].take(items[new]).to_numpy(False)
     encoded = version.encode_images(store, rows[new], categories)
     without = columns["image"].take(items[absent & (rows == 0)]).to_pylist()
     return kept, keys[new], checks[new], encoded, without
-
-
-def _to_numpy(column):
-    return column.to_numpy(zero_copy_only=False)

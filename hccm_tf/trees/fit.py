@@ -98,13 +98,13 @@ class FittedTrees:
         return evaluate_frame(self.predictions(split))
 
 
-def fit_trees(configuration, limit=MAX_IMPRESSIONS):
+def fit_trees(configuration):
     """Trains the trees of a configuration.
+
+    Of a split they see about `MAX_IMPRESSIONS` at most, of requests chosen at random.
 
     Args:
         configuration: `Configuration` of `hccm_tf.models.Trees`.
-        limit: about how many impressions of a split they see at most, of requests
-            chosen at random.
 
     Returns:
         `FittedTrees`.
@@ -119,7 +119,7 @@ def fit_trees(configuration, limit=MAX_IMPRESSIONS):
         raise InputError(f"data_dir={folder.path}: {lacks}, so that no tree can grow")
     with folder.report_damage():
         train, validation = (
-            read_table(batches, split, limit, 0, similarity)
+            read_table(batches, split, MAX_IMPRESSIONS, 0, similarity)
             for split in ("train", "validation")
         )
     share = len(train.rows) / folder.num_impressions("train")

@@ -90,9 +90,9 @@ def log_loss_gain(rows, constant):
     return _difference("log_loss", *means, means[1] - means[0], resampled)
 
 
-def _draws(num_users, rng_seed=0):
+def _draws(num_users):
     """How often each user is drawn, int `[U]`, `REPLICATES` times."""
-    rng = np.random.default_rng(rng_seed)
+    rng = np.random.default_rng(0)
     for _ in range(REPLICATES):
         draw = rng.integers(num_users, size=num_users)
         yield np.bincount(draw, minlength=num_users)

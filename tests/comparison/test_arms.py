@@ -197,7 +197,7 @@ def test_a_flag_of_a_flagfile_may_be_read_by_no_arm(tmp_path, capsys):
     arms = arms_of("--compare=din,base", f"--flagfile={tmp_path / 'shared.flags'}")
     assert [arm.flags["dropout"] for arm in arms] == ["--dropout=0.3"] * 2
     assert capsys.readouterr().out == (
-        "left out of the flagfile: --prior_channel (no arm of --compare reads it)\n"
+        "left out of the flagfile: --prior_channel: no arm of --compare reads it\n"
     )
 
 

@@ -196,7 +196,7 @@ def test_an_interrupted_comparison_goes_on(shop, tmp_path):
         _compare(_words(shop, tmp_path / "all", "--epochs=6"), third)
 
 
-def test_the_search_halves_on_validation(shop, tmp_path, capsys):
+def test_the_search_keeps_the_best_third(shop, tmp_path, capsys):
     trainer = Trainer(shop)
     result = _compare(_words(shop, tmp_path, "--search_trials=4"), trainer)
     # Of each arm five trials on a third, then three on all: the command's own, and of

@@ -6,7 +6,7 @@ from hccm_tf.progress import advance
 
 
 def count(job, shard):
-    """Third step: counts a shard's requests and what its training rows hold.
+    """Step after the splits: counts a shard's requests and what its training rows hold.
 
     Values are counted only for a schema that is not yet fitted.
     """

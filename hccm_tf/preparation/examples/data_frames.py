@@ -48,7 +48,6 @@ class FrameFolders:
                 )
             log = log.assign(label=labels)
         self._items, self._log = items, log
-        self._folder = self._scored = None
         _check_items(items, log)
         if "split" not in log:
             newest = _moments(log).rank(method="min", pct=True) > 0.9

@@ -79,7 +79,7 @@ def deal_out(job, number):
 
 
 def split_by_time(job, _):
-    """Second step, where the log has no splits: the times at which they begin.
+    """Step after the log was read, if it has no splits: the times at which they begin.
 
     The newest 10% of the impressions are `test`, the 10% before them `validation`;
     impressions of one second stay together, and a request is where its earliest is.

@@ -95,11 +95,8 @@ def cut_requests(loaded, split, most):
 def _lists(job, table, rows, names):
     """Columns of some rows as lists."""
     of_log = [name for name in (*names, "item_row") if name in table.column_names]
-    table = table.select(list(dict.fromkeys(of_log))).take(pa.array(rows))
-    columns = []
-    for name in names:
-        columns.append(to_list(column_of(job, table, name)))
-    return columns
+    table = table.select(of_log).take(pa.array(rows))
+    return [to_list(column_of(job, table, name)) for name in names]
 
 
 def _messages(job, schema, table, rows, size):

@@ -65,8 +65,6 @@ class VectorFile:
         """
         try:
             yield from self._parquet_batches() if self._is_parquet else self._npz()
-        except InputError:
-            raise
         except UNREADABLE as error:
             raise self._unreadable(error) from error
 

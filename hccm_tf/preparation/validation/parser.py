@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import numpy as np
 from etils import epy
 
 from hccm_tf.data import ids
@@ -16,9 +15,6 @@ from hccm_tf.data.parsing import (
 
 with epy.lazy_imports():
     import tensorflow as tf
-
-# An odd number (2**64 / golden ratio) that spreads small numbers over all bits.
-SPREAD = np.int64(-7046029254386353131)
 
 
 class Columns:
@@ -78,7 +74,7 @@ def _shares(raw, sizes, schema, known):
 
 def _click_keys(columns):
     keys = (ids.to_keys(column) for column in columns)
-    return functools.reduce(lambda left, right: left * SPREAD + right, keys)
+    return functools.reduce(lambda left, right: left * ids.SPREAD + right, keys)
 
 
 def make_parser(schema, columns, known):

@@ -111,11 +111,6 @@ def _no_candidates(features):
         del found[:]
 
 
-def _double(features):
-    for found in _lists(features):
-        found.extend(list(found) * 9)
-
-
 AGAIN = "; build the examples again"
 DAMAGES = {
     "fewer labels": (
