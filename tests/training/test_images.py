@@ -1,5 +1,6 @@
 """The images of a run: where they may be, and who reads them."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import tensorflow as tf
 
 from hccm_tf.configuration import configure
+from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.errors import InputError
 from hccm_tf.run_folder import RunFolder
+from hccm_tf.training.fit import fit
 from hccm_tf.training.images import open_images
 
 
@@ -60,3 +63,16 @@ def test_pixels_for_the_workers_of_parameter_servers(shop, tmp_path):
     pixels = np.fromfile(RunFolder(tmp_path).pixels, np.uint8)
     rows = tf.range(len(store.keys) + 1, dtype=tf.int64)
     np.testing.assert_array_equal(pixels, store.gather(rows).numpy().ravel())
+
+
+def test_a_run_whose_images_lack_one_predicts_its_data(shop, monkeypatch):
+    """As where two images' names have one key."""
+
+    def without_the_first(store, keys, names):
+        return dataclasses.replace(store, keys=store.keys[1:], rows=store.rows[1:])
+
+    monkeypatch.setattr(FeatureMapStore, "with_names", without_the_first)
+    folders = {"data_dir": shop.data, "feature_maps": shop.maps}
+    fitted = fit(configure("din_fixed_cnn", {"epochs": 1}, **folders))
+    expected = (shop.log.split == "test").sum()
+    assert len(fitted.predictions("test", shop.data)) == expected
