@@ -94,8 +94,8 @@ def _most_shown(trained, batches, count):
         chosen = np.flatnonzero(rows)
         if not len(chosen):
             raise InputError(
-                f"projector: none of the {len(items)} items' images is in the feature "
-                "maps; extract those of this catalogue"
+                f"projector: the model sees none of {len(items)} items' images; take "
+                "the photos of this catalogue"
             )
     if impressions is not None:
         chosen = chosen[np.argsort(-impressions[chosen], kind="stable")]
