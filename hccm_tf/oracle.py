@@ -18,3 +18,11 @@ def read_oracle(path):
         return oracle
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"oracle={path}: cannot be read ({error!r})") from error
+
+
+def headroom(auc, first, oracle):
+    """How much of what an oracle's AUC is above the first an AUC gains, as text.
+
+    Empty if the oracle is not above it.
+    """
+    return f"{(auc - first) / (oracle - first):.0%}" if oracle > first else ""

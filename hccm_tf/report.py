@@ -12,7 +12,7 @@ from absl import flags
 
 from hccm_tf.commands import run
 from hccm_tf.errors import InputError
-from hccm_tf.oracle import METRICS, read_oracle
+from hccm_tf.oracle import METRICS, headroom, read_oracle
 from hccm_tf.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
@@ -58,8 +58,8 @@ def table(names, metrics, oracle=None):
     for place, (name, test, speed) in enumerate(rows):
         cells = [name, *(f"{test[column]:.4f}" for column in METRICS), speed]
         if oracle:
-            share = (test["auc"] - baseline) / (oracle["auc"] - baseline)
-            cells.append(f"{share:.0%}" if place else "")
+            share = headroom(test["auc"], baseline, oracle["auc"])
+            cells.append(share if place else "")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -46,7 +46,16 @@ def test_runs_of_several_models():
         ["hccm", "0.7500", "0.7000", "0.5000", "1.1000", "1234", "50%"],
         ["oracle", "0.9000", "0.8000", "0.3000", "1.0000", "", "100%"],
     ]
-    # Without a ceiling there is no headroom.
+    # Where the first is at the ceiling, or above it, there is no headroom.
+    for auc in (0.9, 0.95):
+        metrics[0] = _metrics("din", auc)
+        rows = _cells(table(["din", "hccm"], metrics, ORACLE))[2:]
+        assert [row[-1] for row in rows] == [""] * 3
+
+
+def test_runs_without_an_oracle():
+    metrics = [_metrics("din", 0.6), _metrics("hccm", 0.75)]
+    _, _, *rows = _cells(table(["din", "hccm"], metrics, ORACLE))
     header, line, *without = _cells(table(["din", "hccm"], metrics))
     assert header[-1] == "examples/s" and line == ["---"] * 6
     assert without == [row[:-1] for row in rows[:2]]

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from hccm_tf.comparison.search import SPACE
 from hccm_tf.models import Trees
+from hccm_tf.oracle import headroom
 
 SIGNIFICANT = 0.05
 # With fewer seeds their variance is hardly known.
@@ -136,8 +137,7 @@ def _metrics(result):
     if oracle:
         header.append("headroom")
         for row, arm in zip(rows, result["arms"], strict=True):
-            gain = arm["test"]["auc"]["mean"] - first
-            row.append(f"{gain / (oracle['auc'] - first):.0%}")
+            row.append(headroom(arm["test"]["auc"]["mean"], first, oracle["auc"]))
         names = result["arms"][0]["test"]
         rows.append(["oracle", *(f"{oracle[name]:.4f}" for name in names), "100%"])
     return Table(header, rows)
