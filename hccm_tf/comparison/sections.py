@@ -139,7 +139,8 @@ def _metrics(result):
         for row, arm in zip(rows, result["arms"], strict=True):
             row.append(headroom(arm["test"]["auc"]["mean"], first, oracle["auc"]))
         names = result["arms"][0]["test"]
-        rows.append(["oracle", *(f"{oracle[name]:.4f}" for name in names), "100%"])
+        whole = headroom(oracle["auc"], first, oracle["auc"])
+        rows.append(["oracle", *(f"{oracle[name]:.4f}" for name in names), whole])
     return Table(header, rows)
 
 
