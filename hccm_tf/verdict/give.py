@@ -25,7 +25,7 @@ def give_verdict(fitted, validation, test, folder, photos_of=None, strategy=None
     if photos_of is not None:
         print("trains again with the photos dealt out to other items")
         figures["photos"] = measure_photos(photos_of, test, strategy)
-    said = lines(figures, fitted.trained.definition.has_images)
+    said = lines(figures, fitted.trained.configuration)
     print(HEAD, *said, sep="\n  ")
     metrics = folder.read_metrics()
     folder.write_metrics({**metrics, "verdict": {"lines": said, **figures}})

@@ -1,54 +1,61 @@
 """A verdict's numbers in words."""
 
+from hccm_tf.models import name_of
+
 BIG_GAP, SMALL_GAP = 0.05, 0.02  # of AUC, between training and validation
 
 
-def lines(figures, has_images):
+def lines(figures, configuration):
     """A verdict, one claim a line.
 
     Args:
         figures: dict of `hccm_tf.verdict.measure.measure`, with `photos` of
             `measure_photos` where it was measured.
-        has_images: whether the model sees photos.
+        configuration: `Configuration` of the network.
 
     Returns:
         list of str.
     """
+    following = advice(figures, configuration)
     said = [
         _constant(figures["constant"]),
         _popularity(figures["popularity"]),
         _trees(figures["trees"]),
         _overfitting(figures),
-        _photos(figures.get("photos")),
-        f"Next: {advice(figures, has_images)}",
+        _photos(figures),
+        following and f"Next: {following}",
     ]
     return [line for line in said if line]
 
 
-def advice(figures, has_images):
-    """What to try next, str; arguments as of `lines`."""
-    photos = figures.get("photos")
+def advice(figures, configuration):
+    """What to try next, str, `None` of a control; arguments as of `lines`."""
+    photos, model = figures.get("photos"), configuration.model
+    if configuration.settings.is_control:
+        return None
     overfits = _gap(figures["overfitting"]) > BIG_GAP
     if figures["kept_epoch"] == figures["epochs"] and not overfits:
         return "more --epochs, as the last one was the best."
     if _outcome(figures["constant"]) != "better":
-        return "a lower --learning_rate, as the click rate alone says as much or more."
+        return "a lower --learning_rate, as the click rate alone may say as much."
     if overfits:
         return "less to learn by heart with: smaller --hidden_units, more --dropout."
     if _outcome(figures["popularity"]) != "better":
         return "tfrecords_tools.validate, which says whether histories are empty."
     if _outcome(figures["trees"]) != "better":
         return "other settings, as --compare with --search_trials tries, or more data."
-    if not has_images:
+    if not model.has_images:
         return "--model=hccm with --feature_maps, which sees the photos."
-    if photos is None:
+    if photos is None and configuration.warm_start_from is None:
         return "--check_photos, which says whether the photos pay."
-    if _outcome(photos) != "better":
-        return (
-            "photos of a larger --image_size, or another CNN: --backbone of "
-            "extract_feature_maps, --cnn_backbone of cscnn."
-        )
-    return '--compare="din,hccm", which says what the photos are worth over seeds.'
+    if photos and _outcome(photos) != "better":
+        cnn = "--cnn_backbone"
+        if not model.takes_pixels:
+            cnn = "--backbone of extract_feature_maps"
+        return f"photos of a larger --image_size, or another CNN: {cnn}."
+    name = name_of(model)
+    arms = f"din,{name},{name} --shuffle_images"
+    return f'--compare="{arms}", which says over seeds what the photos are worth.'
 
 
 def _constant(found):
@@ -92,16 +99,22 @@ def _overfitting(figures):
     )
 
 
-def _photos(found):
+def _photos(figures):
+    found = figures.get("photos")
+    if not found:
+        return None
+    outcome = _outcome(found)
+    if outcome == "better" and _outcome(figures["constant"]) != "better":
+        outcome = None
     words = {
-        "better": "Photos pay",
-        "worse": "Photos do HARM",
+        "better": "Photos seem to pay",
+        "worse": "Photos seem to do HARM",
         None: "Photos are not shown to pay",
     }
-    return found and (
-        f"{words[_outcome(found)]}: AUC {found['auc']:.4f} against "
-        f"{found['base_auc']:.4f} of the same with the photos dealt out to other items "
-        f"({_interval(found)})."
+    return (
+        f"{words[outcome]}: AUC {found['auc']:.4f} against {found['base_auc']:.4f} of "
+        f"the same with the photos dealt out to other items ({_interval(found)}, of "
+        "one training each: what other seeds would give is not in it)."
     )
 
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from hccm_tf.configuration import configure
 from hccm_tf.verdict.words import lines
 
 GOOD = {
@@ -39,6 +40,7 @@ GOOD = {
     "kept_epoch": 3,
     "epochs": 5,
 }
+HCCM = configure("hccm", {}, data_dir="DATA")
 PHOTOS = {"auc": 0.7063, "base_auc": 0.653, "gain": 0.0533, "interval": [0.04, 0.06]}
 
 
@@ -54,7 +56,7 @@ def changed(**groups):
 
 
 def test_each_claim_has_its_numbers():
-    assert lines(GOOD, has_images=True) == [
+    assert lines(GOOD, HCCM) == [
         "Better than a constant: log loss 0.5825 against 0.6210 of always saying the "
         "click rate in training, 35.20% (lower by +0.0385, 95% +0.0361 to +0.0410).",
         "Better than popularity: AUC 0.7063 against 0.5512 of each item's click "
@@ -133,7 +135,16 @@ def test_each_claim_has_its_numbers():
             "Of its epochs, epoch 3 of 5 was kept.",
             "--check_photos",
         ),
-        ({"photos": PHOTOS}, "Photos pay: AUC 0.7063 against 0.6530 of", "--compare"),
+        (
+            {"photos": PHOTOS},
+            "Photos seem to pay: AUC 0.7063 against 0.6530 of",
+            '--compare="din,hccm,hccm --shuffle_images"',
+        ),
+        (
+            {"photos": PHOTOS, "constant": {"interval": [-0.1, 0.1]}},
+            "Photos are not shown to pay: ",
+            "learning_rate",
+        ),
         (
             {"photos": {**PHOTOS, "interval": [-0.01, 0.06]}},
             "Photos are not shown to pay: ",
@@ -141,13 +152,13 @@ def test_each_claim_has_its_numbers():
         ),
         (
             {"photos": {**PHOTOS, "interval": [-0.06, -0.01]}},
-            "Photos do HARM: ",
+            "Photos seem to do HARM: ",
             "another CNN",
         ),
     ],
 )
 def test_what_is_said_of_other_numbers(groups, line, following):
-    said = lines(changed(**groups), has_images=True)
+    said = lines(changed(**groups), HCCM)
     assert any(line in each for each in said)
     assert said[-1].startswith("Next: ") and following in said[-1]
     assert 3 < len(said) < 7 and all(each.endswith(".") for each in said)
@@ -155,14 +166,33 @@ def test_what_is_said_of_other_numbers(groups, line, following):
 
 def test_a_model_without_photos():
     figures = changed(trees={"similarity": "none"})
-    said = lines(figures, has_images=False)
+    said = lines(figures, configure("din", {}, data_dir="DATA"))
     assert "what the item has, from 96,000 impressions" in said[2]
     assert said[-1] == "Next: --model=hccm with --feature_maps, which sees the photos."
 
 
 def test_what_was_not_measured_is_not_said():
     figures = changed(constant=None, popularity=None, trees=None, overfitting=None)
-    assert lines(figures, has_images=True) == [
+    assert lines(figures, HCCM) == [
         "Of its epochs, epoch 3 of 5 was kept.",
         "Next: --check_photos, which says whether the photos pay.",
     ]
+
+
+def test_advice_fits_the_run():
+    def advice(model="cscnn", figures=GOOD, warm_start_from=None, **given):
+        told = configure(model, given, data_dir="DATA", warm_start_from=warm_start_from)
+        return lines(figures, told)[-1]
+
+    assert "--check_photos" in advice()
+    # Which a warm start refuses.
+    warm = advice(warm_start_from="RUN")
+    assert warm.startswith('Next: --compare="din,cscnn,cscnn --shuffle_images", which')
+    unpaid = changed(photos={**PHOTOS, "interval": [-0.1, 0.1]})
+    assert advice(figures=unpaid).endswith("another CNN: --cnn_backbone.")
+    assert advice("hcm", unpaid).endswith("--backbone of extract_feature_maps.")
+    # What is next is for its model, not for the control.
+    assert not any(
+        "Next" in line
+        for line in lines(GOOD, configure("hccm", {"shuffle_images": True}))
+    )
