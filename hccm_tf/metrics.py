@@ -64,6 +64,7 @@ def evaluate_predictions(labels, predictions, users, weights=None):
     labels, predictions = labels[counts], predictions[counts]
     both = len(np.unique(labels)) == 2
     known, clicks = {"sample_weight": weights}, (weights * labels).sum()
+    expected = (weights * predictions).sum()
     return {
         "auc": float(roc_auc_score(labels, predictions, **known)) if both else np.nan,
         "gauc": gauc(labels, predictions, users, weights),
@@ -72,7 +73,7 @@ def evaluate_predictions(labels, predictions, users, weights=None):
             if len(labels)
             else np.nan
         ),
-        "calibration": float((weights * predictions).sum() / (clicks or 1)),
+        "calibration": float(expected / clicks) if clicks else np.nan,
         "impressions": int(count),
     }
 

@@ -57,7 +57,8 @@ def test_metrics_are_those_of_sklearn(sample):
 
 def test_no_weight_at_all():
     metrics = evaluate_predictions([0, 1], [0.2, 0.7], [1, 1], [0.0, 0.0])
-    assert np.isnan([metrics[name] for name in ("auc", "gauc", "log_loss")]).all()
+    names = ("auc", "gauc", "log_loss", "calibration")
+    assert np.isnan([metrics[name] for name in names]).all()
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -67,6 +68,8 @@ def test_one_label_only(label):
     assert np.isnan(metrics["auc"]) and np.isnan(metrics["gauc"])
     expected = -np.log(p if label else 1 - p).mean()
     assert metrics["log_loss"] == pytest.approx(expected)
+    expected = p.mean() if label else np.nan
+    assert metrics["calibration"] == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from hccm_tf.comparison.search import (
 from hccm_tf.comparison.slices import read_slices
 from hccm_tf.comparison.third import find_third
 from hccm_tf.comparison.train_arm import num_runs, train_arm
+from hccm_tf.data.labels import what_lacks
 from hccm_tf.errors import InputError, errors_begin_with, with_flag
 from hccm_tf.flags.groups import ComparisonOptions
 from hccm_tf.flags.read import options_of
@@ -61,6 +62,9 @@ def compare(flag_values, typed_names, train):
         check_can_make(folder / "comparison.json")
     oracle = options.oracle and read_oracle(options.oracle)
     test, slices = read_slices(first.data_dir)
+    lacks = what_lacks("test", set(test.label[test.weight > 0]))
+    if lacks:
+        raise InputError(f"--compare: {lacks}")
     for arm in arms:
         _check(arm, flag_values)
     settings = draw_settings(options.search_trials)

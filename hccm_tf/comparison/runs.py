@@ -23,7 +23,7 @@ from hccm_tf.run_folder import RunFolder
 LAST_BYTES, LAST_LINES = 8_192, 10
 
 
-def run_once(run_dir, flags, train):
+def run_once(run_dir, flags, train, third=None):
     """The metrics of a run, which is trained unless it is there.
 
     `RUN/flags.json` says with which flags, and with which data and feature maps;
@@ -34,6 +34,8 @@ def run_once(run_dir, flags, train):
         run_dir: folder of the run.
         flags: flag → how it is written, without --run_dir.
         train: function of a list of flags and `run_dir`.
+        third: `pathlib.Path` of the data to train on in the place of --data_dir; only
+            its name is kept, as it moves with the comparison.
 
     Returns:
         Content of `metrics.json`; `None` if the run failed.
@@ -43,7 +45,9 @@ def run_once(run_dir, flags, train):
     """
     folder = RunFolder(run_dir)
     before = json.loads(folder.arm.read_text()) if folder.arm.exists() else {}
-    now = {**flags, **_contents(flags)}
+    now, words = {**flags, **_contents(flags)}, dict(flags)
+    if third is not None:
+        now["third"], words["data_dir"] = third.name, f"--data_dir={third}"
     if folder.metrics.exists():
         _check_flags(run_dir, before, now)
     else:
@@ -54,7 +58,7 @@ def run_once(run_dir, flags, train):
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.arm, json.dumps(now, indent=2) + "\n")
         resume = ["--resume"] * (now == before)
-        train([*flags.values(), *resume, f"--run_dir={run_dir}"], run_dir)
+        train([*words.values(), *resume, f"--run_dir={run_dir}"], run_dir)
         if not folder.metrics.exists():
             return None
         shutil.rmtree(folder.checkpoints, ignore_errors=True)

@@ -188,15 +188,12 @@ def _costs(result):
 
 def _settings(result):
     arms = result["arms"]
-    rows = [
-        [arm["label"], *(arm["settings"].get(name, "") for name in SPACE)]
-        for arm in arms
-    ]
+    rows = [[arm["label"], *_searched(arm["settings"])] for arm in arms]
     yield Table(["arm", *SPACE], rows)
     # Trees read none of the settings.
     tried = max((arm["trials"] for arm in arms), key=lambda t: len(t[0]["settings"]))
     trials = len(tried)
-    if trials == 1:
+    if trials == 1 or not tried[0]["settings"]:
         yield "No search: these are the command's own."
         return
     yield (
@@ -206,7 +203,7 @@ def _settings(result):
         "(AUC after →):"
     )
     rows = [
-        [*trial["settings"].values(), *(_trial(arm, place) for arm in arms)]
+        [*_searched(trial["settings"]), *(_trial(arm, place) for arm in arms)]
         for place, trial in enumerate(tried)
     ]
     yield Table([*SPACE, *(arm["label"] for arm in arms)], rows)
@@ -221,6 +218,11 @@ def _settings(result):
         yield (
             f"Gained on validation over the command's own settings: {', '.join(gains)}."
         )
+
+
+def _searched(settings):
+    """The values of what a search sets; nothing of what a model does not read."""
+    return [settings.get(name, "") for name in SPACE]
 
 
 def _trial(arm, place):

@@ -52,9 +52,9 @@ def train_arm(folder, arm, settings, seeds, third, train):
     def run_dir(trial, name):
         return folder / "runs" / arm.folder / f"trial-{trial}" / name
 
-    def run(trial, name, flags):
-        flags = {**arm.flags, **written(arm, settings[trial]), **flags}
-        metrics = run_once(run_dir(trial, name), flags, train)
+    def run(trial, name, seed, third=None):
+        flags = {**arm.flags, **written(arm, settings[trial]), "seed": f"--seed={seed}"}
+        metrics = run_once(run_dir(trial, name), flags, train, third)
         outcome = "failed"
         if metrics:
             outcome = f"validation AUC {metrics['validation']['auc']:.4f}"
@@ -64,18 +64,14 @@ def train_arm(folder, arm, settings, seeds, third, train):
         return metrics
 
     def with_seed(trial, seed):
-        return run(trial, f"seed-{seed}", {"seed": f"--seed={seed}"})
-
-    def on_third(trial):
-        flags = {"seed": f"--seed={seeds[0]}", "data_dir": f"--data_dir={third}"}
-        return run(trial, "third", flags)
+        return run(trial, f"seed-{seed}", seed)
 
     # Of a trial only the validation split counts. An arm that reads nothing of what the
     # search sets has one run for all of them.
     same = _first_alike(arm, settings)
     places, thirds = list(dict.fromkeys(same)), {}
     if len(places) > 1:
-        thirds = {trial: on_third(trial) for trial in places}
+        thirds = {t: run(t, "third", seeds[0], third) for t in places}
         places = [places[p] for p in kept([_auc(thirds[t]) for t in places])]
     runs = {trial: with_seed(trial, seeds[0]) for trial in places}
     trials = [

@@ -224,9 +224,11 @@ def test_the_search_keeps_the_best_third(shop, tmp_path, capsys):
     assert f"**{best} → {best}**" in text and f"| {own} → {own} |" in text
     gain = f"{max(aucs) - aucs[0]:+.4f}"
     assert f"over the command's own settings: din {gain}, hcm {gain}," in text
-    # What is there already is not trained again.
+    # What is there already is not trained again, wherever it is now.
     again = Trainer(shop)
-    _compare(_words(shop, tmp_path, "--search_trials=4"), again)
+    moved = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))
+    moved = os.path.relpath(moved)
+    _compare(_words(shop, moved, "--search_trials=4"), again)
     assert not again.run_dirs
 
 
@@ -257,6 +259,21 @@ def test_trees_beside_networks(shop, tmp_path):
     assert f"\n| {row} | 0.6000 | " in text and "settings: din +0.0" in text
 
 
+def test_trees_alone_are_not_searched(shop, tmp_path):
+    arms = "trees,trees --similarity=cosine"
+    _compare(_words(shop, tmp_path, "--search_trials=2", arms=arms), Trainer(shop))
+    text = (tmp_path / "comparison.md").read_text()
+    assert "No search: these are the command's own." in text
+    assert "third of the users" not in text
+
+
+def test_a_test_split_of_one_label_is_refused(shop, tmp_path):
+    data, trainer = _without_clicks(shop, tmp_path, "test"), Trainer(shop)
+    with pytest.raises(InputError, match="^--compare: split test has no click"):
+        _compare(_words(shop, tmp_path / "all", f"--data_dir={data}"), trainer)
+    assert not trainer.run_dirs
+
+
 def test_a_control_of_trees_is_no_step(shop, tmp_path):
     trees = "trees --similarity=cosine"
     arms = f"{trees},{trees} --shuffle_images,din,hccm"
@@ -266,16 +283,22 @@ def test_a_control_of_trees_is_no_step(shop, tmp_path):
     assert "**The order din < hccm holds**" in text
 
 
-def test_without_auc_on_validation_nothing_is_chosen(shop, tmp_path):
-    """A search is refused; what is not searched is compared on test."""
+def _without_clicks(shop, tmp_path, split):
+    """A copy of the data folder in which a split's labels are all 0."""
     data = shutil.copytree(shop.data, tmp_path / "data")
-    for file in DataFolder(data).files("validation"):
+    for file in DataFolder(data).files(split):
         records = [*tf.data.TFRecordDataset(file).as_numpy_iterator()]
         with tf.io.TFRecordWriter(file) as writer:
             for record in map(tf.train.Example.FromString, records):
                 labels = record.features.feature["label"].int64_list.value
                 labels[:] = [0] * len(labels)
                 writer.write(record.SerializeToString())
+    return data
+
+
+def test_without_auc_on_validation_nothing_is_chosen(shop, tmp_path):
+    """A search is refused; what is not searched is compared on test."""
+    data = _without_clicks(shop, tmp_path, "validation")
     trainer = Trainer(shop, validation_auc=float("nan"))
 
     def words(*more):
