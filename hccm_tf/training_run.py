@@ -15,6 +15,7 @@ from hccm_tf.atomic import check_can_make, new_file, write_text
 from hccm_tf.commands import say_next
 from hccm_tf.comparison.slices import read_columns
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.labels import missing_label
 from hccm_tf.errors import (
     LOST_PROCESS,
     PREEMPTED,
@@ -24,6 +25,7 @@ from hccm_tf.errors import (
 )
 from hccm_tf.explanation import write_explanation
 from hccm_tf.explanation.projector import write_projector
+from hccm_tf.files import check_folder
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees
 from hccm_tf.run_folder import RunFolder
@@ -107,8 +109,9 @@ def _run(configuration, results, from_run):
                 photos_of = configuration if results.check_photos else None
                 give_verdict(fitted, validation, test, folder, photos_of, strategy)
         finally:
-            # What is made is there, whatever ends a verdict.
-            _say_next(configuration, version, folder)
+            # What is made is there, whatever ends a verdict; SIGTERM says how to go on.
+            if not isinstance(sys.exception(), Preempted):
+                _say_next(configuration, version, folder)
 
 
 def _say_next(configuration, version, folder):
@@ -201,6 +204,9 @@ def check_results(configuration, results, from_run=None):
     model, settings = configuration.model, configuration.settings
     if results.explain and configuration.image_dir is None:
         raise InputError("--explain shows the images and needs --image_dir")
+    shows = results.explain or results.projector
+    if shows and configuration.image_dir is not None:
+        check_folder("--image_dir", configuration.image_dir)
     if results.explain and not model.has_attention:
         raise InputError(f"--explain: model {model.name} has no attention to show")
     if results.explain and settings.is_control:
@@ -248,6 +254,9 @@ def _check_check_photos(configuration, results):
         )
     if configuration.settings.shuffle_images:
         raise InputError("--check_photos: --shuffle_images has dealt them out already")
+    lacks = missing_label(DataFolder(configuration.data_dir), "test")
+    if lacks:
+        raise InputError(f"--check_photos: {lacks}")
 
 
 def _write_metrics(fitted, validation, test, folder):

@@ -22,6 +22,7 @@ from hccm_tf import training_run
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.run_folder import RunFolder
 from hccm_tf.runs import read_configuration
+from hccm_tf.training.preemption import Preempted
 from hccm_tf.verdict.aucs import auc_with_interval
 from tests import processes
 from tests.conftest import tiny
@@ -58,7 +59,8 @@ def main(monkeypatch, capsys):
         try:
             train_main.main(train_main.parse_flags(argv))
         except SystemExit as end:
-            assert end.code == 2
+            if end.code != 2:
+                raise
             output = capsys.readouterr()
             call.printed, lines = output.out, output.err.splitlines()
             (line,) = [line for line in lines if line.startswith("error: ")]
@@ -231,6 +233,8 @@ def test_what_a_run_that_is_taken_as_it_is_does_not_need(
         ([export, "--epochs=2"], f"--epochs: {as_it_is}"),
         ([export, f"--warm_start_from={hccm_run}"], "--from_run takes a run as it is"),
         (["--explain=3"], "--explain shows the images and needs --image_dir"),
+        (["--explain=3", "--image_dir=no_such"], "--image_dir=no_such: no such folder"),
+        (["--projector=3", "--image_dir=no_such"], "no_such: no such folder"),
         (["--projector=20000"], "--projector: an integer from 0 to 16384"),
         ([export, "--feature_maps=no_such"], "no_such"),
     ):
@@ -364,6 +368,24 @@ def test_a_verdict_on_photos(shop, tmp_path, main):
     assert photos["gain"] == pytest.approx(photos["auc"] - photos["base_auc"])
     assert photos["interval"][0] < photos["gain"] < photos["interval"][1]
     assert f"{photos['base_auc']:.4f} of the same with the photos dealt" in said[-2]
+
+
+@pytest.mark.parametrize("end", [Preempted, KeyboardInterrupt])
+def test_what_is_next_after_a_verdict_that_was_ended(
+    shop, tmp_path, main, monkeypatch, capsys, end
+):
+    """SIGTERM says itself how to go on."""
+
+    def ends(*arguments):
+        raise end
+
+    monkeypatch.setattr(training_run, "give_verdict", ends)
+    words = f"--data_dir={shop.data}", f"--run_dir={tmp_path / 'run'}"
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        main(*words, *_flags("din"), "--verdict")
+    printed = capsys.readouterr().out
+    assert ("go on with --resume" in printed) == (end is Preempted)
+    assert ("next: hccm-train --from_run" in printed) == (end is KeyboardInterrupt)
 
 
 def test_trees(weighted_shop, tmp_path, main):

@@ -3,7 +3,7 @@
 from hccm_tf.atomic import write_text
 from hccm_tf.data.shard_check import checked
 from hccm_tf.explanation.page import render
-from hccm_tf.explanation.pictures import read_pictures
+from hccm_tf.explanation.pictures import read_pictures, say_unread
 from hccm_tf.explanation.values import explain
 
 
@@ -23,7 +23,8 @@ def write_explanation(path, trained, batches, image_dir, count):
     with checked(batches.images):
         impressions = explain(trained, batches, count)
     names = {name for impression in impressions for name in impression.images()}
-    pictures = read_pictures(
+    pictures, reasons = read_pictures(
         sorted(names), image_dir, **trained.configuration.settings.allowed
     )
+    say_unread(reasons, len(names))
     write_text(path, render(trained.name, impressions, pictures))

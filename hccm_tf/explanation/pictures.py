@@ -34,11 +34,22 @@ def read_pictures(names, image_dir, **allowed):
         **allowed: see `hccm_tf.images.read.decode_image`.
 
     Returns:
-        dict from name to `data:` URI; an image that cannot be read is not there.
+        `(pictures, reasons)`: dicts from name to `data:` URI, and to why an image
+        cannot be read.
     """
+    pictures, reasons = {}, {}
     decoded = decode_images(names, image_dir, SIZE, **allowed)
-    return {
-        name: data_uri(pixels, "JPEG", quality=QUALITY)
-        for name, (pixels, _) in zip(names, decoded, strict=True)
-        if pixels is not None
-    }
+    for name, (pixels, reason) in zip(names, decoded, strict=True):
+        if pixels is None:
+            reasons[name] = reason
+        else:
+            pictures[name] = data_uri(pixels, "JPEG", quality=QUALITY)
+    return pictures, reasons
+
+
+def say_unread(reasons, count):
+    """Says how many of `count` images are not shown, and why one is not."""
+    for name, reason in list(reasons.items())[:1]:
+        print(
+            f"{len(reasons)} of {count} images are not shown, such as {name}: {reason}"
+        )

@@ -12,6 +12,7 @@ from hccm_tf.atomic import new_folder
 from hccm_tf.data.catalogue import image_categories
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
+from hccm_tf.explanation.pictures import say_unread
 from hccm_tf.images.read import decode_images
 from hccm_tf.models.ensemble import rankers_of
 from hccm_tf.models.non_visual import embedding_name
@@ -59,8 +60,10 @@ def write_projector(folder, trained, batches, image_dir, count):
         if image_dir is not None:
             allowed = trained.configuration.settings.allowed
             names = items["image"].to_pylist()
-            photos = decode_images(names, image_dir, SIZE, **allowed)
-            Image.fromarray(_sprite(photos, len(names))).save(temporary / SPRITE)
+            photos = list(decode_images(names, image_dir, SIZE, **allowed))
+            Image.fromarray(_sprite(photos)).save(temporary / SPRITE)
+            pairs = zip(names, photos, strict=True)
+            say_unread({name: why for name, (_, why) in pairs if why}, len(names))
         _write_configuration(temporary, vectors, image_dir is not None)
         # TensorBoard looks for a configuration only where it finds an event.
         with tf.summary.create_file_writer(str(temporary)).as_default():
@@ -148,15 +151,14 @@ def _write_metadata(path, items, impressions):
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _sprite(decoded, count):
+def _sprite(decoded):
     """The photos in rows of one picture, uint8; what cannot be read is grey.
 
     Args:
-        decoded: of `decode_images`.
-        count: how many they are.
+        decoded: list of what `decode_images` yields.
     """
-    width = math.ceil(math.sqrt(count))
-    height = math.ceil(count / width)
+    width = math.ceil(math.sqrt(len(decoded)))
+    height = math.ceil(len(decoded) / width)
     sprite = np.full((height, SIZE, width, SIZE, 3), GREY, np.uint8)
     for place, (pixels, _) in enumerate(decoded):
         if pixels is not None:

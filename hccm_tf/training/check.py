@@ -1,7 +1,6 @@
 """Checks a configuration before it is trained."""
 
 import dataclasses
-import pathlib
 
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
@@ -9,6 +8,7 @@ from hccm_tf.files import check_folder
 from hccm_tf.models import ImageInput
 from hccm_tf.training.fit import build, prepare
 from hccm_tf.training.images import images_path
+from hccm_tf.training.pretraining import check_pretraining
 
 
 def check(configuration):
@@ -32,9 +32,7 @@ def _check_pixels(configuration):
     options, path = configuration.options, images_path(configuration)
     schema = DataFolder(configuration.data_dir).schema()
     check_folder("image_dir", path)
-    weights = getattr(options, "cnn_weights", "random")
-    if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
-        raise InputError(f"cnn_weights={weights}: no such file")
+    check_pretraining(configuration)
     if configuration.settings.shuffle_categories and "category" not in schema:
         raise InputError("shuffle_categories: the schema has no feature category")
     images = ImageInput((options.image_size, options.image_size, 3))

@@ -1,5 +1,7 @@
 """What the CNN of `cscnn` starts from: pretrained weights, then category labels."""
 
+import pathlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,14 +16,23 @@ BATCH_SIZE = 128
 
 
 def check_pretraining(configuration):
-    """Raises an `InputError` if the processes of a run would pretrain different CNNs.
+    """Raises an `InputError` for what could not begin once all photos are decoded.
+
+    That is weights that are not there, and processes that would pretrain different
+    CNNs.
 
     Args:
         configuration: `Configuration`.
     """
+    if configuration.warm_start_from is not None:
+        return
+    weights = getattr(configuration.options, "cnn_weights", "random")
+    if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
+        raise InputError(
+            f"cnn_weights={weights}: no such file; imagenet and random need none"
+        )
     pretrains = getattr(configuration.options, "pretrain_epochs", 0)
-    starts_anew = configuration.warm_start_from is None
-    if pretrains and starts_anew and configuration.strategy == "multi_worker_mirrored":
+    if pretrains and configuration.strategy == "multi_worker_mirrored":
         raise InputError(
             "pretrain_epochs: with strategy=multi_worker_mirrored each worker would "
             "pretrain a CNN of its own; pretrain in a run on one device, and give that "

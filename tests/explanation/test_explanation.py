@@ -270,6 +270,19 @@ def test_thumbnails_are_the_pictures(shop, pages, explained):
     assert missing and not list(images)
 
 
+def test_pictures_that_are_missing_are_said(shop, fitted, tmp_path, capsys):
+    trained = fitted["hccm"].fitted_
+    batches = trained.batches_of(shop.data)
+    write_explanation(tmp_path / "page.html", trained.trained, batches, tmp_path, 2)
+    (count,) = re.findall(
+        r"(\d+) of \1 images are not shown, such as \S+: no such",
+        capsys.readouterr().out,
+    )
+    page = Page((tmp_path / "page.html").read_text("utf-8"))
+    names = [image[1] for image in page.all("img") if image[1].get("class")]
+    assert len(names) >= int(count) > 2
+
+
 def _hostile():
     row = {
         "item_id": [HOSTILE.encode()],

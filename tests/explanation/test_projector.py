@@ -1,5 +1,7 @@
 """What TensorBoard's projector is given, against the log, the model and the photos."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,10 +49,11 @@ def shown(shop):
     return shop.items.item_id.map(train.item_id.value_counts()).fillna(0).astype(int)
 
 
-def test_photos_vectors_and_items_agree(shop, fitted, shown, tmp_path):
+def test_photos_vectors_and_items_agree(shop, fitted, shown, tmp_path, capsys):
     fitted_model, folder = fitted["hccm"].fitted_, tmp_path / "logs" / "items"
     arguments = fitted_model.trained, fitted_model.batches_of(shop.data), shop.images
     write_projector(folder, *arguments, count=5)
+    assert "not shown" not in capsys.readouterr().out
     # Once more, in its place.
     write_projector(folder, *arguments, COUNT)
     vectors, metadata, photos = read(folder)
@@ -77,6 +80,10 @@ def test_photos_vectors_and_items_agree(shop, fitted, shown, tmp_path):
     _check_embeddings(fitted["hccm"], vectors["item_id"], metadata.item_id)
     # What makes TensorBoard look into the folder.
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    write_projector(folder, *arguments[:2], tmp_path, COUNT)
+    said = capsys.readouterr().out
+    assert re.match(rf"\d+ of {COUNT} images are not shown, such as .*no such", said)
+    assert all((photo == GREY).all() for photo in read(folder)[2])
 
 
 def _check_embeddings(estimator, vectors, item_ids):

@@ -131,12 +131,12 @@ def test_errors_name_the_argument(shop, tmp_path):
     ):
         estimator.fit(shop.data)
     estimator.set_params(image_dir=tmp_path)
-    with pytest.raises(InputError, match="^image_dir=.* holds 0 of"):
+    with pytest.raises(InputError, match="^image_dir=.* such as .*: no such file"):
         estimator.fit(shop.data)
     estimator.set_params(image_dir=shop.images, cnn_weights="nowhere.h5")
-    with pytest.raises(InputError, match="^cnn_weights: imagenet.*nowhere.h5"):
+    with pytest.raises(InputError, match="^cnn_weights=nowhere.h5: no such"):
         estimator.fit(shop.data)
-    estimator.set_params(cnn_layer="last")
+    estimator.set_params(cnn_layer="last", cnn_weights="random")
     with pytest.raises(InputError, match="^cnn_layer: MobileNetV3Small has.*last"):
         estimator.fit(shop.data)
 
@@ -190,6 +190,10 @@ def test_refresh_refuses_what_the_model_does_not_take(shop, exported, tmp_path):
         refresh(exported["cscnn"].parent, items, shop.maps)
     with pytest.raises(InputError, match="^feature_maps: the model takes maps"):
         refresh(exported["history"].parent, items, image_dir=shop.images)
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(InputError, match="^image_dir=.*nowhere: no such folder"):
+        refresh(exported["cscnn"].parent, items, image_dir=nowhere)
+    assert len(list(exported["cscnn"].parent.iterdir())) == 1
 
 
 def test_a_warm_start_has_the_runs_cnn(shop, trained, tmp_path):

@@ -26,8 +26,10 @@ def test_images_that_are_links_out_of_the_folder(shop, tmp_path, capsys):
     """As a tool that keeps files by their checksums leaves a folder."""
     for path in shop.images.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    with pytest.raises(InputError, match="^image_dir=.*: it holds 0 of the"):
+    with pytest.raises(InputError, match="^image_dir=.*: 58 of the 58.* allow_links"):
         _open(shop, image_dir=tmp_path)
+    with pytest.raises(InputError, match="^image_dir=.*nowhere: no such folder"):
+        _open(shop, image_dir=tmp_path / "nowhere")
     store = _open(shop, {"allow_links": True}, image_dir=tmp_path)
     assert (store.keys == _open(shop).keys).all() and len(store.keys) > 20
     printed = capsys.readouterr().out
