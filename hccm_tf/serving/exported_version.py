@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
@@ -25,6 +26,7 @@ from hccm_tf.serving.whole import VARIABLES, damages, missing
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # Of the old variables; TensorFlow loads a version without it.
 FINGERPRINT = "fingerprint.pb"
+CHUNK = 1 << 17
 
 
 class Version:
@@ -176,6 +178,18 @@ class Version:
             shape_and_slices=[""] * len(names),
             tensors=tensors,
         )
+
+
+def chunks(columns):
+    """Arrow columns in parts, as signatures take them: dicts name → tensor.
+
+    Args:
+        columns: dict name → Arrow array.
+    """
+    table = pa.table(columns)
+    for start in range(0, len(table), CHUNK):
+        part = table.slice(start, CHUNK)
+        yield {name: tf.constant(part[name].to_numpy()) for name in columns}
 
 
 def changed_images(old_keys, kept, keys, checks, vectors, scales):

@@ -2,13 +2,10 @@
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from hccm_tf.data import ids
 from hccm_tf.errors import InputError
-from hccm_tf.serving.exported_version import changed_images
-
-CHUNK = 1 << 17
+from hccm_tf.serving.exported_version import changed_images, chunks
 
 
 def refresh_images(version, columns, open_store, remove_missing):
@@ -54,11 +51,7 @@ def _keys(version, columns):
         columns: as of `refresh_images`.
     """
     found = [np.zeros((3, 0), np.int64)]
-    for start in range(0, len(columns["image"]), CHUNK):
-        chunk = {
-            name: tf.constant(column.slice(start, CHUNK).to_numpy(False))
-            for name, column in columns.items()
-        }
+    for chunk in chunks(columns):
         images, checks = ids.image_keys(chunk["image"]), ids.to_checks(chunk["image"])
         found.append(np.stack([images, version.image_keys(chunk), checks]))
     return np.concatenate(found, axis=1)

@@ -2,15 +2,12 @@
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 
 from hccm_tf.data import ids
 from hccm_tf.errors import InputError
 from hccm_tf.preparation.examples.items import check_item_ids
-from hccm_tf.serving.exported_version import changed_items
+from hccm_tf.serving.exported_version import changed_items, chunks
 from hccm_tf.serving.items import ITEM_KEYS, ITEM_VALUES, item_keys
-
-CHUNK = 1 << 17
 
 
 def refresh_items(version, columns, remove_missing):
@@ -59,12 +56,6 @@ def refresh_items(version, columns, remove_missing):
 
 def _encoded(version, columns):
     """The columns but for the id as the table has them, name → array."""
-    found = []
-    for start in range(0, len(columns["item_id"]), CHUNK):
-        chunk = {
-            name: tf.constant(column.slice(start, CHUNK).to_numpy(False))
-            for name, column in columns.items()
-        }
-        found.append(version.encode_items(chunk))
+    found = [version.encode_items(chunk) for chunk in chunks(columns)]
     names = set(found[0]) - {"item_id"}
     return {name: np.concatenate([part[name] for part in found]) for name in names}
