@@ -131,11 +131,15 @@ def join(folder, *names):
 def check_folder(argument, path, what=""):
     """Raises an `InputError` unless there is a folder, on a disk or in an object store.
 
+    Of other schemes, of which some have no folders, it asks nothing.
+
     Args:
         argument: what the path is called, str.
         path: str or `pathlib.Path`.
         what: what the error ends with, str.
     """
+    if is_remote(path) and not in_store(path):
+        return
     found, reason = False, "no such folder"
     try:
         found = kind_of(path) == "folder" if in_store(path) else os.path.isdir(path)

@@ -53,8 +53,8 @@ def evaluate_predictions(labels, predictions, users, weights=None):
     Returns:
         dict with `auc` and `log_loss` (scikit-learn's, on all predictions), `gauc`
         (see `gauc`), `calibration` (mean prediction ÷ click rate) and
-        `impressions`. What needs both labels, or any, is NaN where they do not occur
-        with a weight.
+        `impressions`. What needs both labels, a click or any impression is NaN where
+        there is none with a weight.
     """
     labels = np.asarray(labels)
     predictions = np.asarray(predictions, np.float64)

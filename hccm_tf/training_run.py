@@ -85,7 +85,7 @@ def _run(configuration, results, from_run):
     if configuration.strategy != "one_device":
         strategy = make_strategy(configuration.strategy)
     if strategy is None or is_chief(strategy):
-        _check_can_write(results, folder)
+        _check_before(configuration, results, folder)
     validation = test = None
     with run_in_training(configuration, strategy):
         if configuration.model is Trees:
@@ -132,8 +132,8 @@ def _has_verdict(configuration, results):
     return results.verdict and trains and configuration.run_dir is not None
 
 
-def _check_can_write(results, folder):
-    """Finds out before the work what could not be written after it."""
+def _check_before(configuration, results, folder):
+    """Finds out before the work what could not be done after it, where it is done."""
     if results.export_dir is not None:
         with errors_begin_with("export_dir="):
             check_can_make(next_version(results.export_dir))
@@ -142,6 +142,13 @@ def _check_can_write(results, folder):
         check_can_make(folder.explanation)
     if results.projector:
         check_can_make(folder.projector)
+    if results.check_photos:
+        lacks = missing_label(DataFolder(configuration.data_dir), "test")
+        if lacks:
+            raise InputError(f"--check_photos: {lacks}; leave it out")
+    image_dir = configuration.image_dir
+    if (results.explain or results.projector) and image_dir is not None:
+        check_folder("--image_dir", image_dir, "; name that of the photos to show")
 
 
 def _with_ids(test, data_dir):
@@ -204,9 +211,6 @@ def check_results(configuration, results, from_run=None):
     model, settings = configuration.model, configuration.settings
     if results.explain and configuration.image_dir is None:
         raise InputError("--explain shows the images and needs --image_dir")
-    shows = results.explain or results.projector
-    if shows and configuration.image_dir is not None:
-        check_folder("--image_dir", configuration.image_dir)
     if results.explain and not model.has_attention:
         raise InputError(f"--explain: model {model.name} has no attention to show")
     if results.explain and settings.is_control:
@@ -254,9 +258,6 @@ def _check_check_photos(configuration, results):
         )
     if configuration.settings.shuffle_images:
         raise InputError("--check_photos: --shuffle_images has dealt them out already")
-    lacks = missing_label(DataFolder(configuration.data_dir), "test")
-    if lacks:
-        raise InputError(f"--check_photos: {lacks}")
 
 
 def _write_metrics(fitted, validation, test, folder):

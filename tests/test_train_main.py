@@ -234,7 +234,7 @@ def test_what_a_run_that_is_taken_as_it_is_does_not_need(
         ([export, f"--warm_start_from={hccm_run}"], "--from_run takes a run as it is"),
         (["--explain=3"], "--explain shows the images and needs --image_dir"),
         (["--explain=3", "--image_dir=no_such"], "--image_dir=no_such: no such folder"),
-        (["--projector=3", "--image_dir=no_such"], "no_such: no such folder"),
+        (["--projector=3", "--image_dir=no_such"], "--image_dir=no_such: no such"),
         (["--projector=20000"], "--projector: an integer from 0 to 16384"),
         ([export, "--feature_maps=no_such"], "no_such"),
     ):

@@ -64,7 +64,7 @@ def compare(flag_values, typed_names, train):
     test, slices = read_slices(first.data_dir)
     lacks = what_lacks("test", set(test.label[test.weight > 0]))
     if lacks:
-        raise InputError(f"--compare: {lacks}")
+        raise InputError(f"--compare: {lacks}; build DATA with a longer test split")
     for arm in arms:
         _check(arm, flag_values)
     settings = draw_settings(options.search_trials)

@@ -45,9 +45,10 @@ def run_once(run_dir, flags, train, third=None):
     """
     folder = RunFolder(run_dir)
     before = json.loads(folder.arm.read_text()) if folder.arm.exists() else {}
-    now, words = {**flags, **_contents(flags)}, dict(flags)
+    now = {**flags, **_contents(flags)}
     if third is not None:
-        now["third"], words["data_dir"] = third.name, f"--data_dir={third}"
+        now["third"] = third.name
+        flags = {**flags, "data_dir": f"--data_dir={third}"}
     if folder.metrics.exists():
         _check_flags(run_dir, before, now)
     else:
@@ -58,7 +59,7 @@ def run_once(run_dir, flags, train, third=None):
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.arm, json.dumps(now, indent=2) + "\n")
         resume = ["--resume"] * (now == before)
-        train([*words.values(), *resume, f"--run_dir={run_dir}"], run_dir)
+        train([*flags.values(), *resume, f"--run_dir={run_dir}"], run_dir)
         if not folder.metrics.exists():
             return None
         shutil.rmtree(folder.checkpoints, ignore_errors=True)

@@ -193,7 +193,10 @@ def _settings(result):
     # Trees read none of the settings.
     tried = max((arm["trials"] for arm in arms), key=lambda t: len(t[0]["settings"]))
     trials = len(tried)
-    if trials == 1 or not tried[0]["settings"]:
+    if not tried[0]["settings"]:
+        yield "Nothing of trees is searched."
+        return
+    if trials == 1:
         yield "No search: these are the command's own."
         return
     yield (

@@ -52,9 +52,9 @@ def train_arm(folder, arm, settings, seeds, third, train):
     def run_dir(trial, name):
         return folder / "runs" / arm.folder / f"trial-{trial}" / name
 
-    def run(trial, name, seed, third=None):
+    def run(trial, name, seed, data=None):
         flags = {**arm.flags, **written(arm, settings[trial]), "seed": f"--seed={seed}"}
-        metrics = run_once(run_dir(trial, name), flags, train, third)
+        metrics = run_once(run_dir(trial, name), flags, train, data)
         outcome = "failed"
         if metrics:
             outcome = f"validation AUC {metrics['validation']['auc']:.4f}"

@@ -2,6 +2,8 @@
 
 from etils import epy
 
+from hccm_tf.files import require_scheme
+
 with epy.lazy_imports():
     import tensorflow as tf
 
@@ -27,6 +29,7 @@ def missing_label(folder, split):
     spec = {"label": tf.io.RaggedFeature(tf.int64)}
     if folder.weighted:
         spec["weight"] = tf.io.RaggedFeature(tf.float32)
+    require_scheme(folder.path)
     records = tf.data.TFRecordDataset(folder.files(split)).batch(1024)
     found = set()
     with folder.report_damage():

@@ -49,7 +49,9 @@ def read_pictures(names, image_dir, **allowed):
 
 def say_unread(reasons, count):
     """Says how many of `count` images are not shown, and why one is not."""
-    for name, reason in list(reasons.items())[:1]:
+    if reasons:
+        name, reason = next(iter(reasons.items()))
         print(
-            f"{len(reasons)} of {count} images are not shown, such as {name}: {reason}"
+            f"warning: {len(reasons)} of {count} images are not shown, such as {name}: "
+            f"{reason}"
         )

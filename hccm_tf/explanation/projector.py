@@ -60,10 +60,10 @@ def write_projector(folder, trained, batches, image_dir, count):
         if image_dir is not None:
             allowed = trained.configuration.settings.allowed
             names = items["image"].to_pylist()
-            photos = list(decode_images(names, image_dir, SIZE, **allowed))
-            Image.fromarray(_sprite(photos)).save(temporary / SPRITE)
-            pairs = zip(names, photos, strict=True)
-            say_unread({name: why for name, (_, why) in pairs if why}, len(names))
+            photos = decode_images(names, image_dir, SIZE, **allowed)
+            sprite, reasons = _sprite(photos, names)
+            Image.fromarray(sprite).save(temporary / SPRITE)
+            say_unread(reasons, len({*names} - {""}))
         _write_configuration(temporary, vectors, image_dir is not None)
         # TensorBoard looks for a configuration only where it finds an event.
         with tf.summary.create_file_writer(str(temporary)).as_default():
@@ -151,16 +151,23 @@ def _write_metadata(path, items, impressions):
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _sprite(decoded):
-    """The photos in rows of one picture, uint8; what cannot be read is grey.
+def _sprite(decoded, names):
+    """The photos in rows of one picture; what cannot be read is grey.
 
     Args:
-        decoded: list of what `decode_images` yields.
+        decoded: of `decode_images`.
+        names: list of their names, empty for none.
+
+    Returns:
+        `(picture, reasons)`: uint8; dict from the name of a photo to why it cannot be
+        read.
     """
-    width = math.ceil(math.sqrt(len(decoded)))
-    height = math.ceil(len(decoded) / width)
+    width = math.ceil(math.sqrt(len(names)))
+    height, reasons = math.ceil(len(names) / width), {}
     sprite = np.full((height, SIZE, width, SIZE, 3), GREY, np.uint8)
-    for place, (pixels, _) in enumerate(decoded):
+    for place, (pixels, reason) in enumerate(decoded):
         if pixels is not None:
             sprite[place // width, :, place % width] = pixels
-    return sprite.reshape(height * SIZE, width * SIZE, 3)
+        elif names[place]:
+            reasons[names[place]] = reason
+    return sprite.reshape(height * SIZE, width * SIZE, 3), reasons

@@ -94,8 +94,8 @@ class ResultOptions(Options):
     )
     check_photos: bool = option(
         False,
-        "Whether to say also if the photos pay, by a second training with the photos "
-        "dealt out to other items.",
+        "Whether to say also if the photos seem to pay, by a second training with the "
+        "photos dealt out to other items.",
     )
 
 

@@ -6,7 +6,8 @@ import pathlib
 import posixpath
 import stat
 
-from hccm_tf.files import is_remote, join, open_file
+from hccm_tf.errors import InputError
+from hccm_tf.files import check_folder, is_remote, join, open_file
 from hccm_tf.images.budget import Budget
 from hccm_tf.images.download import MAX_BYTES as MAX_DOWNLOAD
 from hccm_tf.images.download import SCHEMES, download
@@ -21,6 +22,20 @@ ALLOWED = {
     "allow_private_urls": "Whether images may be at URLs of hosts whose addresses are "
     "not public, such as this machine's own.",
 }
+
+
+def check_image_dir(images, image_dir):
+    """Raises an `InputError` unless there is a folder of images that are no URLs.
+
+    Args:
+        images: names of images in a catalogue.
+        image_dir: folder, or `None`.
+    """
+    local = next((image for image in images if not is_remote(image)), None)
+    if local is not None and image_dir is None:
+        raise InputError(f"image_dir: the folder of images such as {local} is missing")
+    if local is not None:
+        check_folder("image_dir", image_dir, f", of images such as {local}")
 
 
 @contextlib.contextmanager

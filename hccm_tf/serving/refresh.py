@@ -12,7 +12,7 @@ from hccm_tf.data.column_names import column_name
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError, errors_begin_with
-from hccm_tf.files import check_folder
+from hccm_tf.images.places import check_image_dir
 from hccm_tf.preparation.column_facts import is_number
 from hccm_tf.preparation.examples.log_values import convert
 from hccm_tf.preparation.tables import read_table, read_types
@@ -64,7 +64,7 @@ def refresh(
 
     Raises:
         InputError: if there is no version with a table below `export_dir`, a folder is
-            missing, the feature maps do not fit its model, a column is missing or not
+            missing, the feature maps do not fit the model, a column is missing or not
             of the model's type, or the table would be empty.
     """
     if not versions(export_dir):
@@ -135,10 +135,13 @@ def _open_store(version, paths, allowed):
     if takes_pixels:
         size = version.cnn["image_size"]
         folder = paths["image_dir"]
-        check_folder("image_dir", folder)
-        return lambda keys, images: ImageFolder.open(
-            folder, images.unique().to_pylist(), size, **allowed
-        )
+
+        def open_folder(keys, images):
+            images = images.unique().to_pylist()
+            check_image_dir(images, folder)
+            return ImageFolder.open(folder, images, size, **allowed)
+
+        return open_folder
     with errors_begin_with("feature_maps: "):
         store = FeatureMapStore.open(paths["feature_maps"])
     if store.cnn != version.cnn:

@@ -13,7 +13,7 @@ from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.data.pca import fit_pca
 from hccm_tf.data.shuffled_categories import shuffled_categories
 from hccm_tf.errors import InputError
-from hccm_tf.files import check_folder
+from hccm_tf.images.places import check_image_dir
 from hccm_tf.models import ImageInput
 from hccm_tf.models.options import CNNOptions
 from hccm_tf.run_folder import RunFolder
@@ -77,10 +77,11 @@ def open_images(configuration, schema, started=None):
 def _open(configuration, path):
     keys, names = _images(configuration.data_dir)
     if configuration.model.takes_pixels:
-        check_folder("image_dir", path)
+        images = names.unique().to_pylist()
+        check_image_dir(images, path)
         store = ImageFolder.open(
             path,
-            names.unique().to_pylist(),
+            images,
             configuration.options.image_size,
             _shared_file(configuration),
             **configuration.settings.allowed,
@@ -105,8 +106,8 @@ def _open(configuration, path):
     if found < MIN_IMAGES_FOUND * len(keys):
         raise InputError(
             f"{configuration.images_argument}={path}: {len(keys) - found} of the "
-            f"{len(keys)} images of data_dir={configuration.data_dir} {missing}: they "
-            "do not belong together"
+            f"{len(keys)} images of data_dir={configuration.data_dir} {missing}; take "
+            "what has that catalogue's"
         )
     if found < len(keys):
         print(f"{len(keys) - found} of {len(keys)} images {missing}")

@@ -11,6 +11,7 @@ from hccm_tf.data.catalogue import image_categories
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.models.attended_backbone import copy_weights
+from hccm_tf.models.cscnn import CSCNN
 
 BATCH_SIZE = 128
 
@@ -24,15 +25,16 @@ def check_pretraining(configuration):
     Args:
         configuration: `Configuration`.
     """
-    if configuration.warm_start_from is not None:
+    begins = configuration.warm_start_from is None
+    if not (begins and issubclass(configuration.model, CSCNN)):
         return
-    weights = getattr(configuration.options, "cnn_weights", "random")
+    options = configuration.options
+    weights = options.cnn_weights
     if weights not in ("imagenet", "random") and not pathlib.Path(weights).is_file():
         raise InputError(
             f"cnn_weights={weights}: no such file; imagenet and random need none"
         )
-    pretrains = getattr(configuration.options, "pretrain_epochs", 0)
-    if pretrains and configuration.strategy == "multi_worker_mirrored":
+    if options.pretrain_epochs and configuration.strategy == "multi_worker_mirrored":
         raise InputError(
             "pretrain_epochs: with strategy=multi_worker_mirrored each worker would "
             "pretrain a CNN of its own; pretrain in a run on one device, and give that "

@@ -22,7 +22,7 @@ def lines(figures, configuration):
         _popularity(figures["popularity"]),
         _trees(figures["trees"]),
         _overfitting(figures),
-        _photos(figures),
+        _photos(figures.get("photos")),
         following and f"Next: {following}",
     ]
     return [line for line in said if line]
@@ -46,16 +46,18 @@ def advice(figures, configuration):
         return "other settings, as --compare with --search_trials tries, or more data."
     if not model.has_images:
         return "--model=hccm with --feature_maps, which sees the photos."
-    if photos is None and configuration.warm_start_from is None:
-        return "--check_photos, which says whether the photos pay."
+    is_warm = configuration.warm_start_from is not None
+    if "photos" not in figures and not is_warm:
+        return "--check_photos, which says whether the photos seem to pay."
     if photos and _outcome(photos) != "better":
-        cnn = "--cnn_backbone"
-        if not model.takes_pixels:
-            cnn = "--backbone of extract_feature_maps"
+        cnn = "--backbone of extract_feature_maps"
+        if model.takes_pixels:
+            cnn = "--cnn_backbone"
         return f"photos of a larger --image_size, or another CNN: {cnn}."
     name = name_of(model)
     arms = f"din,{name},{name} --shuffle_images"
-    return f'--compare="{arms}", which says over seeds what the photos are worth.'
+    begins = ", from scratch" * is_warm
+    return f'--compare="{arms}"{begins}: what photos are worth, over seeds.'
 
 
 def _constant(found):
@@ -99,22 +101,16 @@ def _overfitting(figures):
     )
 
 
-def _photos(figures):
-    found = figures.get("photos")
-    if not found:
-        return None
-    outcome = _outcome(found)
-    if outcome == "better" and _outcome(figures["constant"]) != "better":
-        outcome = None
+def _photos(found):
     words = {
         "better": "Photos seem to pay",
         "worse": "Photos seem to do HARM",
         None: "Photos are not shown to pay",
     }
-    return (
-        f"{words[outcome]}: AUC {found['auc']:.4f} against {found['base_auc']:.4f} of "
-        f"the same with the photos dealt out to other items ({_interval(found)}, of "
-        "one training each: what other seeds would give is not in it)."
+    return found and (
+        f"{words[_outcome(found)]}: AUC {found['auc']:.4f} against "
+        f"{found['base_auc']:.4f} of the same with the photos dealt out to other items "
+        f"({_interval(found)}; one seed each)."
     )
 
 

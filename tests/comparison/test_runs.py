@@ -72,6 +72,27 @@ def test_an_interrupted_run_goes_on(tmp_path):
         run_once(tmp_path / "b", flags, ends)
 
 
+def test_a_run_on_a_third_goes_on_where_its_comparison_was_moved(tmp_path):
+    def trains(words, run_dir):
+        seen.append(words)
+        (run_dir / "checkpoints").mkdir(exist_ok=True)
+        if len(seen) > 1:
+            (run_dir / "metrics.json").write_text("{}")
+
+    seen, flags = [], {**FLAGS, "data_dir": "--data_dir=DATA"}
+    for folder in ("old", "new"):
+        run_dir, third = tmp_path / folder / "run", tmp_path / folder / "third-1"
+        run_once(run_dir, flags, trains, third)
+        if folder == "old":
+            (tmp_path / "old").rename(tmp_path / "new")
+    assert ["--resume" in words for words in seen] == [False, True]
+    assert [f"--data_dir={tmp_path}/{name}/third-1" for name in ("old", "new")] == [
+        word for words in seen for word in words if "data_dir" in word
+    ]
+    with pytest.raises(InputError, match="finished with third-1, now third-2"):
+        run_once(run_dir, flags, trains, third.with_name("third-2"))
+
+
 def test_other_flags_are_named(tmp_path, train):
     run_once(tmp_path / "run", FLAGS, train)
     for changed, words in (

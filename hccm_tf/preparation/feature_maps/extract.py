@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from hccm_tf.atomic import new_folder
 from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import IMAGES, SKIPPED, FeatureMapStore
-from hccm_tf.errors import InputError
-from hccm_tf.files import check_folder, is_remote, resolve
+from hccm_tf.files import resolve
+from hccm_tf.images.places import check_image_dir
 from hccm_tf.images.read import MAX_PIXELS
 from hccm_tf.preparation.feature_maps import own_cnn
 from hccm_tf.preparation.feature_maps.assembly import assemble
@@ -63,7 +63,7 @@ def extract_feature_maps(
     Raises:
         InputError: if a setting is wrong or no image is readable.
     """
-    _check_image_dir(images, image_dir)
+    check_image_dir(images, image_dir)
     old = None if extend is None else FeatureMapStore.open(extend)
     cnn = cnn_settings(CnnOptions(**options), old)
     own_file = _own_file(options.get("backbone"))
@@ -91,14 +91,6 @@ def extract_feature_maps(
     print(
         f"{count} feature maps {shape}, {skipped} images skipped{why} -> {output_dir}"
     )
-
-
-def _check_image_dir(images, image_dir):
-    local = next((image for image in images if not is_remote(image)), None)
-    if local is not None and image_dir is None:
-        raise InputError(f"image_dir: the folder of images such as {local} is missing")
-    if local is not None:
-        check_folder("image_dir", image_dir, f", of images such as {local}")
 
 
 def _own_file(backbone):

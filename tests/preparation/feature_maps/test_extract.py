@@ -524,7 +524,7 @@ def test_what_follows_two_dashes_goes_to_beam(shop, weights, tmp_path):
 def test_store_of_another_catalogue(shop, names, tmp_path):
     _extract(shop, names, tmp_path / "maps")
     estimator = CTREstimator("hcm", tmp_path / "maps", **tiny("hcm"))
-    with pytest.raises(InputError, match="^feature_maps=.*do not belong together"):
+    with pytest.raises(InputError, match="^feature_maps=.*take what has that cat"):
         estimator.fit(shop.data)
     with pytest.raises(InputError, match="^feature_maps: "):
         CTREstimator("hcm").fit(shop.data)
