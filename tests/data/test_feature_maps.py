@@ -182,9 +182,9 @@ def test_no_shard_is_read_into_memory(tmp_path):
         # Of zeros, which take no room on the disk.
         with open(tmp_path / f"feature_maps-{shard:05d}-of-00002.f16", "wb") as file:
             file.truncate(size)
+    before = _private_bytes()
     store, wanted = FeatureMapStore.open(tmp_path), [1, rows, rows + 1, 2 * rows]
     dataset = tf.data.Dataset.from_tensors(np.asarray(wanted)).map(store.gather)
-    before = _private_bytes()
     for maps in (store.gather(tf.constant(wanted, tf.int64)), *dataset):
         assert maps.shape == (4, *shape)
     assert _private_bytes() - before < size / 4

@@ -100,9 +100,9 @@ def test_models_without_histories():
         ("hcm", {"similarity": "dot"}, "similarity: one of.*'dot'"),
         ("din_fixed_cnn", {"projection": "svd"}, "projection: one of.*'svd'"),
         ("din", {"attention_activation": "elo"}, "elo"),
-        ("hcm", {"cnn_filters": (8,)}, "cnn_filters: one width for each.*(8,)"),
+        ("hcm", {"cnn_filters": (8,)}, r"cnn_filters: one width for each.*\(8,\)"),
         ("base", {"id_dropout": -1}, "id_dropout: a number from 0 on.*-1"),
-        ("base", {"hidden_units": ()}, "hidden_units: integers from 1 on.*()"),
+        ("base", {"hidden_units": ()}, r"hidden_units: integers from 1 on.*\(\)"),
     ],
 )
 def test_unknown_names_and_values(name, options, message):

@@ -167,5 +167,6 @@ def test_a_sample_of_the_requests(weighted_shop):
     table = read_table(batches, "train", limit=150, epoch=0)
     assert 100 < len(table.rows) < 200
     assert set(table.rows.row) < set(whole.rows.row) and table.rows.row.is_unique
+    assert not set(table.rows.row) <= set(head.rows.row)
     place = whole.rows.row.tolist().index(table.rows.row[0])
     np.testing.assert_array_equal(table.numbers[0], whole.numbers[place])

@@ -47,7 +47,7 @@ def test_a_seed_gives_the_same_trees(fitted, weighted_shop):
 
 
 def test_photos_may_be_shuffled(fitted, weighted_shop):
-    given = {"similarity": "cosine", "shuffle_images": True, "seed": 1}
+    given = {"similarity": "cosine", "shuffle_images": True}
     other = fit_trees(_configuration(weighted_shop, given)).predictions("test")
     assert not np.allclose(other.ctr, fitted.predictions("test").ctr)
 
