@@ -11,33 +11,29 @@ import tensorflow as tf
 from absl.flags import FLAGS
 
 from hccm_tf import finite_json
-from hccm_tf.atomic import check_can_make, new_file, write_text
+from hccm_tf.atomic import new_file, write_text
 from hccm_tf.commands import say_next
 from hccm_tf.comparison.slices import read_columns
 from hccm_tf.data.folder import DataFolder
-from hccm_tf.data.labels import missing_label
 from hccm_tf.errors import (
     LOST_PROCESS,
     PREEMPTED,
-    InputError,
-    errors_begin_with,
     report_input_errors,
 )
 from hccm_tf.explanation import write_explanation
 from hccm_tf.explanation.projector import write_projector
-from hccm_tf.files import check_folder
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.models import Trees
+from hccm_tf.result_checks import check_before, check_results, has_verdict
 from hccm_tf.run_folder import RunFolder
 from hccm_tf.runs import read_configuration
 from hccm_tf.serving.export import export
 from hccm_tf.serving.model_card import Origin
 from hccm_tf.serving.request import Impressions, impressions_request, to_json
-from hccm_tf.serving.versions import next_version
 from hccm_tf.training.fit import fit, run_in_training
 from hccm_tf.training.preemption import Preempted
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES, is_chief, make_strategy
-from hccm_tf.trees.fit import check_trees, fit_trees
+from hccm_tf.trees.fit import fit_trees
 from hccm_tf.verdict.aucs import aucs_of
 from hccm_tf.verdict.give import give_verdict
 
@@ -85,7 +81,7 @@ def _run(configuration, results, from_run):
     if configuration.strategy != "one_device":
         strategy = make_strategy(configuration.strategy)
     if strategy is None or is_chief(strategy):
-        _check_before(configuration, results, folder)
+        check_before(configuration, results, folder)
     validation = test = None
     with run_in_training(configuration, strategy):
         if configuration.model is Trees:
@@ -105,7 +101,7 @@ def _run(configuration, results, from_run):
             print(finite_json.to_text(metrics))
         version = _write_results(fitted, results, folder, validation, test)
         try:
-            if _has_verdict(configuration, results):
+            if has_verdict(configuration, results):
                 photos_of = configuration if results.check_photos else None
                 give_verdict(fitted, validation, test, folder, photos_of, strategy)
         finally:
@@ -122,33 +118,6 @@ def _say_next(configuration, version, folder):
     elif model is not Trees and not configuration.settings.is_control:
         export_to = f"--export_dir=saved_models/{model.name}"
         say_next(["hccm-train", f"--from_run={folder.path}", export_to])
-
-
-def _has_verdict(configuration, results):
-    """Whether a network is trained, by one process, and a word on it wanted."""
-    if configuration.strategy in CLUSTER_STRATEGIES:
-        return False
-    trains = configuration.settings.epochs > 0 and configuration.model is not Trees
-    return results.verdict and trains and configuration.run_dir is not None
-
-
-def _check_before(configuration, results, folder):
-    """Finds out before the work what could not be done after it, where it is done."""
-    if results.export_dir is not None:
-        with errors_begin_with("export_dir="):
-            check_can_make(next_version(results.export_dir))
-        check_can_make(folder.request)
-    if results.explain:
-        check_can_make(folder.explanation)
-    if results.projector:
-        check_can_make(folder.projector)
-    if results.check_photos:
-        lacks = missing_label(DataFolder(configuration.data_dir), "test")
-        if lacks:
-            raise InputError(f"--check_photos: {lacks}; leave it out")
-    image_dir = configuration.image_dir
-    if (results.explain or results.projector) and image_dir is not None:
-        check_folder("--image_dir", image_dir, "; name that of the photos to show")
 
 
 def _with_ids(test, data_dir):
@@ -204,60 +173,6 @@ def _origin(trained, folder, validation, test):
     metrics = folder.read_metrics() if folder.metrics.exists() else {}
     aucs = aucs_of(trained.schema, validation, test)
     return Origin(folder.path.resolve().name, configuration, metrics, aucs)
-
-
-def check_results(configuration, results, from_run=None):
-    """Raises an `InputError` for what a run could not do once it has trained."""
-    model, settings = configuration.model, configuration.settings
-    if results.explain and configuration.image_dir is None:
-        raise InputError("--explain shows the images and needs --image_dir")
-    if results.explain and not model.has_attention:
-        raise InputError(f"--explain: model {model.name} has no attention to show")
-    if results.explain and settings.is_control:
-        raise InputError("--explain would show what a control's model was not told")
-    if results.projector and settings.is_control:
-        raise InputError("--projector would show what a control's model was not told")
-    if model is Trees:
-        if results.projector:
-            raise InputError("--projector: trees have no vectors to show")
-        if results.export_dir is not None:
-            raise InputError(
-                "--export_dir: trees are a bar to compare with, not to serve"
-            )
-        check_trees(configuration)
-    if results.export_dir is not None and settings.is_control:
-        raise InputError("--export_dir: a control is not for serving")
-    if results.check_photos:
-        _check_check_photos(configuration, results)
-    if from_run is not None and configuration.run_dir is None:
-        if results.export_dir is None and not (results.explain or results.projector):
-            raise InputError(
-                "--from_run: what to do with the run is missing: --export_dir, "
-                "--explain, --projector or, for its metrics on other data, --data_dir "
-                "and --run_dir"
-            )
-
-
-def _check_check_photos(configuration, results):
-    """Raises an `InputError` unless a run can say if its photos pay."""
-    if configuration.strategy in CLUSTER_STRATEGIES:
-        raise InputError(
-            "--check_photos trains on one machine; a cluster compares with a run of "
-            "--shuffle_images"
-        )
-    if not _has_verdict(configuration, results):
-        raise InputError("--check_photos is a line of the verdict of a training")
-    if configuration.warm_start_from is not None:
-        raise InputError(
-            "--check_photos: a warm start knows the photos already; check a training "
-            "from scratch"
-        )
-    if not configuration.model.has_images:
-        raise InputError(
-            f"--check_photos: model {configuration.model.name} sees no photos"
-        )
-    if configuration.settings.shuffle_images:
-        raise InputError("--check_photos: --shuffle_images has dealt them out already")
 
 
 def _write_metrics(fitted, validation, test, folder):
