@@ -4,7 +4,7 @@ import dataclasses
 
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
-from hccm_tf.files import check_folder
+from hccm_tf.images.places import check_image_dir
 from hccm_tf.models import ImageInput
 from hccm_tf.training.fit import build, prepare
 from hccm_tf.training.images import images_path
@@ -30,8 +30,9 @@ def check(configuration):
 
 def _check_pixels(configuration):
     options, path = configuration.options, images_path(configuration)
-    schema = DataFolder(configuration.data_dir).schema()
-    check_folder("image_dir", path)
+    folder = DataFolder(configuration.data_dir)
+    schema, names = folder.schema(), folder.catalogue(["image"])["image"].to_pylist()
+    check_image_dir(filter(None, names), path)
     check_pretraining(configuration)
     if configuration.settings.shuffle_categories and "category" not in schema:
         raise InputError("shuffle_categories: the schema has no feature category")
