@@ -158,7 +158,7 @@ class Schema:
         found = {"key": {}, "check": {}, "count": {}}
         for feature in schema.scalars:
             if feature.has_vocabulary:
-                path = join(folder, "vocabularies", f"{feature.name}.parquet")
+                path = vocabulary_file(folder, feature.name)
                 for column, values in _read_vocabulary(path, found).items():
                     found[column][feature.name] = values
         keys, checks, counts = found.values()
@@ -234,11 +234,16 @@ def pad_candidates(values, num_candidates=None, padding=None):
     return values.to_tensor(padding, shape=shape)
 
 
+def vocabulary_file(folder, name):
+    """Path of the vocabulary of a feature, str."""
+    return join(folder, "vocabularies", f"{name}.parquet")
+
+
 def write_vocabulary(folder, name, keys, checks=None, counts=None, values=None):
     """Writes the sorted keys of a vocabulary, and what else is known of its values."""
     table = {"key": keys, "check": checks, "count": counts, "value": values}
     table = {column: array for column, array in table.items() if array is not None}
-    path = pathlib.Path(folder) / "vocabularies" / f"{name}.parquet"
+    path = pathlib.Path(vocabulary_file(folder, name))
     path.parent.mkdir(exist_ok=True)
     with new_file(path) as temporary:
         pq.write_table(pa.table(table), temporary)

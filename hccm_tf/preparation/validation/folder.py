@@ -9,6 +9,7 @@ from hccm_tf import files
 from hccm_tf.data import ids
 from hccm_tf.data.feature_maps import FeatureMapStore
 from hccm_tf.data.folder import DataFolder
+from hccm_tf.data.schema import vocabulary_file
 from hccm_tf.errors import InputError
 
 CHUNK_ROWS = 65_536
@@ -89,7 +90,7 @@ def check_schema_files(data_dir, errors):
         errors.append(str(error))
         return None
     for name, keys in schema.vocabularies.items():
-        path = data_dir / "vocabularies" / f"{name}.parquet"
+        path = vocabulary_file(data_dir, name)
         if len(keys) != schema[name].size:
             errors.append(
                 f"{path}: {len(keys)} values, in schema.json {schema[name].size}"
