@@ -286,6 +286,6 @@ for axis, place in zip(axes, np.argsort(-ctr), strict=True):
 figure.tight_layout()
 
 # %% [markdown]
-# These are the ten items that the user was shown, in the order in which the model would
-# show them, with their click probabilities. [Serving](serving.md) goes on from here,
-# and [your own data](own_data.md) says what your tables should look like.
+# These are ten items, in the order in which the model would show them to the user of
+# the first test impression, with click probabilities. [Serving](serving.md) goes on
+# from here, and [your own data](own_data.md) says what your tables should look like.

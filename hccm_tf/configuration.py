@@ -34,6 +34,8 @@ class TrainingSettings(Options):
         0,
         "The seed of everything random; on one machine and one version, the same gives "
         "the same metrics.",
+        lower=0,
+        upper=2**32 - 1,
     )
     max_history: int | None = option(
         None, "The newest clicks that a history keeps; by default all of DATA.", lower=1
@@ -49,10 +51,9 @@ class TrainingSettings(Options):
         "still gains over one without images is then not due to what they show.",
         needs="has_images",
     )
-    allow_links: bool = option(False, ALLOWED["allow_links"], needs="has_images")
-    allow_private_urls: bool = option(
-        False, ALLOWED["allow_private_urls"], needs="has_images"
-    )
+    # For the pages that show photos, too, whatever the model reads.
+    allow_links: bool = option(False, ALLOWED["allow_links"])
+    allow_private_urls: bool = option(False, ALLOWED["allow_private_urls"])
     shuffle_categories: bool = option(
         False,
         "Whether to tell the image encoder the category of another item, always the "

@@ -37,14 +37,17 @@ def first_line(error, length=200):
 def with_flag(message, flag_names):
     """An error's message, in which arguments that are flags have become flags.
 
-    These are the one that it begins with, and those that it tells to make true.
+    These are the one that it begins with, and those that it gives a value.
     """
 
     def written(found):
-        return f"--{found[1]}" if found[1] in flag_names else found[0]
+        name, value = found.groups()
+        if name not in flag_names:
+            return found[0]
+        return f"--{name}" if value else f"--{name}="
 
     said, *received = message.partition("Received:")
-    said = re.sub(r"(?<![-\w])(\w+)=True\b", written, said)
+    said = re.sub(r"(?<![-\w/])(\w+)=(True\b)?", written, said)
     message = "".join([said, *received])
     name = re.match(r"\w*", message)[0]
     is_flag = name in flag_names and message[len(name) :].startswith((":", "="))

@@ -19,6 +19,7 @@ from hccm_tf.run_folder import RunFolder
 from hccm_tf.runs import TrainedModel, read_configuration
 from hccm_tf.serving.export import export
 from hccm_tf.training.fit import FittedModel, fit, run_in_training
+from hccm_tf.training.images import images_path
 
 # Its own; the others are options of the model and `TrainingSettings`.
 PARAMETERS = {
@@ -80,6 +81,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
     ```
     """
 
+    classes_ = np.array([0, 1])
+
     def __init__(self, model=None, feature_maps=None, **options):
         given = {"model": model, "feature_maps": feature_maps, **options}
         for name, default in PARAMETERS.items():
@@ -140,17 +143,20 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         return contextlib.nullcontext() if self.verbose else silent()
 
     def _fit(self, X, y):
-        self.frames_ = None
+        # Before the data frames are read through.
+        images_path(self._configure())
+        frames = None
         if not _is_folder(X):
             if self.strategy is not None:
                 raise InputError("strategy: several processes need a data folder")
-            self.frames_ = FrameFolders(self.items, X, y)
-            X = self.frames_.training
-        self.classes_ = np.array([0, 1])
+            frames = FrameFolders(self.items, X, y)
+            X = frames.training
         configuration = self._configure(X)
         with run_in_training(configuration, self.strategy):
-            self.fitted_ = fit(configuration, self.strategy)
-        self.validation_metrics_ = self.fitted_.evaluate("validation")
+            fitted = fit(configuration, self.strategy)
+        # A `fit` that fails leaves what the one before it made.
+        self.frames_, self.fitted_ = frames, fitted
+        self.validation_metrics_ = fitted.evaluate("validation")
 
     @property
     def model_(self):
@@ -234,8 +240,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         told = trained.configuration
         folders = {name: getattr(told, name) for name in ("feature_maps", "image_dir")}
         estimator = cls(name_of(told.model), **folders, **told.values())
-        estimator.classes_, estimator.frames_ = np.array([0, 1]), None
-        estimator.fitted_ = FittedModel(trained)
+        estimator.frames_, estimator.fitted_ = None, FittedModel(trained)
         if frames.exists():
             estimator.frames_ = FrameFolders.load(frames)
             estimator.fitted_ = estimator.fitted_.moved(estimator.frames_.training)
@@ -251,14 +256,9 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         """Writes the next version of a SavedModel, see `hccm_tf.serving.export`."""
         check_is_fitted(self, "fitted_")
         with self._says():
-            batches = self.fitted_.batches_of()
-            return export(
-                self.fitted_.trained,
-                batches.data_dir,
-                batches.images,
-                export_dir,
-                representation_dtype,
-            )
+            trained, batches = self.fitted_.trained, self.fitted_.batches_of()
+            data = batches.data_dir, batches.images
+            return export(trained, *data, export_dir, representation_dtype)
 
     def explain(self, data_dir, path, image_dir, count):
         """Writes a page of some test impressions, see `hccm_tf.explanation`.
@@ -275,9 +275,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
 
     def _configure(self, data_dir=None):
         """The `Configuration` of its parameters."""
-        base = None
-        if self.warm_start_from is not None:
-            base = read_configuration(self.warm_start_from)
+        start = self.warm_start_from
+        base = None if start is None else read_configuration(start)
         names = ("feature_maps", "image_dir", "run_dir", "resume")
         folders = {name: getattr(self, name) for name in names}
         return configure(
@@ -285,7 +284,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             self.options,
             base,
             data_dir=data_dir,
-            warm_start_from=self.warm_start_from,
+            warm_start_from=start,
             warm_start=self.warm_start,
             **folders,
         )

@@ -118,7 +118,12 @@ def read_json(path):
 
 
 def read_parquet(path, columns=None):
-    """Reads a small Parquet file as a `pyarrow.Table`; `OSError` if it cannot."""
+    """Reads a small Parquet file as a `pyarrow.Table`.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is damaged.
+    """
     with open_file(path) as handle:
         return pq.read_table(handle, columns=columns)
 

@@ -4,7 +4,7 @@ from hccm_tf.atomic import check_can_make
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.labels import missing_label
 from hccm_tf.errors import InputError, errors_begin_with
-from hccm_tf.files import check_folder
+from hccm_tf.images.places import check_image_dir
 from hccm_tf.models import Trees
 from hccm_tf.serving.versions import next_version
 from hccm_tf.training.strategies import CLUSTER_STRATEGIES
@@ -14,8 +14,6 @@ from hccm_tf.trees.fit import check_trees
 def check_results(configuration, results, from_run=None):
     """Raises an `InputError` for what a run could not do once it has trained."""
     model, settings = configuration.model, configuration.settings
-    if results.explain and configuration.image_dir is None:
-        raise InputError("--explain shows the images and needs --image_dir")
     if results.explain and not model.has_attention:
         raise InputError(f"--explain: model {model.name} has no attention to show")
     if results.explain and settings.is_control:
@@ -88,5 +86,6 @@ def check_before(configuration, results, folder):
         if lacks:
             raise InputError(f"--check_photos: {lacks}; leave it out")
     image_dir = configuration.image_dir
-    if (results.explain or results.projector) and image_dir is not None:
-        check_folder("--image_dir", image_dir, "; name that of the photos to show")
+    if results.explain or (results.projector and image_dir is not None):
+        images = DataFolder(configuration.data_dir).catalogue(["image"])["image"]
+        check_image_dir(filter(None, images.to_pylist()), image_dir)

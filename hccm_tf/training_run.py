@@ -66,7 +66,8 @@ def run(configuration, results, from_run=None):
     except tf.errors.OpError as error:
         print(
             "error: a process of the cluster was lost, or failed; start those that "
-            f"ended with --resume. TensorFlow says: {error}"
+            f"ended with --resume. TensorFlow says: {error}",
+            file=sys.stderr,
         )
         _end(LOST_PROCESS)
     except Exception:
@@ -168,8 +169,6 @@ def _origin(trained, folder, validation, test):
         configuration = read_configuration(folder.path)
         if folder.predictions.exists():
             test = pd.read_parquet(folder.predictions)
-            # Those of an earlier version have no weights.
-            test = test if "weight" in test else None
     metrics = folder.read_metrics() if folder.metrics.exists() else {}
     aucs = aucs_of(trained.schema, validation, test)
     return Origin(folder.path.resolve().name, configuration, metrics, aucs)

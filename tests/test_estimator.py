@@ -96,6 +96,21 @@ def test_what_is_no_option_is_an_error_at_fit(shop, model, options, message):
         assert "\n" not in str(error.value)
 
 
+def test_maps_that_lack_are_said_before_the_frame_is_read(shop):
+    with pytest.raises(InputError, match="^feature_maps: model hccm needs the folder"):
+        CTREstimator("hccm").fit("no frame")
+
+
+def test_a_fit_that_fails_leaves_the_fit_before(shop, on_frames):
+    twin = copy.copy(on_frames)
+    before = vars(twin).copy()
+    twin.options = {**twin.options, "learning_rate": 1e30}
+    with pytest.raises(FloatingPointError):
+        twin.fit(shop.impressions[shop.impressions.split != "test"])
+    for name in ("frames_", "fitted_", "validation_metrics_"):
+        assert getattr(twin, name) is before[name], name
+
+
 def test_a_repr_fits_a_screen(shop):
     estimator = CTREstimator("din", items=shop.items, epochs=3, verbose=False)
     text = "CTREstimator(model='din', items=<60 rows>, verbose=False, epochs=3)"
@@ -254,6 +269,8 @@ def test_what_is_no_frame_is_an_error_of_one_line(shop, on_frames):
         on_frames.evaluate(later.drop(columns="label"))
     with pytest.raises(InputError, match="^X: no column hour. Received.*, Hour"):
         on_frames.predict_proba(later.rename(columns={"hour": "Hour"}))
+    with pytest.raises(InputError, match="^X: one impression or more"):
+        on_frames.predict_proba(later[:0])
     twin = clone(on_frames)
     with pytest.raises(InputError, match="^X: a pandas data frame.*Received: ndarray"):
         twin.fit(later.to_numpy())

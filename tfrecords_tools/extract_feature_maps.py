@@ -68,7 +68,9 @@ def define_flags():
         "The type of the maps on disk: float16 (the default), or int8, of half the "
         "size.",
     )
-    flags.DEFINE_integer("seed", None, "The seed of random weights. By default 0.")
+    flags.DEFINE_integer(
+        "seed", None, "The seed of random weights. By default 0.", lower_bound=0
+    )
     flags.DEFINE_integer(
         "max_pixels",
         MAX_PIXELS,

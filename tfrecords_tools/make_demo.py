@@ -32,7 +32,9 @@ def define_flags():
         "The number of different items that a user is shown at a time.",
         lower_bound=1,
     )
-    flags.DEFINE_integer("seed", 0, "The seed of everything that is drawn.")
+    flags.DEFINE_integer(
+        "seed", 0, "The seed of everything that is drawn.", lower_bound=0
+    )
 
 
 def main(words):

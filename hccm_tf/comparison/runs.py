@@ -1,7 +1,6 @@
 """The runs of a comparison: each whole in its own folder, or run again."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -9,15 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import zlib
 
 import pandas as pd
 
-from hccm_tf.atomic import write_text
+from hccm_tf.atomic import locked, write_text
 from hccm_tf.data.feature_maps import METADATA
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
-from hccm_tf.files import join, open_file
+from hccm_tf.files import crc32, join
 from hccm_tf.run_folder import RunFolder
 
 LAST_BYTES, LAST_LINES = 8_192, 10
@@ -52,13 +50,13 @@ def run_once(run_dir, flags, train, third=None):
     if folder.metrics.exists():
         _check_flags(run_dir, before, now)
     else:
-        if now != before:
-            # What is there is of another run, which did not end.
+        resume = ["--resume"] * (now == before and folder.checkpoints.exists())
+        if not resume:
+            # What is there is of another run, or ended before there was a checkpoint.
             with folder.training(resume=True):
                 shutil.rmtree(folder.path)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.arm, json.dumps(now, indent=2) + "\n")
-        resume = ["--resume"] * (now == before)
         train([*flags.values(), *resume, f"--run_dir={run_dir}"], run_dir)
         if not folder.metrics.exists():
             return None
@@ -69,25 +67,23 @@ def run_once(run_dir, flags, train, third=None):
 def _contents(flags):
     """Checksums of the data and feature maps that flags name, by what they are of."""
     result = {}
-    for name, files in (("data_dir", _data_files), ("feature_maps", _map_files)):
-        if name not in flags:
-            continue
-        folder, checksum = flags[name].partition("=")[2], 0
-        for file in files(folder):
+    for name, checksum in (("data_dir", _of_data), ("feature_maps", _of_maps)):
+        if name in flags:
+            folder = flags[name].partition("=")[2]
             # What cannot be read, the run tells of.
-            with contextlib.suppress(OSError), open_file(file) as handle:
-                checksum = zlib.crc32(handle.read(), checksum)
-        result[f"content of {name}"] = f"{folder} of checksum {checksum:08x}"
+            with contextlib.suppress(OSError, InputError):
+                result[f"content of {name}"] = (
+                    f"{folder} of checksum {checksum(folder):08x}"
+                )
     return result
 
 
-def _data_files(folder):
-    """The files that change with what a data folder holds."""
-    return DataFolder(folder).info_file, DataFolder(folder).schema_file
+def _of_data(folder):
+    return DataFolder(folder).checksum()
 
 
-def _map_files(folder):
-    return [join(folder, METADATA)]
+def _of_maps(folder):
+    return crc32(join(folder, METADATA))
 
 
 def _check_flags(run_dir, before, now):
@@ -111,11 +107,11 @@ def subprocess_trainer(script):
 
     def train(flags, run_dir):
         path = RunFolder(run_dir).log
-        with open(path, "ab") as log:
+        with contextlib.ExitStack() as stack:
             try:
                 # The run inherits the lock with its output: it holds as long as the
                 # run lives, even if the comparison that started it was killed.
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                log = stack.enter_context(locked(path))
             except BlockingIOError as error:
                 raise InputError(
                     f"{run_dir}: another comparison, or a process that one left, "

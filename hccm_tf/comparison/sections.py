@@ -150,13 +150,15 @@ def _comparisons(result):
     for row in result["comparisons"]:
         low, high = row["interval"]
         seeds = row["gain_by_seed"]
-        p_holm = "" if row["p_holm"] is None else f"{row['p_holm']:.4f}"
+        # The p-values of fewer seeds are of these trainings, not of the models.
+        enough = len(seeds) >= SEEDS_FOR_A_VERDICT
+        p_values = [row["p"], row["p_holm"]] if enough else [None, None]
         rows.append(
             [
                 *(row["arm"], row["base"], row["kind"], f"{row['gain']:+.4f}"),
                 f"{low:+.4f} to {high:+.4f}",
                 f"{sum(gain > 0 for gain in seeds)} of {len(seeds)}",
-                *(f"{row['p']:.4f}", p_holm),
+                *("" if p is None else f"{p:.4f}" for p in p_values),
             ]
         )
     return Table(header, rows)
@@ -167,6 +169,7 @@ def _slices(result):
     rows = [
         [part["slice"], part["impressions"], *map(_number, part["auc"])]
         for part in result["slices"]
+        if part["impressions"]
     ]
     return Table(header, rows)
 

@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from hccm_tf.data.feature import HISTORY_IMAGE
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.parsing import parse_spec
-from hccm_tf.files import require_scheme
 
 BATCH_SIZE = 4_096
 
@@ -26,22 +25,21 @@ def read_columns(data_dir, split, names):
     Returns:
         data frame with these columns.
     """
-    require_scheme(data_dir)
     folder = DataFolder(data_dir)
     spec = parse_spec(folder.schema(with_vocabularies=False))
     spec["history_length"] = tf.io.RaggedFeature(tf.int64, value_key=HISTORY_IMAGE)
     spec["weight"] = tf.io.RaggedFeature(tf.float32)
     spec["timestamp"] = tf.io.RaggedFeature(tf.int64)
     spec = {name: spec[name] for name in names}
-    dataset = tf.data.TFRecordDataset(folder.files(split)).batch(BATCH_SIZE)
-    batches = []
+    dataset = folder.records(split).batch(BATCH_SIZE)
+    batches, weighted = [], "weight" not in names or folder.weighted
     with folder.report_damage():
         for records in dataset:
             columns = tf.io.parse_example(records, spec)
             if "history_length" in columns:
                 columns["history_length"] = columns["history_length"].row_lengths()
             label = columns["label"]
-            if "weight" in columns and not folder.weighted:
+            if not weighted:
                 columns["weight"] = tf.ones_like(label, tf.float32)
             batches.append(pd.DataFrame(_by_impression(columns, label.value_rowids())))
     return pd.concat(batches, ignore_index=True)

@@ -9,7 +9,7 @@ from hccm_tf.atomic import new_folder
 from hccm_tf.data.folder import NEEDED, DataFolder
 from hccm_tf.data.local_copy import is_needed
 from hccm_tf.errors import InputError
-from hccm_tf.files import crc32, join, read_json, require_scheme
+from hccm_tf.files import join, read_json, require_scheme
 
 PARTS = 3
 AT_ONCE = 4_096
@@ -23,8 +23,7 @@ def find_third(data_dir, folder):
 
     Args:
         data_dir: data folder, local or one that TensorFlow reads.
-        folder: `pathlib.Path` in which the copy is, by the checksum of the counts and
-            the schema of `data_dir`.
+        folder: `pathlib.Path` in which the copy is, by the checksum of `data_dir`.
 
     Returns:
         `pathlib.Path`.
@@ -33,10 +32,7 @@ def find_third(data_dir, folder):
         InputError: if a record is damaged, or the third is empty.
     """
     source = DataFolder(data_dir)
-    checksum = 0
-    for file in (source.info_file, source.schema_file):
-        checksum ^= crc32(file)
-    path = folder / f"third-{checksum:08x}"
+    path = folder / f"third-{source.checksum():08x}"
     if not path.exists():
         _write(source, path)
         print(f"training data of a third of the users -> {path}", flush=True)

@@ -5,6 +5,7 @@ hold.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import zlib
@@ -14,7 +15,13 @@ from etils import epy
 
 from hccm_tf.data.schema import BUILD, SCHEMA, Schema
 from hccm_tf.errors import InputError, first_line
-from hccm_tf.files import crc32_of_all, join, read_json, read_parquet
+from hccm_tf.files import (
+    crc32_of_all,
+    join,
+    read_json,
+    read_parquet,
+    require_scheme,
+)
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -126,6 +133,15 @@ class DataFolder:
         total = len(self._lengths(split))
         return [self.shard_file(split, number, total) for number in range(total)]
 
+    def records(self, split):
+        """`tf.data.TFRecordDataset` of a split's requests, in order.
+
+        Raises:
+            InputError: if there is no such split, or nothing reads the folder's scheme.
+        """
+        require_scheme(self.path)
+        return tf.data.TFRecordDataset(self.files(split))
+
     def num_requests(self, split):
         """Number of a split's records, which are requests.
 
@@ -208,6 +224,14 @@ class DataFolder:
         for name, keys in self.schema().vocabularies.items():
             found[f"vocabulary of {name}"] = zlib.crc32(np.ascontiguousarray(keys))
         return found
+
+    def checksum(self):
+        """CRC-32 of `checksums`, int.
+
+        Raises:
+            InputError: likewise.
+        """
+        return zlib.crc32(json.dumps(sorted(self.checksums().items())).encode())
 
     def found_files(self):
         """Paths, `pathlib.Path`, of all that a local folder holds of shards."""

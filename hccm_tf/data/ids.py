@@ -96,8 +96,8 @@ def find_ids(sorted_keys, ids, checks=None):
     Args:
         sorted_keys: int64 tensor `[N]`, ascending.
         ids: int64 or string tensor of any shape.
-        checks: int64 tensor `[N]`, those of the keys' strings; without, or where one is
-            negative, a string is known by its key alone.
+        checks: int64 tensor `[N]`, those of the keys' strings; without, a string is
+            known by its key alone.
 
     Returns:
         int64 tensor of the shape of `ids`; −1 where an id does not occur.
@@ -106,8 +106,7 @@ def find_ids(sorted_keys, ids, checks=None):
     if checks is None or checks.shape[0] == 0:
         return place
     expected = tf.gather(checks, tf.maximum(place, 0))
-    same = (expected < 0) | (expected == to_checks(ids))
-    return tf.where(same, place, tf.constant(-1, tf.int64))
+    return tf.where(expected == to_checks(ids), place, tf.constant(-1, tf.int64))
 
 
 def distinct_keys(ids, counts=None):

@@ -2,8 +2,6 @@
 
 from etils import epy
 
-from hccm_tf.files import require_scheme
-
 with epy.lazy_imports():
     import tensorflow as tf
 
@@ -29,8 +27,7 @@ def missing_label(folder, split):
     spec = {"label": tf.io.RaggedFeature(tf.int64)}
     if folder.weighted:
         spec["weight"] = tf.io.RaggedFeature(tf.float32)
-    require_scheme(folder.path)
-    records = tf.data.TFRecordDataset(folder.files(split)).batch(1024)
+    records = folder.records(split).batch(1024)
     found = set()
     with folder.report_damage():
         for batch in records.map(lambda each: tf.io.parse_example(each, spec)):

@@ -53,13 +53,14 @@ class PixelFile:
     def path(self):
         """The path under which to map the file."""
         if self._file is None:
-            self._file, skipped = self._write(self._images)
+            file, skipped = self._write(self._images)
             if skipped:
                 place, reason = next(iter(skipped.items()))
                 raise InputError(
                     f"image_dir={self._told[0]}: an image that was read before cannot "
                     f"be any more: {self._images[place]}: {reason}"
                 )
+            self._file = file
         # A file without a name has this one, in this process.
         return str(self._shared or f"/dev/fd/{self._file.fileno()}")
 

@@ -36,9 +36,9 @@ class Schema:
         negative_keep_rate: share of the training split's negatives that the data
             holds; see `unsampled`.
         checks: name → int64 checks of the strings of a vocabulary, see
-            `hccm_tf.data.ids`; one without is known by its keys alone.
+            `hccm_tf.data.ids`; integers have none.
         counts: name → int64, how often each value of a vocabulary occurs in the
-            training split; older folders have none.
+            training split.
 
     Raises:
         InputError: if a feature is named twice, or as none can be, or shares one that
@@ -250,7 +250,7 @@ def write_vocabulary(folder, name, keys, checks=None, counts=None, values=None):
 
 
 def _read_vocabulary(path, columns):
-    """Columns of a vocabulary; integers, and older folders, do not have all."""
+    """Columns of a vocabulary; integers do not have all."""
     try:
         with open_file(path) as handle:
             # What is not there is left out.

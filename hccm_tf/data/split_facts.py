@@ -19,7 +19,7 @@ def split_facts(folder, split):
         `days`, of the first and of the last, `None` where the log has no times.
     """
     spec = {n: tf.io.RaggedFeature(tf.int64) for n in ("label", "timestamp")}
-    batches = tf.data.TFRecordDataset(folder.files(split)).batch(BATCH_SIZE)
+    batches = folder.records(split).batch(BATCH_SIZE)
     batches = batches.map(
         lambda records: tf.io.parse_example(records, spec), tf.data.AUTOTUNE
     )

@@ -14,7 +14,7 @@ def write_explanation(path, trained, batches, image_dir, count):
         path: file to write.
         trained: `hccm_tf.runs.TrainedModel`.
         batches: `Batches` of a data folder, whose first test impressions are shown.
-        image_dir: folder of the images.
+        image_dir: folder of the images that are no URLs.
         count: number of impressions.
 
     Raises:

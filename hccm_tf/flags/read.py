@@ -17,6 +17,7 @@ from hccm_tf.data.local_copy import local_copy
 from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.flags.define import define_flags
 from hccm_tf.flags.groups import RunOptions
+from hccm_tf.images.places import ALLOWED
 from hccm_tf.models import CHOICES, find_model, name_of
 from hccm_tf.options import kind_of
 from hccm_tf.runs import read_configuration
@@ -139,10 +140,11 @@ def read_configuration_flags(flag_values, typed_names):
     given = given_options(flag_values, model)
     folders = {name: getattr(run, name) for name in (*RUN_FOLDERS, "resume")}
     if run.from_run is not None:
+        allowed = {name: given.pop(name) for name in ALLOWED if name in given}
         unread = [*given, "model"] if run.model is not None else [*given]
         why = f"--from_run={run.from_run} takes the run as it is"
         leave_out(unread, typed_names, why)
-        told = _as_it_is(base, run.from_run, run.strategy, folders)
+        told = _as_it_is(base, run.from_run, run.strategy, folders, allowed)
         return _with_copies(told, run.cache_dir)
     read = readable(model)
     unread = [name for name in given if name not in read]
@@ -193,12 +195,12 @@ def given_options(flag_values, model):
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _as_it_is(base, from_run, strategy, folders):
+def _as_it_is(base, from_run, strategy, folders, allowed):
     """The configuration of a run that is not trained further."""
     given = {name: value for name, value in folders.items() if value is not None}
     return dataclasses.replace(
         base,
-        settings=dataclasses.replace(base.settings, epochs=0),
+        settings=dataclasses.replace(base.settings, epochs=0, **allowed),
         warm_start_from=from_run,
         warm_start="all",
         strategy=strategy,

@@ -57,8 +57,8 @@ class DINAttention(keras.layers.Layer):
         tuple of it and the weights, `[B, T]` or `[B, N, T]`.
 
     Raises:
-        ValueError: If `hidden_units` is empty, `normalize` is unknown, or `query` and
-            `keys` have not the same static last dimension.
+        ValueError: If `hidden_units` is empty, `normalize` is unknown, `keys` have not
+            three dimensions, or not the same static last one as `query`.
 
     Example:
     ```python
@@ -94,6 +94,10 @@ class DINAttention(keras.layers.Layer):
         self.normalize = normalize
 
     def build(self, query_shape, keys_shape):
+        if len(keys_shape) != 3:
+            raise ValueError(
+                f"`keys` are `[B, T, D]`. Received: keys.shape={keys_shape}"
+            )
         dim = keys_shape[-1]
         if dim is None or query_shape[-1] != dim:
             raise ValueError(

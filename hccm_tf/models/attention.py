@@ -8,7 +8,8 @@ from keras import ops
 class DotProductAttention(keras.layers.Layer):
     """`softmax(q·k / √D) k` over the non-masked keys, 0 if there is none (Eq. 14).
 
-    Its call has the arguments and outputs of `hccm_tf.layers.DINAttention`.
+    Its call has the arguments and outputs of `hccm_tf.layers.DINAttention`, and needs
+    `keys_mask`.
     """
 
     def build(self, query_shape, keys_shape):

@@ -62,7 +62,6 @@ def write_semantic_ids(
     if centroids is None:
         found = Centroids.fit(store, num_codes, seed)
         _warn_of_few(len(store.rows), found.centroids.shape[1])
-        found.save(centroids_path(output))
     else:
         found = Centroids.load(centroids)
         if found.cnn != store.cnn:
@@ -72,9 +71,13 @@ def write_semantic_ids(
             )
     codes, explained = found.encode(store)
     write = _write_parquet if is_parquet(str(output)) else _write_csv
+    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     with new_file(output) as temporary:
         batches = _with_codes(items, types, store, codes)
         with_code, count = write(temporary, types, batches)
+        if centroids is None:
+            # Not before the codes are whole: it would be kept by the next call.
+            found.save(centroids_path(output))
     print(
         f"{with_code} of {count} items have {', '.join(COLUMNS)}, of "
         f"{found.centroids.shape[1]} codes each, which explain "

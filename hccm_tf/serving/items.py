@@ -7,6 +7,7 @@ import tensorflow as tf
 from hccm_tf.data import ids
 from hccm_tf.serving.inputs import request_name
 from hccm_tf.serving.item_inputs import encode, item_columns
+from hccm_tf.serving.representations import table_variable
 
 # Names of a table's variables, by which they are found in an export.
 ITEM_KEYS = "items.keys"
@@ -28,14 +29,14 @@ class ItemTable(tf.Module):
 
     def __init__(self, keys, values, checks=None):
         super().__init__(name="item_table")
-        self.item_keys = _variable(keys, ITEM_KEYS)
+        self.item_keys = table_variable(keys, ITEM_KEYS)
         self.item_values = {
-            name: _variable(column, ITEM_VALUES + name)
+            name: table_variable(column, ITEM_VALUES + name)
             for name, column in values.items()
         }
         self.item_checks = None
         if checks is not None:
-            self.item_checks = _variable(checks, ITEM_CHECKS)
+            self.item_checks = table_variable(checks, ITEM_CHECKS)
 
     def find(self, item_ids):
         """Row numbers, int64 of their shape; 0 for an item that is not there."""
@@ -44,10 +45,6 @@ class ItemTable(tf.Module):
     def look_up(self, name, rows):
         """Values of a feature, by its input's name, in rows."""
         return tf.gather(self.item_values[name], rows)
-
-
-def _variable(values, name):
-    return tf.Variable(values, trainable=False, name=name, shape=tf.TensorShape([None]))
 
 
 def item_keys(item_ids):

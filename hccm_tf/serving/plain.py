@@ -1,5 +1,7 @@
 """Requests made of plain values: ids, which are looked up, or whole items."""
 
+import numbers
+
 import pandas as pd
 
 from hccm_tf.data.feature import HISTORY_IMAGE, MISSING
@@ -8,6 +10,7 @@ from hccm_tf.data.item_features import carried
 from hccm_tf.errors import InputError
 from hccm_tf.serving.request import rank_request
 
+CLICKS = ("user_id", "item_id", "timestamp")
 CONVERT = {"int64": int, "float32": float, "string": lambda value: str(value).encode()}
 
 
@@ -19,7 +22,7 @@ def plain_request(requests, schema, items, with_images=True, clicks=None, sides=
     the user clicked, oldest first. A candidate or a click is an id of `items`, or a
     dict, `{"item_id": 11, "position": 2}`, whose columns go before those of `items`. Of
     what an export knows of its items, only ids and images are in a request, whatever
-    else is given.
+    else is given of an item. An id may be a number or its digits, as JSON has it.
 
     Args:
         requests: list of such dicts.
@@ -33,13 +36,28 @@ def plain_request(requests, schema, items, with_images=True, clicks=None, sides=
         sides: of `hccm_tf.data.image_inputs.SIDES`, whose images the model takes.
 
     Raises:
-        InputError: names the request, from 0, and what it lacks.
+        InputError: names the request, from 0, and what it lacks, or has and the model
+            does not know.
     """
+    if isinstance(requests, dict):
+        raise InputError("requests: a list of dicts. Received: one dict")
     if "item_id" in items:
         items = items.set_index("item_id")
+    if not items.index.is_unique:
+        twice = items.index[items.index.duplicated()][0]
+        raise InputError(f"items: item {twice} is in the catalogue twice")
+    lacks = [name for name in CLICKS if clicks is not None and name not in clicks]
+    if lacks:
+        raise InputError(f"clicks: no column {', '.join(lacks)}")
+    known = {"candidates", "history", "user_id", *(f.name for f in schema.scalars)}
     schema, rows = carried(schema), []
     for number, request in enumerate(requests):
         try:
+            if unknown := sorted(map(str, {*request} - known)):
+                raise InputError(
+                    f"{', '.join(unknown)}: the model knows no such thing. It knows: "
+                    f"{', '.join(sorted(known))}"
+                )
             rows.append(_rows(request, schema, items, clicks))
         except InputError as error:
             raise InputError(f"requests: number {number}, from 0: {error}") from error
@@ -70,7 +88,8 @@ def _clicked(request, clicks):
     """The items that a user clicked, oldest first."""
     if clicks is None:
         return []
-    own = clicks[clicks.user_id == request.get("user_id")]
+    user_id = _as_in(clicks.user_id, request.get("user_id"))
+    own = clicks[clicks.user_id == user_id]
     if "label" in own:
         own = own[own.label == 1]
     return own.sort_values("timestamp", kind="stable").item_id.tolist()
@@ -78,7 +97,7 @@ def _clicked(request, clicks):
 
 def _click(item, items):
     """The columns of a clicked item, which may be gone from the catalogue; dict."""
-    if isinstance(item, dict) or item in items.index:
+    if isinstance(item, dict) or _as_in(items.index, item) in items.index:
         return _item(item, items)
     return {"item_id": item}
 
@@ -86,17 +105,24 @@ def _click(item, items):
 def _item(item, items):
     """The columns of an item; dict."""
     told = item if isinstance(item, dict) else {"item_id": item}
-    if told.get("item_id") not in items.index:
+    item_id = _as_in(items.index, told.get("item_id"))
+    if item_id not in items.index:
         if isinstance(item, dict):
             return told
         raise InputError(
             f"item {item!r} is not in the catalogue; give what a request has of it, as "
             f"{{'item_id': {item!r}, 'image': ...}}"
         )
-    place = items.index.get_loc(told["item_id"])
-    if not isinstance(place, int):
-        raise InputError(f"item {told['item_id']!r} is in the catalogue twice")
+    place = items.index.get_loc(item_id)
     return {name: items[name].iat[place] for name in items} | told
+
+
+def _as_in(ids, value):
+    """An id in the type of a column of ids, if it can be that."""
+    if pd.api.types.is_integer_dtype(ids.dtype):
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+    is_text = len(ids) and isinstance(ids.array[0], str)
+    return str(value) if is_text and isinstance(value, numbers.Integral) else value
 
 
 def _is_missing(value):

@@ -14,6 +14,7 @@ from hccm_tf.data.image_folder import ImageFolder
 from hccm_tf.errors import InputError, errors_begin_with
 from hccm_tf.images.places import check_image_dir
 from hccm_tf.preparation.column_facts import is_number
+from hccm_tf.preparation.examples.column_choice import ARROW_TYPES
 from hccm_tf.preparation.examples.log_values import convert
 from hccm_tf.preparation.tables import read_table, read_types
 from hccm_tf.serving.exported_version import Version
@@ -21,8 +22,6 @@ from hccm_tf.serving.model_card import note_refresh
 from hccm_tf.serving.refresh_images import refresh_images
 from hccm_tf.serving.refresh_items import refresh_items
 from hccm_tf.serving.versions import next_version, versions
-
-ARROW_TYPES = {tf.string: pa.string(), tf.int64: pa.int64(), tf.float32: pa.float32()}
 
 
 def refresh(
@@ -167,14 +166,15 @@ def _read_items(items, specs):
     table = read_table(items, list(sources.values()), strings)
     columns = {}
     for name, spec in specs.items():
-        column, dtype = table[sources[name]].combine_chunks(), ARROW_TYPES[spec.dtype]
+        column = table[sources[name]].combine_chunks()
+        dtype = ARROW_TYPES[spec.dtype.name]
         with errors_begin_with(f"{items}: "):
             columns[name], bad = convert(sources[name], column, dtype)
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(
-                f"{items}: column {name}: the model has {spec.dtype.name}. Received: "
-                f"{column[row].as_py()!r} in row {row + 1}"
+                f"{items}: column {sources[name]}: the model has {spec.dtype.name}. "
+                f"Received: {column[row].as_py()!r} in row {row + 1}"
             )
     return columns
 

@@ -39,14 +39,14 @@ class RepresentationTable(tf.Module):
     def __init__(self, keys, vectors, scales=None, by_category=True, checks=None):
         super().__init__(name="representation_table")
         self.by_category = by_category
-        self.representation_keys = _variable(keys, KEYS)
-        self.representation_vectors = _variable(vectors, VECTORS)
+        self.representation_keys = table_variable(keys, KEYS)
+        self.representation_vectors = table_variable(vectors, VECTORS)
         self.representation_scales = None
         if scales is not None:
-            self.representation_scales = _variable(scales, SCALES)
+            self.representation_scales = table_variable(scales, SCALES)
         self.representation_checks = None
         if checks is not None:
-            self.representation_checks = _variable(checks, CHECKS)
+            self.representation_checks = table_variable(checks, CHECKS)
 
     def find(self, image_keys, categories, checks=None):
         """Row numbers; 0, no image, for a pair that the table does not hold.
@@ -76,7 +76,8 @@ class RepresentationTable(tf.Module):
         return vectors * tf.gather(self.representation_scales, rows)[..., None]
 
 
-def _variable(values, name):
+def table_variable(values, name):
+    """A variable of an export's table, which a refresh may give other rows."""
     shape = tf.TensorShape([None, *values.shape[1:]])
     return tf.Variable(values, trainable=False, name=name, shape=shape)
 

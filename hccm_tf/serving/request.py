@@ -36,8 +36,7 @@ class Impressions:
         folder = DataFolder(data_dir)
         columns = candidate_columns(folder.schema(with_vocabularies=False))
         self.records, self.requests, self.examples = [], [], []
-        records = tf.data.TFRecordDataset(folder.files(split))
-        for record in records.as_numpy_iterator():
+        for record in folder.records(split).as_numpy_iterator():
             if len(self.examples) >= count:
                 break
             examples = list(_impressions(record, columns))
@@ -53,7 +52,10 @@ class Impressions:
         self.rows, self.examples = rows[:count], self.examples[:count]
 
     def requests_to_rank(self):
-        """The requests, or of a log of single impressions one with all candidates."""
+        """The requests or, of a log of single impressions, one of many candidates.
+
+        It is what the first impression's user could have been shown.
+        """
         if any(len(rows) > 1 for rows in self.requests):
             return self.requests
         return [self.rows]

@@ -56,9 +56,6 @@ def _read(path):
     try:
         content = json.loads(path.read_text())
         return {name: dict(content[name]) for name in ("options", "contents")}
-    except FileNotFoundError:
-        print(f"{path}: no such file, so that nothing is compared with what began")
-        return {"options": {}, "contents": None}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} does not say what the run began with ({error}); begin in another "
@@ -74,8 +71,6 @@ def _check_same(configuration, before, now):
                 f"{name}: the run to resume began with {was}; give what its run.flags "
                 f"says, or begin in another folder. Received: {told}"
             )
-    if before["contents"] is None:
-        return
     for name in (*FOLDERS, "warm_start_from"):
         was, found = (side["contents"].get(name, {}) for side in (before, now))
         files = {*was, *found}

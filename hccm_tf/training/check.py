@@ -14,7 +14,8 @@ from hccm_tf.training.pretraining import check_pretraining
 def check(configuration):
     """Raises an `InputError` for what would end a run before its first step.
 
-    Builds the model; does not decode images, fit a projection or load weights.
+    Builds the model; decodes no images, fits no projection, and loads no weights but
+    those of a warm start.
 
     Args:
         configuration: `Configuration`.

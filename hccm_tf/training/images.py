@@ -18,6 +18,10 @@ from hccm_tf.models import ImageInput
 from hccm_tf.models.options import CNNOptions
 from hccm_tf.run_folder import RunFolder
 
+NEEDED = {
+    "feature_maps": "the folder that extract_feature_maps makes of the photos",
+    "image_dir": "the folder of the photos",
+}
 # Below this share of the catalogue's images, a store belongs to another catalogue.
 MIN_IMAGES_FOUND = 0.5
 
@@ -33,8 +37,8 @@ def images_path(configuration):
     path = getattr(configuration, configuration.images_argument)
     if path is None:
         raise InputError(
-            f"{configuration.images_argument}: the folder that model "
-            f"{configuration.model.name} needs is missing"
+            f"{configuration.images_argument}: model {configuration.model.name} needs "
+            f"{NEEDED[configuration.images_argument]}"
         )
     return path
 

@@ -136,13 +136,10 @@ def _union(old, schema, name):
     """Keys and checks of both vocabularies; of ids of one key the run's has it."""
     keys = np.concatenate([s.vocabularies[name] for s in (old, schema)])
     keys, first = np.unique(keys, return_index=True)
-    if not (name in old.checks or name in schema.checks):
+    if name not in schema.checks:
         return keys, None
-    checks = [
-        s.checks.get(name, np.full(len(s.vocabularies[name]), -1))
-        for s in (old, schema)
-    ]
-    return keys, np.concatenate(checks)[first]
+    checks = np.concatenate([s.checks[name] for s in (old, schema)])
+    return keys, checks[first]
 
 
 def _sum_counts(old, schema, name, keys):
@@ -150,7 +147,7 @@ def _sum_counts(old, schema, name, keys):
     counts = np.zeros(len(keys), np.int64)
     for part in (old, schema):
         place = np.searchsorted(keys, part.vocabularies[name])
-        counts[place] += part.counts.get(name, 0)
+        counts[place] += part.counts[name]
     return counts
 
 
@@ -259,9 +256,8 @@ def _common_rows(feature, schema, old_schema):
         assume_unique=True,
         return_indices=True,
     )
-    if feature in schema.checks and feature in old_schema.checks:
-        old = old_schema.checks[feature][old_rows]
-        same = (old < 0) | (old == schema.checks[feature][rows])
+    if feature in schema.checks:
+        same = old_schema.checks[feature][old_rows] == schema.checks[feature][rows]
         rows, old_rows = rows[same], old_rows[same]
     reserved = np.arange(RESERVED)
     return tuple(np.concatenate([reserved, r + RESERVED]) for r in (rows, old_rows))

@@ -1,4 +1,4 @@
-"""Click rates of categories in training, as features."""
+"""Click rates of categories in training, as features: smoothed target encoding."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def click_rates(indices, label, weight, size):
 
 
 def out_of_fold(indices, label, weight, size, rng):
-    """For each impression its category's click rate among others.
+    """For each impression its category's click rate among others, as in cross-fitting.
 
     The rate of all would tell the impression's own label where a category is rare.
 

@@ -171,6 +171,8 @@ def test_two_seeds_give_no_verdict(shop, tmp_path):
     _compare(_words(shop, tmp_path, "--seeds=2"), Trainer(shop))
     text = (tmp_path / "comparison.md").read_text()
     assert "**No verdict**: it takes --seeds=3" in text
+    gains = text.partition("## AUC gains")[2].partition("\n## ")[0].splitlines()
+    assert all(line.endswith("|  |  |") for line in gains if " to " in line)
     assert not any(word in text for word in ("holds", "Control:", "gains over"))
 
 

@@ -1,5 +1,7 @@
 import fcntl
 import json
+import pathlib
+import shutil
 import signal
 
 import numpy as np
@@ -11,6 +13,7 @@ from hccm_tf.comparison.runs import (
     run_once,
     subprocess_trainer,
 )
+from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.run_folder import RunFolder
 
@@ -40,7 +43,7 @@ def test_a_run_is_trained_once(tmp_path, train):
     assert (run_dir / "log.txt").read_text().endswith("last line\n")
 
 
-def test_an_interrupted_run_goes_on(tmp_path):
+def test_an_interrupted_run_goes_on(shop, tmp_path):
     def dies(arguments, run_dir):
         (run_dir / "checkpoints").mkdir(exist_ok=True)
         raise KeyboardInterrupt
@@ -51,23 +54,29 @@ def test_an_interrupted_run_goes_on(tmp_path):
     def ends(arguments, run_dir):
         (run_dir / "metrics.json").write_text(json.dumps(arguments))
 
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "schema.json").write_text("1")
+    data = shutil.copytree(shop.data, tmp_path / "data")
+    records = pathlib.Path(DataFolder(data).files("train")[0])
+
+    def other_data():
+        records.write_bytes(records.read_bytes() + b"more")
+
     flags = {**FLAGS, "data_dir": f"--data_dir={data}"}
-    for name, content, goes_on in (("a", "1", True), ("b", "2", False)):
+    for name, goes_on in (("a", True), ("b", False)):
         with pytest.raises(KeyboardInterrupt):
             run_once(tmp_path / name, flags, dies)
-        (data / "schema.json").write_text(content)
+        if not goes_on:
+            other_data()
         arguments = run_once(tmp_path / name, flags, ends)
         assert ("--resume" in arguments) == goes_on
         assert not (tmp_path / name / "checkpoints").exists()
     # A checkpoint of other data is gone, even if no other has taken its place.
-    for content, train in (("2", dies), ("3", dies_at_once)):
-        (data / "schema.json").write_text(content)
+    for train in (dies, dies_at_once):
+        other_data()
         with pytest.raises(KeyboardInterrupt):
             run_once(tmp_path / "c", flags, train)
     assert not (tmp_path / "c" / "checkpoints").exists()
+    # One that ended before its first checkpoint begins again, as trees always do.
+    assert "--resume" not in run_once(tmp_path / "c", flags, ends)
     with pytest.raises(InputError, match="finished with .*data of checksum.*, now"):
         run_once(tmp_path / "b", flags, ends)
 

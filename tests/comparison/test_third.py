@@ -50,8 +50,12 @@ def test_it_is_made_once_for_the_same_data(shop, tmp_path):
     third = find_third(data, tmp_path)
     (third / "mine").touch()
     assert find_third(data, tmp_path) == third and (third / "mine").exists()
-    schema = pathlib.Path(DataFolder(data).schema_file)
-    schema.write_text(json.dumps({**json.loads(schema.read_text()), "max_history": 7}))
+    # As many requests, and others.
+    shard = DataFolder(data).files("train")[0]
+    records = [*tf.data.TFRecordDataset(shard).as_numpy_iterator()]
+    with tf.io.TFRecordWriter(shard) as writer:
+        for record in reversed(records):
+            writer.write(record)
     assert find_third(data, tmp_path) != third
 
 

@@ -159,6 +159,19 @@ def test_build_examples_takes_them_as_categories(shop, written, tmp_path):
             assert feature.candidate and schema[f"history_{name}"].shares == name
 
 
+def test_what_fails_can_be_given_again(shop, tmp_path):
+    items, output = tmp_path / "items.csv", tmp_path / "new" / "codes.csv"
+    shop.items.to_csv(items, index=False)
+    good = items.read_text()
+    items.write_text(good + "one field\n")
+    with pytest.raises(InputError, match="items.csv"):
+        write_semantic_ids(shop.maps, items, output, num_codes=4)
+    assert not [*output.parent.iterdir()]
+    items.write_text(good)
+    write_semantic_ids(shop.maps, items, output, num_codes=4)
+    assert len(pd.read_csv(output)) == len(shop.items)
+
+
 def test_what_is_wrong_is_named(shop, items_csv, written, tmp_path):
     def refused(message, feature_maps=shop.maps, items=items_csv, **arguments):
         output = arguments.pop("output", tmp_path / "x.csv")

@@ -98,6 +98,42 @@ def test_clicks_are_the_history_of_requests_without(shop, rows):
     assert alone["history_length"].tolist() == [0]
 
 
+def test_an_id_may_be_its_digits(shop, rows):
+    clicks = shop.impressions[shop.impressions.label == 1]
+    request = _plain(rows[-1])
+    assert request["history"]
+
+    def as_text(request):
+        texts = {n: list(map(str, request[n])) for n in ("candidates", "history")}
+        return {**request, **texts, "user_id": str(request["user_id"])}
+
+    told = {n: value for n, value in request.items() if n != "history"}
+    texts = {n: value for n, value in as_text(request).items() if n != "history"}
+    tables = shop.items, shop.items.astype({"item_id": str})
+    for number, text, log in ((request, as_text(request), None), (told, texts, clicks)):
+        expected = plain_request([number], shop.schema, shop.items, clicks=log)
+        assert expected["history_length"][0] > 0
+        for table in tables:
+            for one in (number, text):
+                found = plain_request([one], shop.schema, table, clicks=log)
+                _same(found, expected)
+
+
+def test_tables_that_cannot_be_looked_up_are_named(shop, rows):
+    twice, request = pd.concat([shop.items, shop.items[:1]]), _plain(rows[0])
+    log = shop.impressions.drop(columns="timestamp")
+    for arguments, says in (
+        ((request, shop.schema, shop.items), "requests: a list of dicts"),
+        (([request], shop.schema, twice), f"item {shop.items.item_id[0]} is in"),
+        (
+            ([request], shop.schema, shop.items, True, log),
+            "clicks: no column timestamp",
+        ),
+    ):
+        with pytest.raises(InputError, match=says):
+            plain_request(*arguments)
+
+
 @pytest.mark.parametrize(
     "changes, says",
     [
@@ -105,6 +141,7 @@ def test_clicks_are_the_history_of_requests_without(shop, rows):
         ({"candidates": [-5]}, "number 1, from 0: item -5 is not in the catalogue"),
         ({"candidates": [{"item_id": -5}]}, "no category, which the model takes"),
         ({"hour": "noon"}, "hour: int64 is what the model takes. Received: 'noon'"),
+        ({"histroy": [1]}, "number 1, from 0: histroy: the model knows no such thing"),
         ({"hour": None}, None),
     ],
 )

@@ -436,6 +436,10 @@ def test_categories_that_are_numbers(tmp_path):
     pd.DataFrame({"image": ["007", "008"], "category": [3, None]}).to_parquet(floats)
     columns = module._read_items(floats, specs)
     assert columns["category"].to_pylist() == [3, MISSING_INTEGER]
+    path.write_text("image,category,shelf-no\n007,3,1\n008,3,high\n")
+    shelf = {"column__shelf_2d_no": tf.TensorSpec([None], tf.int64)}
+    with pytest.raises(InputError, match="items.csv: column shelf-no: the model has"):
+        module._read_items(path, shelf)
     path.write_text("image,category\n007,3\n008,red\n")
     with pytest.raises(InputError, match="column category: the model has int64"):
         module._read_items(path, specs)

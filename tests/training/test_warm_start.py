@@ -260,31 +260,26 @@ def test_all_keeps_the_old_ids(shop, started):
 
 
 def test_an_id_of_the_run_keeps_its_key(shop):
-    """Today's vocabulary has another id of the same key, and so has an older run."""
+    """Today's vocabulary has another id of the same key."""
     one, other = COLLIDING[0]
     key, texts = fingerprint(one), tf.constant([one, other])
     checks = ids.to_checks(texts).numpy()
 
     def known(check):
         schema = Schema((Feature("brand", "vocabulary", "string", size=1),))
-        checks = {} if check is None else {"brand": np.array([check])}
+        checks = {"brand": np.array([check])}
         vocabularies = {"brand": np.array([key])}
         return dataclasses.replace(schema, vocabularies=vocabularies, checks=checks)
 
     def find(schema):
         return (schema.index("brand", texts) == OOV).numpy().tolist()
 
-    for today, run, expected in (
-        (checks[1], checks[0], [False, True]),
-        (checks[1], None, [False, False]),
-        (None, checks[0], [False, True]),
-    ):
-        both = started_schema(known(today), known(run), "all")
-        assert both.num_rows("brand") == 3 and find(both) == expected
-        schemas = known(today), known(run)
+    run, today = map(known, checks)
+    both = started_schema(today, run, "all")
+    assert both.num_rows("brand") == 3 and find(both) == [False, True]
+    for schemas, common in (((today, run), 2), ((today, today), 3)):
         rows, _ = _common_rows("brand", *schemas)
-        differ = None not in (today, run) and today != run
-        assert len(rows) == (2 if differ else 3)
+        assert len(rows) == common
 
 
 @pytest.mark.parametrize("kind", ["hash", "integer"])

@@ -242,7 +242,7 @@ def define_flags():
     flags.DEFINE_integer(
         "negatives", 1, "The number of negatives for each click.", lower_bound=0
     )
-    flags.DEFINE_integer("seed", 0, "The seed of the negatives.")
+    flags.DEFINE_integer("seed", 0, "The seed of the negatives.", lower_bound=0)
 
 
 def main(words):

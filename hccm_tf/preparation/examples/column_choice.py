@@ -72,10 +72,13 @@ def choose(name, dtype, facts):
     if ZEROS in facts or (LARGE in facts and FRACTIONS not in facts):
         return Choice(pa.string(), f"integers with {(facts & {ZEROS, LARGE}).pop()}")
     if _is_integer(dtype):
-        return Choice(pa.int64(), "integers")
+        what = "truth values" if pa.types.is_boolean(dtype) else "integers"
+        return Choice(pa.int64(), what)
     if not _is_float(dtype):
-        told = f"; categorical={name} takes it as text"
-        return Choice(None, f"{dtype}{'' if pa.types.is_nested(dtype) else told}")
+        told = f"--categorical={name} takes it as text"
+        if pa.types.is_nested(dtype):
+            told = "make a column of 0 and 1 for each value"
+        return Choice(None, f"{dtype}; {told}")
     if name in IDS or (name in KEYS and FRACTIONS not in facts):
         return Choice(pa.int64(), "integers, as ids are")
     if FRACTIONS in facts or not facts & {GAPS, INTEGERS}:

@@ -22,7 +22,7 @@ def warn(choices):
             print(
                 f"warning: column {name}: text that looks like numbers, such as "
                 f"{choice.hint!r}, is taken as words; for numbers write 12.99, and, if "
-                f"it is text in Parquet, give numeric={name}",
+                f"it is text in Parquet, give --numeric={name}",
                 file=sys.stderr,
             )
 
@@ -47,7 +47,7 @@ def found_columns(job, schema, choices):
             entry |= found[name]
             once = entry.pop("mostly_once") and name not in (*KEYS, *IDS)
             if once and feature.dtype == "int64":
-                entry["because"] += f", most of them once: if amounts, numeric={name}"
+                entry["because"] += f", most of them once: if amounts, --numeric={name}"
             if feature.is_float:
                 entry["values"] = f"{feature.mean:.4g} ± {feature.std:.4g}"
             if name == "image":

@@ -91,6 +91,8 @@ class FrameFolders:
         features = [feature.name for feature in schema.features]
         needed = dict.fromkeys([*KEY, *features])
         check_frame("X", frame, [name for name in needed if name in self._log])
+        if frame.empty:
+            raise InputError("X: one impression or more. Received: none")
         _check_items(self._items, frame)
         clicks = self._log[self._log.label == 1].assign(split="history")
         if "label" in frame:

@@ -12,7 +12,7 @@ from hccm_tf.data.feature import HISTORY, HISTORY_IMAGE, MISSING_INTEGER
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.data.parsing import candidate_columns
 from hccm_tf.errors import InputError
-from hccm_tf.files import is_remote, join, require_scheme
+from hccm_tf.files import is_remote, join
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -31,9 +31,8 @@ def _to_values(feature):
 def _read_examples(data_dir, split, count):
     """The first examples of a split, dicts from name to list of values."""
     examples = []
-    require_scheme(data_dir)
     try:
-        records = tf.data.TFRecordDataset(DataFolder(data_dir).files(split)).take(count)
+        records = DataFolder(data_dir).records(split).take(count)
         for record in records.as_numpy_iterator():
             features = tf.train.Example.FromString(record).features.feature
             examples.append({name: _to_values(f) for name, f in features.items()})

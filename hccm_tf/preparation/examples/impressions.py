@@ -88,7 +88,7 @@ class LogReader:
             for first_row, batch in read_batches(piece, self.types, on_bad_row):
                 self.counts["rows"] += len(batch)
                 row = self._row_numbers(first_row - piece.first_row, len(batch))
-                table = self._check(piece.file, first_row, batch, row)
+                table = self._check(piece, batch, row)
                 self._check_count()
                 yield table
                 advance(len(batch))
@@ -104,19 +104,20 @@ class LogReader:
         readable_before -= np.arange(len(readable_before))
         return place + np.searchsorted(readable_before, place, side="right")
 
-    def _check(self, file, first_row, batch, row):
+    def _check(self, piece, batch, row):
         good = np.ones(len(batch), bool)
 
         def check(name, bad, problem):
             bad = bad & good
             if bad.any():
-                row = int(np.argmax(bad))
-                received = batch[name][row].as_py()
+                place = int(np.argmax(bad))
+                received = batch[name][place].as_py()
                 if callable(problem):
                     problem = problem(received)
                 self._bad_row(
-                    f"{file}: impressions, column {name}, row {first_row + row + 1}: "
-                    f"{problem}. Received: {received!r}",
+                    f"{piece.file}: impressions, column {name}, row "
+                    f"{piece.first_row + row[place] + 1}: {problem}. Received: "
+                    f"{received!r}",
                     int(bad.sum()),
                 )
                 good[bad] = False

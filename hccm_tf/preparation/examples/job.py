@@ -86,7 +86,7 @@ class Job:
     schema: Schema
     seed: int
     options: BuildOptions
-    rows: int | None = None
+    rows: int
 
     @functools.cached_property
     def items(self):
@@ -118,7 +118,6 @@ class Job:
             (self.work / name).mkdir()
         for feature in self.schema.scalars:
             self.counts_folder(feature).mkdir()
-        (self.output / "vocabularies").mkdir()
 
     def counts_folder(self, feature):
         """Where a feature's values lie, one file for each shard."""

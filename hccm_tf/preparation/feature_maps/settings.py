@@ -169,7 +169,6 @@ def prepare(folder, work, settings, old, images):
     if settings_file.exists():
         before = _read_settings(settings_file, folder)
         remove_attempts(work)
-        before = {**dict.fromkeys(ALLOWED, False), **before}
         changed = sorted(k for k in settings if before.get(k) != settings[k])
         if changed:
             raise InputError(
