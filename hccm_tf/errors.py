@@ -47,7 +47,7 @@ def with_flag(message, flag_names):
         return f"--{name}" if value else f"--{name}="
 
     said, *received = message.partition("Received:")
-    said = re.sub(r"(?<![-\w/])(\w+)=(True\b)?", written, said)
+    said = re.sub(r"(?<![^\s(])(\w+)=(True\b)?", written, said)
     message = "".join([said, *received])
     name = re.match(r"\w*", message)[0]
     is_flag = name in flag_names and message[len(name) :].startswith((":", "="))

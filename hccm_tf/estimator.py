@@ -155,8 +155,8 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         with run_in_training(configuration, self.strategy):
             fitted = fit(configuration, self.strategy)
         # A `fit` that fails leaves what the one before it made.
-        self.frames_, self.fitted_ = frames, fitted
         self.validation_metrics_ = fitted.evaluate("validation")
+        self.frames_, self.fitted_ = frames, fitted
 
     @property
     def model_(self):
@@ -266,7 +266,7 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         Args:
             data_dir: data folder.
             path: HTML file to write.
-            image_dir: folder of the images.
+            image_dir: folder of the images that are no URLs.
             count: number of impressions, the first of the test split.
         """
         check_is_fitted(self, "fitted_")

@@ -14,6 +14,8 @@ from hccm_tf.trees.fit import check_trees
 def check_results(configuration, results, from_run=None):
     """Raises an `InputError` for what a run could not do once it has trained."""
     model, settings = configuration.model, configuration.settings
+    if results.explain and configuration.image_dir is None:
+        _check_image_dir(configuration)
     if results.explain and not model.has_attention:
         raise InputError(f"--explain: model {model.name} has no attention to show")
     if results.explain and settings.is_control:
@@ -85,7 +87,12 @@ def check_before(configuration, results, folder):
         lacks = missing_label(DataFolder(configuration.data_dir), "test")
         if lacks:
             raise InputError(f"--check_photos: {lacks}; leave it out")
-    image_dir = configuration.image_dir
-    if results.explain or (results.projector and image_dir is not None):
-        images = DataFolder(configuration.data_dir).catalogue(["image"])["image"]
-        check_image_dir(filter(None, images.to_pylist()), image_dir)
+    shows = results.explain or results.projector
+    if shows and configuration.image_dir is not None:
+        _check_image_dir(configuration)
+
+
+def _check_image_dir(configuration):
+    """Raises an `InputError` unless there is a folder of the photos that need one."""
+    images = DataFolder(configuration.data_dir).catalogue(["image"])["image"]
+    check_image_dir(filter(None, images.to_pylist()), configuration.image_dir)

@@ -98,7 +98,7 @@ def test_what_is_no_option_is_an_error_at_fit(shop, model, options, message):
 
 def test_maps_that_lack_are_said_before_the_frame_is_read(shop):
     with pytest.raises(InputError, match="^feature_maps: model hccm needs the folder"):
-        CTREstimator("hccm").fit("no frame")
+        CTREstimator("hccm").fit(shop.impressions)
 
 
 def test_a_fit_that_fails_leaves_the_fit_before(shop, on_frames):

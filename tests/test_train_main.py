@@ -19,6 +19,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 import hccm_tf
 import train_main
 from hccm_tf import training_run
+from hccm_tf.flags.read import parse, read_configuration_flags, typed
 from hccm_tf.metrics import evaluate_frame
 from hccm_tf.run_folder import RunFolder
 from hccm_tf.runs import read_configuration
@@ -243,6 +244,14 @@ def test_what_a_run_that_is_taken_as_it_is_does_not_need(
     assert _content(hccm_run) == before and not list(tmp_path.iterdir())
     line = main(f"--from_run={tmp_path / 'no_run'}", export)
     assert str(tmp_path / "no_run" / "run.json") in line
+
+
+def test_where_photos_may_be_is_told_of_a_run_that_is_taken_as_it_is(hccm_run):
+    for word, allowed in (("--allow_links", True), ("--noallow_links", False)):
+        values, words = flags.FlagValues(), [f"--from_run={hccm_run}", word]
+        parse(values, ["train_main.py", *words])
+        told = read_configuration_flags(values, typed(values, words))
+        assert told.settings.allow_links == allowed
 
 
 def test_a_flagfile_beside_a_run_is_left_out(hccm_run, tmp_path, main, shop):

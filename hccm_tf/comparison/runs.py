@@ -21,7 +21,7 @@ from hccm_tf.run_folder import RunFolder
 LAST_BYTES, LAST_LINES = 8_192, 10
 
 
-def run_once(run_dir, flags, train, third=None):
+def run_once(run_dir, flags, contents, train, third=None):
     """The metrics of a run, which is trained unless it is there.
 
     `RUN/flags.json` says with which flags, and with which data and feature maps;
@@ -31,6 +31,7 @@ def run_once(run_dir, flags, train, third=None):
     Args:
         run_dir: folder of the run.
         flags: flag → how it is written, without --run_dir.
+        contents: of `contents_of`, for the same flags.
         train: function of a list of flags and `run_dir`.
         third: `pathlib.Path` of the data to train on in the place of --data_dir; only
             its name is kept, as it moves with the comparison.
@@ -43,20 +44,20 @@ def run_once(run_dir, flags, train, third=None):
     """
     folder = RunFolder(run_dir)
     before = json.loads(folder.arm.read_text()) if folder.arm.exists() else {}
-    now = {**flags, **_contents(flags)}
+    now = {**flags, **contents}
     if third is not None:
         now["third"] = third.name
         flags = {**flags, "data_dir": f"--data_dir={third}"}
     if folder.metrics.exists():
         _check_flags(run_dir, before, now)
     else:
-        resume = ["--resume"] * (now == before and folder.checkpoints.exists())
-        if not resume:
-            # What is there is of another run, or ended before there was a checkpoint.
+        if now != before:
+            # What is there is of another run, which did not end.
             with folder.training(resume=True):
                 shutil.rmtree(folder.path)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.arm, json.dumps(now, indent=2) + "\n")
+        resume = ["--resume"] * folder.exists()
         train([*flags.values(), *resume, f"--run_dir={run_dir}"], run_dir)
         if not folder.metrics.exists():
             return None
@@ -64,26 +65,26 @@ def run_once(run_dir, flags, train, third=None):
     return folder.read_metrics()
 
 
-def _contents(flags):
-    """Checksums of the data and feature maps that flags name, by what they are of."""
-    result = {}
-    for name, checksum in (("data_dir", _of_data), ("feature_maps", _of_maps)):
-        if name in flags:
-            folder = flags[name].partition("=")[2]
-            # What cannot be read, the run tells of.
-            with contextlib.suppress(OSError, InputError):
-                result[f"content of {name}"] = (
-                    f"{folder} of checksum {checksum(folder):08x}"
-                )
-    return result
+def contents_of(flags):
+    """What the data and the feature maps that flags name hold; dict of str.
 
+    Args:
+        flags: flag → how it is written.
 
-def _of_data(folder):
-    return DataFolder(folder).checksum()
-
-
-def _of_maps(folder):
-    return crc32(join(folder, METADATA))
+    Raises:
+        InputError: if a file of the data is missing or damaged.
+        OSError: if there are no feature maps.
+    """
+    folders = {name: text.partition("=")[2] for name, text in flags.items()}
+    checksums = {}
+    if "data_dir" in folders:
+        checksums["data_dir"] = DataFolder(folders["data_dir"]).checksum()
+    if "feature_maps" in folders:
+        checksums["feature_maps"] = crc32(join(folders["feature_maps"], METADATA))
+    return {
+        f"content of {name}": f"{folders[name]} of checksum {checksum:08x}"
+        for name, checksum in checksums.items()
+    }
 
 
 def _check_flags(run_dir, before, now):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from hccm_tf.comparison.runs import run_once
+from hccm_tf.comparison.runs import contents_of, run_once
 from hccm_tf.comparison.search import best, kept, values_of, written
 from hccm_tf.progress import advance
 
@@ -48,13 +48,15 @@ def train_arm(folder, arm, settings, seeds, third, train):
     Returns:
         `TrainedArm`.
     """
+    # Once, as all of the data is read for it.
+    contents = contents_of(arm.flags)
 
     def run_dir(trial, name):
         return folder / "runs" / arm.folder / f"trial-{trial}" / name
 
     def run(trial, name, seed, data=None):
         flags = {**arm.flags, **written(arm, settings[trial]), "seed": f"--seed={seed}"}
-        metrics = run_once(run_dir(trial, name), flags, train, data)
+        metrics = run_once(run_dir(trial, name), flags, contents, train, data)
         outcome = "failed"
         if metrics:
             outcome = f"validation AUC {metrics['validation']['auc']:.4f}"

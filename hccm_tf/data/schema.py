@@ -159,7 +159,9 @@ class Schema:
         for feature in schema.scalars:
             if feature.has_vocabulary:
                 path = vocabulary_file(folder, feature.name)
-                for column, values in _read_vocabulary(path, found).items():
+                # Integers are their own checks.
+                needed = [n for n in found if n != "check" or feature.dtype == "string"]
+                for column, values in _read_vocabulary(path, needed).items():
                     found[column][feature.name] = values
         keys, checks, counts = found.values()
         return dataclasses.replace(
@@ -250,12 +252,11 @@ def write_vocabulary(folder, name, keys, checks=None, counts=None, values=None):
 
 
 def _read_vocabulary(path, columns):
-    """Columns of a vocabulary; integers do not have all."""
+    """Columns of a vocabulary by their names, dict of arrays."""
     try:
         with open_file(path) as handle:
-            # What is not there is left out.
-            table = pq.ParquetFile(handle).read(list(columns))
-        return {name: table[name].to_numpy() for name in {"key", *table.column_names}}
+            table = pq.ParquetFile(handle).read(columns)
+        return {name: table[name].to_numpy() for name in columns}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a vocabulary ({error}); build the examples again"

@@ -13,7 +13,6 @@ from hccm_tf.data.catalogue import image_categories
 from hccm_tf.data.folder import DataFolder
 from hccm_tf.errors import InputError
 from hccm_tf.explanation.pictures import say_unread
-from hccm_tf.files import is_remote
 from hccm_tf.images.read import decode_images
 from hccm_tf.models.ensemble import rankers_of
 from hccm_tf.models.non_visual import embedding_name
@@ -37,8 +36,7 @@ def write_projector(folder, trained, batches, image_dir, count):
         folder: `pathlib.Path` to write; an older one is replaced.
         trained: `hccm_tf.runs.TrainedModel`.
         batches: `Batches` of a data folder, whose catalogue has the items.
-        image_dir: folder of the images that are no URLs; `None` for items without
-            their photos, unless some are at URLs.
+        image_dir: folder of the images; `None` for items without their photos.
         count: number of items at most, up to 128².
 
     Raises:
@@ -53,20 +51,19 @@ def write_projector(folder, trained, batches, image_dir, count):
             f"projector: model {trained.name} sees no photos and has no embedding of "
             "item_id"
         )
-    names = items["image"].to_pylist()
-    with_photos = image_dir is not None or any(map(is_remote, names))
     shutil.rmtree(folder, ignore_errors=True)
     with new_folder(folder) as temporary:
         _write_metadata(temporary / METADATA, items, impressions)
         for name, values in vectors.items():
             np.savetxt(temporary / f"{name}.tsv", values, "%.6g", "\t")
-        if with_photos:
+        if image_dir is not None:
+            names = items["image"].to_pylist()
             allowed = trained.configuration.settings.allowed
             photos = decode_images(names, image_dir, SIZE, **allowed)
             sprite, reasons = _sprite(photos, names)
             Image.fromarray(sprite).save(temporary / SPRITE)
             say_unread(reasons, len({*names} - {""}))
-        _write_configuration(temporary, vectors, with_photos)
+        _write_configuration(temporary, vectors, image_dir is not None)
         # TensorBoard looks for a configuration only where it finds an event.
         with tf.summary.create_file_writer(str(temporary)).as_default():
             tf.summary.text("items", f"{len(items)} items in the projector", step=0)

@@ -1,6 +1,7 @@
 """Requests made of plain values: ids, which are looked up, or whole items."""
 
 import numbers
+import re
 
 import pandas as pd
 
@@ -11,6 +12,8 @@ from hccm_tf.errors import InputError
 from hccm_tf.serving.request import rank_request
 
 CLICKS = ("user_id", "item_id", "timestamp")
+# Columns of a log that are no features; a row of it may be a request.
+OF_A_LOG = ("item_id", "timestamp", "label", "split", "request_id", "weight")
 CONVERT = {"int64": int, "float32": float, "string": lambda value: str(value).encode()}
 
 
@@ -49,14 +52,16 @@ def plain_request(requests, schema, items, with_images=True, clicks=None, sides=
     lacks = [name for name in CLICKS if clicks is not None and name not in clicks]
     if lacks:
         raise InputError(f"clicks: no column {', '.join(lacks)}")
-    known = {"candidates", "history", "user_id", *(f.name for f in schema.scalars)}
+    features = {feature.name for feature in schema.scalars}
+    known = {"candidates", "history", "user_id", *features, *OF_A_LOG}
     schema, rows = carried(schema), []
     for number, request in enumerate(requests):
         try:
             if unknown := sorted(map(str, {*request} - known)):
+                told = {"candidates", "history", *(f.name for f in schema.scalars)}
                 raise InputError(
-                    f"{', '.join(unknown)}: the model knows no such thing. It knows: "
-                    f"{', '.join(sorted(known))}"
+                    f"{', '.join(unknown)}: nothing of a request, which may have "
+                    f"{', '.join(sorted(told))}"
                 )
             rows.append(_rows(request, schema, items, clicks))
         except InputError as error:
@@ -119,10 +124,11 @@ def _item(item, items):
 
 def _as_in(ids, value):
     """An id in the type of a column of ids, if it can be that."""
-    if pd.api.types.is_integer_dtype(ids.dtype):
-        return int(value) if isinstance(value, str) and value.isdecimal() else value
-    is_text = len(ids) and isinstance(ids.array[0], str)
-    return str(value) if is_text and isinstance(value, numbers.Integral) else value
+    some = next((known for known in ids.array[:100] if not _is_missing(known)), None)
+    if isinstance(some, str):
+        return str(value) if isinstance(value, numbers.Integral) else value
+    is_number = isinstance(value, str) and re.fullmatch("-?[0-9]+", value)
+    return int(value) if is_number and isinstance(some, numbers.Real) else value
 
 
 def _is_missing(value):

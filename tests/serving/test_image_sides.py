@@ -126,9 +126,7 @@ def test_undecodable_images_are_counted(shop, trained, capsys):
 def test_errors_name_the_argument(shop, tmp_path):
     options = tiny("cscnn", cnn_layer=CNN_LAYER, cnn_weights="random")
     estimator = CTREstimator("cscnn", **options)
-    with pytest.raises(
-        InputError, match="^image_dir: the folder that model cscnn needs"
-    ):
+    with pytest.raises(InputError, match="^image_dir: model cscnn needs the folder"):
         estimator.fit(shop.data)
     estimator.set_params(image_dir=tmp_path)
     with pytest.raises(InputError, match="^image_dir=.* such as .*: no such file"):

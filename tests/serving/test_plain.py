@@ -109,7 +109,8 @@ def test_an_id_may_be_its_digits(shop, rows):
 
     told = {n: value for n, value in request.items() if n != "history"}
     texts = {n: value for n, value in as_text(request).items() if n != "history"}
-    tables = shop.items, shop.items.astype({"item_id": str})
+    of_object = shop.items.astype({"item_id": object})
+    tables = shop.items, shop.items.astype({"item_id": str}), of_object
     for number, text, log in ((request, as_text(request), None), (told, texts, clicks)):
         expected = plain_request([number], shop.schema, shop.items, clicks=log)
         assert expected["history_length"][0] > 0
@@ -117,6 +118,17 @@ def test_an_id_may_be_its_digits(shop, rows):
             for one in (number, text):
                 found = plain_request([one], shop.schema, table, clicks=log)
                 _same(found, expected)
+
+
+def test_ids_below_zero_and_in_columns_with_gaps(shop, rows):
+    request = _plain(rows[-1])
+    del request["history"]
+    item = request["candidates"][0]
+    for users, asked in (([-7, 5], "-7"), ([7, None], "7"), ([None, "7"], 7)):
+        clicks = pd.DataFrame({"user_id": users, "item_id": item, "timestamp": 1})
+        told = {**request, "user_id": asked}
+        found = plain_request([told], shop.schema, shop.items, clicks=clicks)
+        assert found["history_length"].tolist() == [1], users
 
 
 def test_tables_that_cannot_be_looked_up_are_named(shop, rows):
@@ -141,7 +153,7 @@ def test_tables_that_cannot_be_looked_up_are_named(shop, rows):
         ({"candidates": [-5]}, "number 1, from 0: item -5 is not in the catalogue"),
         ({"candidates": [{"item_id": -5}]}, "no category, which the model takes"),
         ({"hour": "noon"}, "hour: int64 is what the model takes. Received: 'noon'"),
-        ({"histroy": [1]}, "number 1, from 0: histroy: the model knows no such thing"),
+        ({"histroy": [1]}, "number 1, from 0: histroy: nothing of a request"),
         ({"hour": None}, None),
     ],
 )

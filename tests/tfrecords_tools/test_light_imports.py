@@ -121,7 +121,7 @@ types = read_types(work / "log.parquet", LOG_COLUMNS)
 columns = {"user_id": pa.int64(), "item_id": pa.int64()}
 job = Job(
     work, work, pieces(work / "log.parquet"), 1, types, columns, Schema(()), 0,
-    BuildOptions(),
+    BuildOptions(), 3,
 )
 job.make_folders()
 deal_out(job, 0)

@@ -107,7 +107,7 @@ def test_validation_counts_as_training_was_sampled(shop):
 @pytest.mark.parametrize(
     ("given", "folders", "words"),
     [
-        ({"similarity": "cosine"}, {"feature_maps": None}, "feature_maps: the folder"),
+        ({"similarity": "cosine"}, {"feature_maps": None}, "feature_maps: model trees"),
         ({"shuffle_images": True}, {}, "shuffle_images: trees see no images with"),
         ({"max_history": 99}, {}, "max_history: 1 to 8"),
         ({}, {"warm_start_from": "RUN"}, "warm_start_from: trees begin anew"),

@@ -22,7 +22,7 @@ def warn(choices):
             print(
                 f"warning: column {name}: text that looks like numbers, such as "
                 f"{choice.hint!r}, is taken as words; for numbers write 12.99, and, if "
-                f"it is text in Parquet, give --numeric={name}",
+                f"it is text in Parquet, give build_examples --numeric={name}",
                 file=sys.stderr,
             )
 

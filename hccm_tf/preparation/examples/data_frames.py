@@ -104,7 +104,7 @@ class FrameFolders:
         clicks = clicks.drop(columns=["weight", "request_id"], errors="ignore")
         if "weight" in frame:
             clicks["weight"] = 1.0
-        if "request_id" in frame and len(frame):
+        if "request_id" in frame:
             clicks["request_id"] = frame.request_id.iloc[0]
         frame = frame.assign(split="test", label=frame.get("label", 0))
         log = pd.concat([clicks, frame], ignore_index=True)

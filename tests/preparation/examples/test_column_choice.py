@@ -171,7 +171,7 @@ def test_told_columns_are_read_so_and_the_table_says_it(tmp_path, capsys):
     assert lines["paid"][7:] == ["50.0%", "7.25", "as", "told"]
     assert lines["released"][:4] == ["released", "left", "out", "date32[day];"]
     assert lines["cents"][5:] == (
-        "0.0% 0 integers, most of them once: if amounts, numeric=cents".split()
+        "0.0% 0 integers, most of them once: if amounts, --numeric=cents".split()
     )
     assert summary["columns"]["price"] == {
         "becomes": "vocabulary of string",
