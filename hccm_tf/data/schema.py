@@ -36,7 +36,7 @@ class Schema:
         negative_keep_rate: share of the training split's negatives that the data
             holds; see `unsampled`.
         checks: name → int64 checks of the strings of a vocabulary, see
-            `hccm_tf.data.ids`; integers have none.
+            `hccm_tf.data.ids`; one without is known by its keys alone.
         counts: name → int64, how often each value of a vocabulary occurs in the
             training split.
 
@@ -159,9 +159,7 @@ class Schema:
         for feature in schema.scalars:
             if feature.has_vocabulary:
                 path = vocabulary_file(folder, feature.name)
-                # Integers are their own checks.
-                needed = [n for n in found if n != "check" or feature.dtype == "string"]
-                for column, values in _read_vocabulary(path, needed).items():
+                for column, values in _read_vocabulary(path, found).items():
                     found[column][feature.name] = values
         keys, checks, counts = found.values()
         return dataclasses.replace(
@@ -252,11 +250,12 @@ def write_vocabulary(folder, name, keys, checks=None, counts=None, values=None):
 
 
 def _read_vocabulary(path, columns):
-    """Columns of a vocabulary by their names, dict of arrays."""
+    """Columns of a vocabulary by their names; it may lack all but the keys."""
     try:
         with open_file(path) as handle:
-            table = pq.ParquetFile(handle).read(columns)
-        return {name: table[name].to_numpy() for name in columns}
+            # What is not there is left out.
+            table = pq.ParquetFile(handle).read(list(columns))
+        return {name: table[name].to_numpy() for name in {"key", *table.column_names}}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a vocabulary ({error}); build the examples again"

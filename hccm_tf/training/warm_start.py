@@ -136,7 +136,7 @@ def _union(old, schema, name):
     """Keys and checks of both vocabularies; of ids of one key the run's has it."""
     keys = np.concatenate([s.vocabularies[name] for s in (old, schema)])
     keys, first = np.unique(keys, return_index=True)
-    if name not in schema.checks:
+    if not (name in old.checks and name in schema.checks):
         return keys, None
     checks = np.concatenate([s.checks[name] for s in (old, schema)])
     return keys, checks[first]
@@ -147,7 +147,7 @@ def _sum_counts(old, schema, name, keys):
     counts = np.zeros(len(keys), np.int64)
     for part in (old, schema):
         place = np.searchsorted(keys, part.vocabularies[name])
-        counts[place] += part.counts[name]
+        counts[place] += part.counts.get(name, 0)
     return counts
 
 
@@ -256,7 +256,7 @@ def _common_rows(feature, schema, old_schema):
         assume_unique=True,
         return_indices=True,
     )
-    if feature in schema.checks:
+    if feature in schema.checks and feature in old_schema.checks:
         same = old_schema.checks[feature][old_rows] == schema.checks[feature][rows]
         rows, old_rows = rows[same], old_rows[same]
     reserved = np.arange(RESERVED)
