@@ -132,9 +132,11 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
             InputError: names the file, column, row or argument to mend.
             FloatingPointError: if the loss is not finite; names the step.
         """
-        # A misspelt option is said before anything is built.
-        if self._configure().model is Trees:
+        # A misspelt option, and maps that lack, are said before anything is built.
+        configuration = self._configure()
+        if configuration.model is Trees:
             raise InputError("model trees: train_main.py trains it, for a comparison")
+        images_path(configuration)
         with self._says():
             self._fit(X, y)
         return self
@@ -143,8 +145,6 @@ class CTREstimator(ClassifierMixin, BaseEstimator):
         return contextlib.nullcontext() if self.verbose else silent()
 
     def _fit(self, X, y):
-        # Before the data frames are read through.
-        images_path(self._configure())
         frames = None
         if not _is_folder(X):
             if self.strategy is not None:

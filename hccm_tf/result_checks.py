@@ -95,4 +95,4 @@ def check_before(configuration, results, folder):
 def _check_image_dir(configuration):
     """Raises an `InputError` unless there is a folder of the photos that need one."""
     images = DataFolder(configuration.data_dir).catalogue(["image"])["image"]
-    check_image_dir(filter(None, images.to_pylist()), configuration.image_dir)
+    check_image_dir(images.to_pylist(), configuration.image_dir)

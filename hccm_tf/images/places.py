@@ -28,10 +28,10 @@ def check_image_dir(images, image_dir):
     """Raises an `InputError` unless there is a folder of images that are no URLs.
 
     Args:
-        images: names of images in a catalogue.
+        images: names of images in a catalogue; an empty one is none.
         image_dir: folder, or `None`.
     """
-    local = next((image for image in images if not is_remote(image)), None)
+    local = next((i for i in images if i and not is_remote(i)), None)
     if local is not None and image_dir is None:
         raise InputError(f"image_dir: the folder of images such as {local} is missing")
     if local is not None:

@@ -33,7 +33,7 @@ def _check_pixels(configuration):
     options, path = configuration.options, images_path(configuration)
     folder = DataFolder(configuration.data_dir)
     schema, names = folder.schema(), folder.catalogue(["image"])["image"].to_pylist()
-    check_image_dir(filter(None, names), path)
+    check_image_dir(names, path)
     check_pretraining(configuration)
     if configuration.settings.shuffle_categories and "category" not in schema:
         raise InputError("shuffle_categories: the schema has no feature category")

@@ -128,9 +128,8 @@ def test_a_csv_row_with_too_few_fields(tmp_path):
     summary = build_examples(*paths, tmp_path / "data", max_bad_rows=1)
     assert summary["rows"] == 41 and sum(summary["splits"].values()) == 40
     # Rows after it have the numbers that they have in the file.
-    label = len(lines[0].split(",")) - 1 - lines[0].split(",")[::-1].index("label")
     fields = lines[12].split(",")
-    fields[label] = "2"
+    fields[lines[0].split(",").index("label")] = "2"
     lines[12] = ",".join(fields)
     path.write_text("\n".join(lines) + "\n")
     summary = build_examples(*paths, tmp_path / "more", max_bad_rows=2)
